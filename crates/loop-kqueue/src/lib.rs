@@ -1,0 +1,1 @@
+//! The kqueue backend of the hub, for macOS and the BSDs.

@@ -1,0 +1,1 @@
+//! Sockets for fibers: blocking in style, parked on the hub underneath.

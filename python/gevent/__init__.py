@@ -1,0 +1,1 @@
+"""gevent: coroutine-based networking, on a hub written in Rust."""
