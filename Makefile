@@ -1,0 +1,91 @@
+# One verb a check; .ci/run calls only `lint` and `test`. Every verb makes what it needs itself:
+# a virtual environment in .venv, the extension module, and, where it may, Debian's load tools.
+#
+#   build lint test          the daily three        demo    the example server, loaded, on each loop
+#   conformance              every loop by one law  matrix  build and test on every CPython found
+#   bench fuzz soak          longer runs            stubs   check the .pyi files against the modules
+#   wheel                    a wheel into dist/     oracle  our Python tests on upstream gevent
+
+PYTHON ?= python3
+PROFILE ?= release
+JOBS ?= 2
+VENV := $(CURDIR)/.venv
+PY := $(VENV)/bin/python
+# Lower every timeout together on a slow machine: make test TIME_SCALE=2
+TIME_SCALE ?= 1
+
+export PYO3_PYTHON := $(PY)
+export VIRTUAL_ENV := $(VENV)
+export PYTHONFAULTHANDLER := 1
+export TIME_SCALE
+unexport PYTHONHOME
+
+RUST_SOURCES := $(shell find crates -name '*.rs' -o -name '*.c' -o -name '*.h' -o -name Cargo.toml)
+WHEEL_DATA := $(shell find python/wheel-data -type f 2>/dev/null)
+
+.PHONY: all build lint test conformance bench fuzz soak matrix demo stubs wheel oracle venv format clean
+
+all: build
+
+venv: $(VENV)/.ready
+
+$(VENV)/.ready: tools/requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(v < (3, 10) and "CPython 3.10 or newer is needed; PYTHON=... names one")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r tools/requirements.txt
+	touch $@
+
+build: $(VENV)/.built-$(PROFILE)
+
+# The Python files are used where they lie; only Rust, the shim and the wheel's own files need a build.
+$(VENV)/.built-$(PROFILE): $(VENV)/.ready Cargo.toml Cargo.lock pyproject.toml $(RUST_SOURCES) $(WHEEL_DATA)
+	$(VENV)/bin/maturin develop --quiet --locked --profile $(PROFILE)
+	rm -f $(VENV)/.built-*
+	touch $@
+
+wheel: $(VENV)/.ready
+	$(VENV)/bin/maturin build --quiet --locked --release --interpreter $(PY) --out dist
+
+lint: $(VENV)/.ready
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	$(VENV)/bin/ruff check --quiet .
+	$(PY) tools/lint.py
+
+format: $(VENV)/.ready
+	cargo fmt --all
+	$(VENV)/bin/ruff check --quiet --fix .
+
+test: build
+	$(PY) tools/ladder.py --jobs $(JOBS)
+
+conformance: build
+	$(PY) tools/ladder.py --jobs $(JOBS) conformance upstream
+
+oracle: $(VENV)/.ready
+	$(PY) tools/oracle.py --jobs $(JOBS)
+
+demo: build
+	@tools/setup.sh curl wrk
+	$(PY) tools/demo.py
+
+bench: build
+	@tools/setup.sh wrk
+	$(PY) tools/bench.py
+
+fuzz: $(VENV)/.ready
+	$(PY) tools/fuzz.py
+
+soak: build
+	$(PY) tools/soak.py
+
+matrix: $(VENV)/.ready
+	$(PY) tools/matrix.py
+
+stubs: build
+	$(PY) tools/stubs.py
+
+clean:
+	cargo clean
+	rm -rf $(VENV) dist

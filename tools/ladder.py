@@ -1,0 +1,128 @@
+"""The test ladder: Rust, our Python tests and upstream's own suite, each on every loop.
+
+    ladder.py [--jobs N] [rust] [conformance] [python] [upstream]
+
+Without a step's name all but `conformance` (a part of `rust`) run. Each Python test file is a
+process of its own: a crash or a hang in native code costs that file and not the run. Ends with one
+line `N passed, N failed, N skipped`; the exit code is 1 when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import os
+import re
+import sys
+import time
+
+import runs
+
+RUST_LIMIT = 1500
+FILE_LIMIT = 240
+UPSTREAM_LIMIT = 1500
+
+
+def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.Count:
+    done = runs.run(
+        ["cargo", "test", "--locked", "--no-fail-fast", *extra], RUST_LIMIT, {"RUST_BACKTRACE": "1"}
+    )
+    count = runs.count_cargo(done, name)
+    if count.failed:
+        failing = re.findall(r"^test .* FAILED$|^error.*$", done.out, re.M)
+        print("\n".join(failing[:40]))
+        print(done.tail(120))
+    return count
+
+
+def python(loop: str, jobs: int) -> runs.Count:
+    files = sorted((runs.ROOT / "tests" / "python").rglob("test_*.py"))
+    env = {
+        "GEVENT_LOOP": loop,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Monkey-patched tests and pytest's own plugins do not mix; only the two we use are loaded.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+
+    def one(path) -> runs.Count:
+        name = f"{path.relative_to(runs.ROOT)} [{loop}]"
+        done = runs.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "pytest_timeout",
+                "-p",
+                "no:cacheprovider",
+                path,
+            ],
+            FILE_LIMIT,
+            env,
+        )
+        count = runs.count_pytest(done, name)
+        if count.failed:
+            print(f"FAILED {name}: {done.ending()}\n{done.tail(80)}", flush=True)
+        return count
+
+    total = runs.Count()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for count in pool.map(one, files):
+            total += count
+    return total
+
+
+def upstream(loop: str, jobs: int) -> runs.Count:
+    done = runs.run(
+        [sys.executable, "tests/upstream/run.py", "--loop", loop, "--jobs", jobs], UPSTREAM_LIMIT
+    )
+    print("\n".join(line for line in done.out.splitlines() if not line.startswith("ok ")))
+    ends = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", done.out, re.M)
+    count = runs.Count(*map(int, ends[-1])) if ends else runs.Count()
+    if done.code != 0:
+        count.failed = max(count.failed, 1)
+        count.notes.append(f"upstream [{loop}]: {done.ending()}")
+    return count
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "steps", nargs="*", choices=["rust", "conformance", "python", "upstream", []]
+    )
+    options = parser.parse_args()
+    steps = options.steps or ["rust", "python", "upstream"]
+    loops, skipped = runs.loops()
+    total = runs.Count(skipped=len(skipped), notes=list(skipped))
+    rows = []
+
+    def step(name, call, *args) -> None:
+        nonlocal total
+        print(f"== {name}", flush=True)
+        started = time.monotonic()
+        count = call(*args)
+        rows.append(f"{name:<18} {count}  ({time.monotonic() - started:.0f} s)")
+        print(rows[-1], flush=True)
+        total += count
+
+    if "rust" in steps:
+        step("rust", rust)
+    if "conformance" in steps:
+        step("conformance", rust, ("-p", "gevent-conformance"), "conformance")
+    for loop in loops:
+        if "python" in steps:
+            step(f"python [{loop}]", python, loop, options.jobs)
+        if "upstream" in steps:
+            step(f"upstream [{loop}]", upstream, loop, options.jobs)
+
+    print("\n" + "\n".join(rows))
+    for note in dict.fromkeys(total.notes):
+        print(note)
+    print(total)
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
