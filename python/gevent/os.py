@@ -1,0 +1,320 @@
+"""Descriptors and child processes, from :mod:`os`, without blocking other greenlets.
+
+Reading and writing (never patched in; call them by name): :func:`nb_read` and :func:`nb_write` for
+descriptors that :func:`make_nonblocking` has prepared, :func:`tp_read` and :func:`tp_write` for any
+other, in the thread pool.
+
+Children: :func:`fork`, :func:`forkpty`, :func:`posix_spawn` and :func:`waitpid` work together. The
+loop reaps every child of the process, so whoever starts one has to be told here
+(:func:`fork_and_watch`) in order to learn its status. Setting ``GEVENT_NOWAITPID`` before this
+module is imported leaves :func:`waitpid` to the system.
+
+Greenlets survive a fork: those that were about to run in the parent run in the child as well.
+"""
+import errno
+import os
+import time
+import warnings
+from stat import S_ISREG
+
+from gevent._config import config
+from gevent._util import copy_globals
+from gevent.event import Event
+from gevent.hub import _get_hub, reinit
+from gevent.hub import _get_hub_noargs as get_hub
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+EAGAIN = getattr(errno, 'EAGAIN', 11)
+
+__implements__ = ['fork']
+__extensions__ = ['tp_read', 'tp_write']
+
+_read = os.read
+_write = os.write
+_close = os.close
+_fstat = os.fstat
+
+ignored_errors = [EAGAIN, errno.EINTR]
+
+
+def tp_read(fd, n):
+    """Read up to *n* bytes from *fd* in the thread pool; ``b''`` is the end of the file."""
+    return get_hub().threadpool.apply(_read, (fd, n))
+
+
+def tp_write(fd, buf):
+    """Write *buf* to *fd* in the thread pool; return how many bytes were written."""
+    return get_hub().threadpool.apply(_write, (fd, buf))
+
+
+def _when_ready(fd, mask, call, *args):
+    """Repeat ``call(fd, ...)`` whenever the loop finds *fd* ready, until it does not refuse."""
+    hub = watcher = None
+    try:
+        while True:
+            try:
+                return call(fd, *args)
+            except OSError as ex:
+                if ex.errno not in ignored_errors:
+                    raise
+            if watcher is None:
+                hub = get_hub()
+                watcher = hub.loop.io(fd, mask)
+            hub.wait(watcher)
+    finally:
+        if watcher is not None:
+            watcher.close()
+
+
+if fcntl is not None:
+    __implements__ += ['close']
+    __extensions__ += ['make_nonblocking', 'nb_read', 'nb_write']
+
+    #: Set to false to have :func:`close` treat regular files like all others.
+    _NO_DEFER_REG_FILE = True
+
+    #: Descriptors that are about to be closed; the event is set when they are.
+    _closing_fd_to_event = {}
+
+    def close(fd):
+        """Close *fd*, after telling the loop.
+
+        If something still watches *fd*, it has to hear of the end before the kernel may give the
+        number to another file: closing then happens in the next iteration of the loop. Regular
+        files, which nobody can wait for, are closed at once.
+        """
+        fcntl.fcntl(fd, fcntl.F_GETFD)  # EBADF, if so
+        hub = _get_hub()
+        if hub is None or (S_ISREG(_fstat(fd).st_mode) and _NO_DEFER_REG_FILE):
+            return _close(fd)
+        loop = hub.loop
+
+        if fd in _closing_fd_to_event:
+            # The second time, and still open. Whoever uses the number next, be it to see that it
+            # is gone, must find it closed: make the loop get there.
+            closed = _closing_fd_to_event.pop(fd)
+            with loop.idle() as watcher:
+                hub.wait(watcher)
+            closed.wait(0.001)
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+        loop.closing_fd(fd)
+        check = loop.check()
+        closed = _closing_fd_to_event[fd] = Event()
+
+        def finish(fd):
+            check.stop()
+            check.close()
+            try:
+                _close(fd)
+            except OSError:
+                # Somebody closed it by other means.
+                pass
+            finally:
+                closed.set()
+                _closing_fd_to_event.pop(fd, None)
+
+        check.start(finish, fd)
+        return None
+
+    def make_nonblocking(fd):
+        """Set ``O_NONBLOCK`` on *fd*. True if it was not set before."""
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL, 0)
+        if flags & os.O_NONBLOCK:
+            return None
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+        return True
+
+    def nb_read(fd, n):
+        """Read up to *n* bytes from *fd*, which is non-blocking; wait if there are none yet.
+
+        ``b''`` is the end of the file.
+        """
+        return _when_ready(fd, 1, _read, n)
+
+    def nb_write(fd, buf):
+        """Write to *fd*, which is non-blocking; wait until something of *buf* goes in.
+
+        Returns how many bytes did.
+        """
+        return _when_ready(fd, 2, _write, buf)
+
+
+if hasattr(os, 'fork'):
+    _raw_fork = os.fork
+
+    def fork_gevent():
+        """Fork, and make the child's hub usable before returning there.
+
+        The loop may reap this child before anybody asks for its status. :func:`fork_and_watch`,
+        which is what gets patched in as :func:`os.fork`, takes care of that.
+        """
+        with warnings.catch_warnings():
+            # About threads that exist at the time: the hub's helpers, which the child replaces.
+            warnings.simplefilter('ignore', DeprecationWarning)
+            pid = _raw_fork()
+        if not pid:
+            reinit()
+        return pid
+
+    def fork():
+        """:func:`fork_gevent`, on systems that cannot watch children."""
+        return fork_gevent()
+else:
+    __implements__.remove('fork')
+
+
+if hasattr(os, 'forkpty'):
+    _raw_forkpty = os.forkpty
+    __implements__.append('forkpty')
+    __extensions__.append('forkpty_gevent')
+
+    def forkpty_gevent():
+        """:func:`fork_gevent` with a terminal: returns ``(pid, master_fd)``.
+
+        The descriptor is an ordinary, blocking one.
+        """
+        pid, master_fd = _raw_forkpty()
+        if not pid:
+            reinit()
+        return pid, master_fd
+
+    forkpty = forkpty_gevent
+
+
+if hasattr(os, 'fork') and hasattr(os, 'WNOHANG'):
+    __extensions__ += ['fork_and_watch', 'fork_gevent']
+    _waitpid = os.waitpid
+    _WNOHANG = os.WNOHANG
+
+    def _on_child_hook():
+        """Called after each death of a watched child. :mod:`gevent.signal` puts its own here."""
+
+    #: By pid: the watcher of a running child, or ``(pid, status, time of death)``.
+    _watched_children = {}
+
+    def _on_child(watcher, callback):
+        watcher.stop()
+        try:
+            _watched_children[watcher.pid] = (watcher.pid, watcher.rstatus, time.time())
+            if callback:
+                callback(watcher)
+            _on_child_hook()
+            _reap_children()
+        finally:
+            watcher.close()
+
+    def _reap_children(timeout=60):
+        """Forget children that died more than *timeout* seconds ago and that nobody asked for."""
+        oldest = time.time() - timeout
+        for pid, state in list(_watched_children.items()):
+            if isinstance(state, tuple) and state[2] < oldest:
+                del _watched_children[pid]
+
+    def _first_to_die():
+        """The pid of the watched child that has been dead for longest, or None."""
+        dead = [state for state in _watched_children.values() if isinstance(state, tuple)]
+        return min(dead, key=lambda state: state[2])[0] if dead else None
+
+    def waitpid(pid, options):
+        """Wait for a child; returns ``(pid, status)`` as :func:`os.waitpid` does.
+
+        Only the calling greenlet waits for a child of :func:`fork_and_watch`, or (with
+        ``pid == -1`` and no options) for any child. Other children, process groups and
+        ``WUNTRACED`` are left to the system, and may block or find the child reaped.
+        """
+        if pid == -1:
+            pid = _first_to_die() or pid
+        if pid == -1 and options == 0:
+            hub = get_hub()
+            with hub.loop.child(0, False) as watcher:
+                hub.wait(watcher)
+                return watcher.rpid, watcher.rstatus
+        if pid not in _watched_children:
+            return _waitpid(pid, options)
+
+        # No switch may happen between here and the start of the second watcher.
+        state = _watched_children[pid]
+        if isinstance(state, tuple):
+            del _watched_children[pid]
+            return state[:2]
+        if options & _WNOHANG:
+            return (0, 0)
+        # Both watchers fire for the one death; the first keeps its own callback.
+        with state.loop.child(pid, False) as second:
+            get_hub().wait(second)
+        return state.rpid, state.rstatus
+
+    def _watch_child(pid, callback=None, loop=None, ref=False):
+        watcher = (loop or get_hub().loop).child(pid, ref=ref)
+        _watched_children[pid] = watcher
+        watcher.start(_on_child, watcher, callback)
+
+    def fork_and_watch(callback=None, loop=None, ref=False, fork=fork_gevent):
+        """Fork, and have the parent's loop watch the child, so that :func:`waitpid` can tell.
+
+        *callback* is called with the child's watcher when it dies. *loop* is whose watcher it is
+        (the current hub's, by default); *ref* says if it keeps that loop running. *fork* does the
+        forking; with the plain :func:`os.fork` the child cannot use gevent until it calls
+        :func:`gevent.hub.reinit`.
+        """
+        pid = fork()
+        if pid:
+            _watch_child(pid, callback, loop, ref)
+        return pid
+
+    if 'forkpty' in __implements__:
+        __extensions__.append('forkpty_and_watch')
+
+        def forkpty_and_watch(callback=None, loop=None, ref=False, forkpty=forkpty_gevent):
+            """:func:`fork_and_watch` with a terminal: returns ``(pid, master_fd)``."""
+            forked = []
+
+            def fork():
+                forked.extend(forkpty())
+                return forked[0]
+
+            fork_and_watch(callback, loop, ref, fork)
+            return tuple(forked)
+
+    if config.disable_watch_children:
+        __extensions__.append('waitpid')
+    else:
+        __implements__.append('waitpid')
+
+        def fork(*args, **kwargs):
+            """:func:`fork_and_watch`; :func:`fork_gevent` if ``GEVENT_NOWAITPID`` is set."""
+            return fork_and_watch(*args, **kwargs)
+
+        if 'forkpty' in __implements__:
+            def forkpty(*args, **kwargs):
+                """:func:`forkpty_and_watch`; or :func:`forkpty_gevent`, as for :func:`fork`."""
+                return forkpty_and_watch(*args, **kwargs)
+
+        if hasattr(os, 'posix_spawn'):
+            __implements__ += ['posix_spawn', 'posix_spawnp']
+            _raw_posix_spawn = os.posix_spawn
+            _raw_posix_spawnp = os.posix_spawnp
+
+            def posix_spawn(*args, **kwargs):
+                """:func:`os.posix_spawn`, with the child watched as by :func:`fork_and_watch`."""
+                pid = _raw_posix_spawn(*args, **kwargs)
+                _watch_child(pid)
+                return pid
+
+            def posix_spawnp(*args, **kwargs):
+                """:func:`os.posix_spawnp`, with the child watched as by :func:`fork_and_watch`."""
+                pid = _raw_posix_spawnp(*args, **kwargs)
+                _watch_child(pid)
+                return pid
+
+
+__imports__ = copy_globals(os, globals(),
+                           names_to_ignore=__implements__ + __extensions__,
+                           dunder_names_to_keep=())
+
+__all__ = list(set(__implements__ + __extensions__))
