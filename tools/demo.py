@@ -1,0 +1,163 @@
+"""The two example servers on every loop: checked, loaded, and their rates side by side.
+
+    demo.py [--seconds S] [--against NAME=PYTHON ...]
+
+`examples/hello.py` (a request a connection) and `examples/echo.py` start on free loopback ports;
+hello answers curl first. wrk loads hello where it is installed, and tools/load.c the rest. The
+servers are pinned to one processor and the load to another where there are two. `--against` adds
+an interpreter with another gevent in it. Everything that was started is stopped by its own id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import runs
+
+CONNECTIONS = 50
+LOADS = {
+    "hello, a connection each": ("hello.py", "http", CONNECTIONS, 0),
+    "echo, 64 bytes": ("echo.py", "echo", CONNECTIONS, 64),
+    "echo, 16 KiB": ("echo.py", "echo", CONNECTIONS, 16384),
+}
+
+
+def pinned(processor: int, command: list[str]) -> list[str]:
+    if (os.cpu_count() or 1) > 1 and shutil.which("taskset"):
+        return ["taskset", "-c", str(processor), *command]
+    return command
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(python: str, script: str, env: dict[str, str]):
+    """A running example; yields its port. Its output is shown if it does not come up."""
+    port = free_port()
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(
+            pinned(0, [python, str(runs.ROOT / "examples" / script), str(port)]),
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            for _ in range(100):
+                if child.poll() is not None:
+                    break
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            else:
+                raise RuntimeError(f"{script} did not listen")
+            if child.poll() is not None:
+                output.seek(0)
+                text = output.read().decode("utf-8", "replace")
+                last = "\n".join(text.splitlines()[-12:])
+                raise RuntimeError(f"{script} ended with {child.returncode}:\n{last}")
+            yield port
+        finally:
+            runs.signal_group(child.pid, signal.SIGTERM)
+            try:
+                child.wait(3)
+            except subprocess.TimeoutExpired:
+                pass
+            runs.signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def check_hello(port: int) -> None:
+    url = f"http://127.0.0.1:{port}/"
+    if shutil.which("curl"):
+        done = runs.run(["curl", "-sS", "--max-time", "5", url], 10)
+        answer = done.out
+    else:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            answer = reply.read().decode()
+    if answer.strip() != "Hello World":
+        raise RuntimeError(f"hello.py answered {answer!r}")
+
+
+def load(tool: str, port: int, kind: str, connections: int, size: int, seconds: float):
+    """Requests a second, and what went wrong in words."""
+    if kind == "http" and shutil.which("wrk"):
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", f"http://127.0.0.1:{port}/"]
+        out = runs.run(pinned(1, command), seconds + 20).out
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
+        wrong = re.search(r"Socket errors.*|Non-2xx.*", out)
+        return float(rate[1]) if rate else 0.0, wrong[0] if wrong else ""
+    command = [tool, str(port), kind, str(connections), str(size), f"{seconds:g}"]
+    out = runs.run(pinned(1, command), seconds + 20).out
+    rate = re.search(r"(\d+) per second, (\d+) errors", out)
+    if not rate:
+        return 0.0, out.strip() or "no answer"
+    return float(rate[1]), "" if rate[2] == "0" else f"{rate[2]} errors"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--against", action="append", default=[], metavar="NAME=PYTHON")
+    options = parser.parse_args()
+    loops, skipped = runs.loops()
+    who = [(loop, sys.executable, {"GEVENT_LOOP": loop}) for loop in loops]
+    for text in options.against:
+        name, python = text.split("=", 1)
+        who.append((name, python, {"GEVENT_LOOP": "default"}))
+
+    failed = 0
+    with tempfile.TemporaryDirectory() as work:
+        tool = os.path.join(work, "load")
+        subprocess.run(
+            [os.environ.get("CC", "cc"), "-O2", "-o", tool, str(runs.ROOT / "tools" / "load.c")],
+            check=True,
+        )
+        rates: dict[tuple[str, str], str] = {}
+        for title, (script, kind, connections, size) in LOADS.items():
+            for name, python, env in who:
+                try:
+                    with server(python, script, env) as port:
+                        if kind == "http":
+                            check_hello(port)
+                        rate, wrong = load(tool, port, kind, connections, size, options.seconds)
+                        if kind == "http":
+                            check_hello(port)
+                except RuntimeError as error:
+                    rate, wrong = 0.0, str(error)
+                if wrong or not rate:
+                    print(f"{title} [{name}]: {wrong or 'no request went through'}")
+                    failed += 1
+                rates[title, name] = f"{rate:,.0f}"
+                print(f"  {title:<26} {name:<12} {rate:>10,.0f} per second", flush=True)
+
+    print(f"\nrequests per second, {CONNECTIONS} connections, {options.seconds:g} s each")
+    print(" " * 28 + "".join(f"{name:>12}" for name, _, _ in who))
+    for title in LOADS:
+        print(f"  {title:<26}" + "".join(f"{rates[title, name]:>12}" for name, _, _ in who))
+    for line in skipped:
+        print(line)
+    print("load of hello: " + ("wrk" if shutil.which("wrk") else "tools/load.c (no wrk here)"))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
