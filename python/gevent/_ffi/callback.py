@@ -1,0 +1,7 @@
+"""The callback class under the name of upstream's CFFI loops."""
+
+from gevent.core import callback
+
+__all__ = [
+    "callback",
+]

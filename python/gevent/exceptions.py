@@ -1,0 +1,73 @@
+"""The exceptions that the hub, the waiters and the objects bound to a hub raise."""
+
+from pprint import pformat
+
+from greenlet import GreenletExit
+
+__all__ = [
+    "LoopExit",
+]
+
+
+class LoopExit(Exception):
+    """The event loop has nothing left that could wake the greenlet that waits.
+
+    It is raised in the greenlet that created the hub when `gevent.hub.Hub.run` comes to its end.
+    Usually this means a deadlock, for instance a lock that nobody will release any more, or an
+    object whose events belong to another thread's hub.
+
+    When the hub raised it, the arguments are a message, the hub and the loop's handles, and the
+    text shows all three.
+    """
+
+    @property
+    def hub(self):
+        """The hub that raised this exception, or `None`."""
+        return self.args[1] if len(self.args) == 3 else None
+
+    def __repr__(self):
+        if len(self.args) != 3:
+            return super().__repr__()
+        message, hub, handles = self.args
+        return f"{message}\n\tHub: {hub}\n\tHandles:\n{pformat(handles)}"
+
+    def __str__(self):
+        return repr(self)
+
+
+class BlockingSwitchOutError(AssertionError):
+    """A callback of the event loop called a function that blocks.
+
+    Callbacks run in the hub, and while the hub waits nothing can wake it. Spawn a greenlet
+    for the work instead.
+    """
+
+
+class InvalidSwitchError(AssertionError):
+    """A greenlet was woken by something other than what it was waiting for."""
+
+
+class ConcurrentObjectUseError(AssertionError):
+    """A greenlet waits on an object on which another greenlet is waiting already.
+
+    Raised for objects that keep one waiter only, such as one direction of a socket.
+    """
+
+
+class InvalidThreadUseError(RuntimeError):
+    """An object that belongs to one thread's hub was used from another thread.
+
+    Loops, watchers and thread pools belong to the thread of their hub. The cases that would
+    damage the loop are checked and raise this.
+    """
+
+
+class HubDestroyed(GreenletExit):
+    """Thrown into a hub so that it leaves its loop now. For gevent's own use.
+
+    It is recognised by its exact type, so it must not be subclassed.
+    """
+
+    def __init__(self, destroy_loop):
+        super().__init__(destroy_loop)
+        self.destroy_loop = destroy_loop

@@ -1,0 +1,3 @@
+"""Names of upstream's libev package. There is no libev here: the loop is native."""
+
+__all__ = []
