@@ -27,6 +27,7 @@ impl Class {
         Class((size.trailing_zeros() - MIN_SHIFT) as u8)
     }
 
+    #[inline]
     pub(super) fn from_index(index: usize) -> Self {
         debug_assert!(index < CLASSES);
         Class(index as u8)

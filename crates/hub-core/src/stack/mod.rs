@@ -43,26 +43,26 @@ impl PooledStack {
     /// The lowest usable address, above the guard.
     #[inline]
     pub fn limit_addr(&self) -> usize {
-        self.0.limit
+        self.0.limit()
     }
 
     /// One past the highest address of the C stack; the annex starts here.
     #[inline]
     pub fn base_addr(&self) -> usize {
-        self.0.base
+        self.0.base()
     }
 
     /// Memory above the top of the C stack, untouched by it, for the embedder's own use while it has
     /// the stack: start and length in bytes. It holds whatever its last user left there.
     #[inline]
     pub fn annex(&self) -> (*mut u8, usize) {
-        (self.0.base as *mut u8, self.0.end() - self.0.base)
+        (self.0.base() as *mut u8, self.0.end() - self.0.base())
     }
 
     /// The address space of the whole slot in bytes, guard and annex included.
     #[inline]
     pub fn size(&self) -> usize {
-        self.0.class.size()
+        self.0.class().size()
     }
 }
 
@@ -77,11 +77,11 @@ impl Drop for PooledStack {
 unsafe impl Stack for PooledStack {
     #[inline]
     fn base(&self) -> StackPointer {
-        StackPointer::new(self.0.base).expect("a stack is not at address 0")
+        StackPointer::new(self.0.base()).expect("a stack is not at address 0")
     }
 
     #[inline]
     fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.limit).expect("a stack is not at address 0")
+        StackPointer::new(self.0.limit()).expect("a stack is not at address 0")
     }
 }

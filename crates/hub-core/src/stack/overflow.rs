@@ -218,6 +218,10 @@ fn report(size: usize) {
 }
 
 /// Says the sentence and aborts: for overflows that were noticed too late to be a fault.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "neighbouring memory is overwritten: nothing may go on"
+)]
 pub(super) fn die_of_overflow(size: usize) -> ! {
     report(size);
     std::process::abort()

@@ -6,7 +6,7 @@
 //! a stack that was used deeply gives up its lower pages at once.
 
 use super::config::{CLASSES, Class, PAGE, default_class};
-use super::guard::{self, GuardKind};
+use super::guard;
 use super::slab::{self, Slot};
 use super::{PooledStack, overflow};
 use std::cell::{Cell, RefCell};
@@ -106,7 +106,7 @@ impl Shelf {
             guard::forget(
                 self.free[batch]
                     .iter()
-                    .map(|s| (s.limit, s.end() - s.limit)),
+                    .map(|s| (s.limit(), s.end() - s.limit())),
             )
         };
         self.cold += surplus;
@@ -120,7 +120,7 @@ impl Shelf {
         }
         let mut counts: HashMap<u32, usize> = HashMap::new();
         for slot in &self.free[..self.cold] {
-            *counts.entry(slot.slab).or_default() += 1;
+            *counts.entry(slot.slab()).or_default() += 1;
         }
         let mut surplus = self.cold - keep;
         counts.retain(|&number, &mut n| {
@@ -134,7 +134,7 @@ impl Shelf {
         self.free.retain(|slot| {
             let was_cold = index < cold;
             index += 1;
-            let goes = was_cold && counts.contains_key(&slot.slab);
+            let goes = was_cold && counts.contains_key(&slot.slab());
             self.cold -= usize::from(goes);
             !goes
         });
@@ -163,7 +163,7 @@ impl Drop for Pool {
         for shelf in self.shelves.get_mut() {
             let warm = shelf.free[shelf.cold..].iter();
             // SAFETY: the stacks are free.
-            unsafe { guard::forget(warm.map(|s| (s.limit, s.end() - s.limit))) };
+            unsafe { guard::forget(warm.map(|s| (s.limit(), s.end() - s.limit()))) };
             shelf.cold = shelf.free.len();
             shelf.unmap_cold(0);
             shelf.free.drain(..).for_each(abandon);
@@ -192,7 +192,7 @@ fn adopt(class: Class, free: &mut Vec<Slot>) -> usize {
         return 0;
     };
     let before = free.len();
-    free.extend(orphans.extract_if(.., |s| s.class == class).take(64));
+    free.extend(orphans.extract_if(.., |s| s.class() == class).take(64));
     ORPHAN_COUNT.store(orphans.len(), Ordering::Relaxed);
     free.len() - before
 }
@@ -237,16 +237,16 @@ pub fn release(stack: PooledStack) {
 
 #[inline]
 pub(super) fn give_back(slot: Slot) {
-    if slot.guard == GuardKind::Checked {
-        check_guard(&slot);
+    if slot.is_checked() {
+        check_guard(slot);
     }
     // SAFETY: the stack is free, and the shared page was touched by the frames that were on it, or reads
     // as zeros.
     let deep = unsafe { touched(slot.top_page()) || touched(slot.top_page() + PAGE - LOOK) };
-    let deep = deep && give_up_depths(&slot);
+    let deep = deep && give_up_depths(slot);
     let put = POOL.try_with(|pool| {
         pool.deep.set(pool.deep.get() + u64::from(deep));
-        pool.shelves.borrow_mut()[slot.class.index()].put(slot);
+        pool.shelves.borrow_mut()[slot.class().index()].put(slot);
     });
     if put.is_err() {
         abandon(slot);
@@ -274,7 +274,7 @@ unsafe fn touched(addr: usize) -> bool {
 /// Looks how far a stack that left its shared page went; if far, gives the pages back. Memory that was
 /// never written reads as zeros, so no mark has to be set beforehand, which would touch its page.
 #[cold]
-fn give_up_depths(slot: &Slot) -> bool {
+fn give_up_depths(slot: Slot) -> bool {
     let top = slot.top_page();
     for line in [top, top + PAGE - LOOK] {
         // SAFETY: our own free stack. Zeroed, so that the next use is judged by itself.
@@ -286,8 +286,8 @@ fn give_up_depths(slot: &Slot) -> bool {
         unsafe { touched(addr) || touched(addr + LOOK) }
     };
     let below = MARKS_BELOW.map(|m| top.saturating_sub(m));
-    if below.into_iter().any(|a| a >= slot.limit && written(a)) {
-        areas[0] = (slot.limit, top - KEEP_BELOW - slot.limit);
+    if below.into_iter().any(|a| a >= slot.limit() && written(a)) {
+        areas[0] = (slot.limit(), top - KEEP_BELOW - slot.limit());
     }
     let above = MARKS_ABOVE.map(|m| top + m);
     if above
@@ -305,10 +305,11 @@ fn give_up_depths(slot: &Slot) -> bool {
 }
 
 /// Ends the process if a stack without a real guard has grown into its guard area.
-fn check_guard(slot: &Slot) {
+#[cold]
+fn check_guard(slot: Slot) {
     // SAFETY: the guard area of a `Checked` slot is ordinary memory of the slab.
-    if unsafe { touched(slot.limit - LOOK) || touched(slot.limit - PAGE) } {
-        overflow::die_of_overflow(slot.class.size());
+    if unsafe { touched(slot.limit() - LOOK) || touched(slot.limit() - PAGE) } {
+        overflow::die_of_overflow(slot.class().size());
     }
 }
 

@@ -8,6 +8,7 @@ use super::config::{Class, PAGE};
 use super::guard::{self, GuardKind};
 use std::ffi::c_void;
 use std::io;
+use std::num::NonZeroU64;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -18,29 +19,75 @@ const LINE: usize = 64;
 const STAGGER: usize = 16;
 
 /// One stack of a slab. Who holds it owns the memory.
+///
+/// One word, so that it travels in a register: a struct of several fields goes through memory at each hand,
+/// by stores and loads of different widths, and waiting for these was dearer than the rest of an acquire.
+/// From the low end: the slab's number, the class, the stagger, whether the guard is `Checked`, and the
+/// number of the page at the limit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
-    /// The lowest usable address.
-    pub(super) limit: usize,
-    /// Where the C stack ends and the annex begins.
-    pub(super) base: usize,
-    /// The slab's number in the registry.
-    pub(super) slab: u32,
-    pub(super) class: Class,
-    pub(super) guard: GuardKind,
-}
+#[repr(transparent)]
+pub(super) struct Slot(NonZeroU64);
+
+const SLAB_BITS: u32 = 19;
+const CLASS_AT: u32 = SLAB_BITS;
+const STAGGER_AT: u32 = CLASS_AT + 4;
+const CHECKED_AT: u32 = STAGGER_AT + 4;
+const LIMIT_AT: u32 = CHECKED_AT + 1;
+/// User addresses have 48 bits at most unless higher ones are asked for.
+const ADDRESS_BITS: u32 = 64 - LIMIT_AT + PAGE.trailing_zeros();
 
 impl Slot {
+    #[allow(clippy::precedence, reason = "shifts and ors, as anywhere")]
+    fn new(limit: usize, class: Class, slab: u32, stagger: usize, guard: GuardKind) -> Self {
+        debug_assert!(limit >> ADDRESS_BITS == 0 && slab >> SLAB_BITS == 0 && stagger < STAGGER);
+        let word = ((limit / PAGE) as u64) << LIMIT_AT
+            | u64::from(guard == GuardKind::Checked) << CHECKED_AT
+            | (stagger as u64) << STAGGER_AT
+            | (class.index() as u64) << CLASS_AT
+            | u64::from(slab);
+        Slot(NonZeroU64::new(word).expect("no stack lies at address 0"))
+    }
+
+    /// The slab's number in the registry.
+    pub(super) fn slab(self) -> u32 {
+        self.0.get() as u32 & ((1 << SLAB_BITS) - 1)
+    }
+
+    #[inline]
+    pub(super) fn class(self) -> Class {
+        Class::from_index((self.0.get() >> CLASS_AT) as usize & 15)
+    }
+
+    /// Whether its guard is [`GuardKind::Checked`].
+    #[inline]
+    pub(super) fn is_checked(self) -> bool {
+        self.0.get() & (1 << CHECKED_AT) != 0
+    }
+
+    /// The lowest usable address.
+    #[inline]
+    pub(super) fn limit(self) -> usize {
+        (self.0.get() >> LIMIT_AT) as usize * PAGE
+    }
+
+    /// Where the C stack ends and the annex begins.
+    #[inline]
+    pub(super) fn base(self) -> usize {
+        let stagger = (self.0.get() >> STAGGER_AT) as usize & (STAGGER - 1);
+        self.top_page() + SHARED_LEAST + stagger * LINE
+    }
+
     /// One past the annex.
     #[inline]
-    pub(super) fn end(&self) -> usize {
-        self.limit - self.class.guard() + self.class.size()
+    pub(super) fn end(self) -> usize {
+        self.top_page() + self.class().annex()
     }
 
     /// The start of the page that C stack and annex share.
     #[inline]
-    pub(super) fn top_page(&self) -> usize {
-        self.base & !(PAGE - 1)
+    pub(super) fn top_page(self) -> usize {
+        let class = self.class();
+        self.limit() + class.size() - class.guard() - class.annex()
     }
 }
 
@@ -65,7 +112,7 @@ impl Entry {
 }
 
 const BLOCK: usize = 256;
-const BLOCKS: usize = 4096;
+const BLOCKS: usize = (1 << SLAB_BITS) / BLOCK;
 type Block = [Entry; BLOCK];
 
 static TABLE: [AtomicPtr<Block>; BLOCKS] = [const { AtomicPtr::new(ptr::null_mut()) }; BLOCKS];
@@ -113,6 +160,9 @@ fn block_for(number: usize) -> Option<&'static Block> {
 fn register(lo: usize, class: Class, slots: usize, guard: GuardKind) -> Option<u32> {
     let again = lock_patiently(&FREE).and_then(|mut free| free.pop());
     let number = again.map_or_else(|| USED.fetch_add(1, Ordering::AcqRel), |n| n as usize);
+    if number >> SLAB_BITS != 0 || (lo + slots * class.size()) >> ADDRESS_BITS != 0 {
+        return None;
+    }
     let e = &block_for(number)?[number % BLOCK];
     e.slots.store(slots, Ordering::Relaxed);
     e.class.store(class.index() as u8, Ordering::Relaxed);
@@ -178,15 +228,8 @@ pub(super) fn map(class: Class, mut each: impl FnMut(Slot)) -> io::Result<()> {
         return Err(unmap(io::Error::from_raw_os_error(libc::ENOMEM)));
     };
     for i in (0..slots).rev() {
-        let slot = lo + i * class.size();
-        let base = slot + class.size() - class.annex() + SHARED_LEAST + i % STAGGER * LINE;
-        each(Slot {
-            limit: slot + class.guard(),
-            base,
-            slab,
-            class,
-            guard,
-        });
+        let limit = lo + i * class.size() + class.guard();
+        each(Slot::new(limit, class, slab, i % STAGGER, guard));
     }
     Ok(())
 }
