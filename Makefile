@@ -11,7 +11,7 @@ PROFILE ?= release
 JOBS ?= 2
 VENV := $(CURDIR)/.venv
 PY := $(VENV)/bin/python
-# Lower every timeout together on a slow machine: make test TIME_SCALE=2
+# Stretches every time limit on a slow machine: make test TIME_SCALE=2
 TIME_SCALE ?= 1
 
 export PYO3_PYTHON := $(PY)
@@ -81,7 +81,7 @@ soak: build
 	$(PY) tools/soak.py
 
 matrix: $(VENV)/.ready
-	$(PY) tools/matrix.py
+	$(PY) tools/matrix.py $(VERSIONS)
 
 stubs: build
 	$(PY) tools/stubs.py
