@@ -1,4 +1,4 @@
-"""The greenlet types below `gevent.Greenlet` and the hub, and what needs all greenlets or buffers."""
+"""The greenlet types below `gevent.Greenlet` and the hub; what needs all greenlets or buffers."""
 
 from gc import get_objects
 

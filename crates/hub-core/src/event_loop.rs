@@ -99,24 +99,80 @@ pub enum Watch {
 /// operation's [`Event::Done`] was seen or [`Loop::cancel`] said that it is over.
 #[derive(Debug)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "fields are the arguments of the system call that the variant names")]
+#[allow(
+    missing_docs,
+    reason = "fields are the arguments of the system call that the variant names"
+)]
 pub enum Op {
-    Recv { fd: RawFd, buf: *mut u8, len: usize, flags: i32 },
-    Send { fd: RawFd, buf: *const u8, len: usize, flags: i32 },
-    RecvMsg { fd: RawFd, msg: *mut libc::msghdr, flags: i32 },
-    SendMsg { fd: RawFd, msg: *const libc::msghdr, flags: i32 },
+    Recv {
+        fd: RawFd,
+        buf: *mut u8,
+        len: usize,
+        flags: i32,
+    },
+    Send {
+        fd: RawFd,
+        buf: *const u8,
+        len: usize,
+        flags: i32,
+    },
+    RecvMsg {
+        fd: RawFd,
+        msg: *mut libc::msghdr,
+        flags: i32,
+    },
+    SendMsg {
+        fd: RawFd,
+        msg: *const libc::msghdr,
+        flags: i32,
+    },
     /// Completes with the new descriptor, close-on-exec and non-blocking.
-    Accept { fd: RawFd, addr: *mut libc::sockaddr_storage, len: *mut libc::socklen_t },
-    Connect { fd: RawFd, addr: *const libc::sockaddr_storage, len: libc::socklen_t },
+    Accept {
+        fd: RawFd,
+        addr: *mut libc::sockaddr_storage,
+        len: *mut libc::socklen_t,
+    },
+    Connect {
+        fd: RawFd,
+        addr: *const libc::sockaddr_storage,
+        len: libc::socklen_t,
+    },
     /// `offset` -1 uses and moves the file's own position.
-    Read { fd: RawFd, buf: *mut u8, len: usize, offset: i64 },
+    Read {
+        fd: RawFd,
+        buf: *mut u8,
+        len: usize,
+        offset: i64,
+    },
     /// `offset` -1 uses and moves the file's own position.
-    Write { fd: RawFd, buf: *const u8, len: usize, offset: i64 },
-    Fsync { fd: RawFd, data_only: bool },
-    OpenAt { dir: RawFd, path: *const libc::c_char, flags: i32, mode: u32 },
-    Statx { dir: RawFd, path: *const libc::c_char, flags: i32, mask: u32, out: *mut libc::statx },
+    Write {
+        fd: RawFd,
+        buf: *const u8,
+        len: usize,
+        offset: i64,
+    },
+    Fsync {
+        fd: RawFd,
+        data_only: bool,
+    },
+    OpenAt {
+        dir: RawFd,
+        path: *const libc::c_char,
+        flags: i32,
+        mode: u32,
+    },
+    Statx {
+        dir: RawFd,
+        path: *const libc::c_char,
+        flags: i32,
+        mask: u32,
+        out: *mut libc::statx,
+    },
     /// Completes once when the descriptor has any of `want`; the result is the poll(2) event bits.
-    Poll { fd: RawFd, want: Interest },
+    Poll {
+        fd: RawFd,
+        want: Interest,
+    },
 }
 
 /// The outcome of [`Loop::start`].

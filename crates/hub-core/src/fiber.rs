@@ -151,7 +151,11 @@ impl Switcher {
     /// # Safety
     /// `root` is a [`Fiber::root`] that outlives the switcher, and the caller runs on the thread's stack.
     pub const unsafe fn new(root: *const Fiber) -> Self {
-        Switcher { current: Cell::new(root), target: Cell::new(ptr::null()), switches: Cell::new(0) }
+        Switcher {
+            current: Cell::new(root),
+            target: Cell::new(ptr::null()),
+            switches: Cell::new(0),
+        }
     }
 
     /// The running fiber.
@@ -238,7 +242,11 @@ mod tests {
 
     unsafe fn run(f: &Fiber) -> *const Fiber {
         // SAFETY: `fiber` is the first field of a `Job` (repr is irrelevant: offset_of is used).
-        let job = unsafe { &*ptr::from_ref(f).byte_sub(std::mem::offset_of!(Job, fiber)).cast::<Job>() };
+        let job = unsafe {
+            &*ptr::from_ref(f)
+                .byte_sub(std::mem::offset_of!(Job, fiber))
+                .cast::<Job>()
+        };
         (job.body)()
     }
 
@@ -249,7 +257,10 @@ mod tests {
     static KIND: FiberKind = FiberKind { run, reaped };
 
     fn job(body: impl Fn() -> *const Fiber + 'static) -> Box<Job> {
-        let j = Box::new(Job { fiber: Fiber::new(), body: Box::new(body) });
+        let j = Box::new(Job {
+            fiber: Fiber::new(),
+            body: Box::new(body),
+        });
         // SAFETY: boxed, and each test runs its jobs to their end.
         unsafe { j.fiber.prepare(stack::acquire().unwrap(), &KIND) };
         j
@@ -267,8 +278,11 @@ mod tests {
         for i in 0..n {
             let (all, log) = (fibers.clone(), log.clone());
             fibers.borrow_mut().push(job(move || {
-                let next: *const Fiber =
-                    if i + 1 < n { &all.borrow()[i + 1].fiber } else { root };
+                let next: *const Fiber = if i + 1 < n {
+                    &all.borrow()[i + 1].fiber
+                } else {
+                    root
+                };
                 for _ in 0..3 {
                     log.set(log.get() + 1);
                     // SAFETY: all live until the end of the test.
