@@ -32,7 +32,7 @@ if hasattr(__select__, 'poll'):
 else:
     __extra__ = ['poll']
 
-__all__ = ['error', *__implements__]
+__all__ = list(['error'] + __implements__)
 
 error = __select__.error
 

@@ -12,7 +12,7 @@ from gevent.select import _EV_READ, _EV_WRITE, poll, select
 
 __implements__ = ['DefaultSelector']
 __extra__ = ['GeventSelector']
-__all__ = [*__implements__, *__extra__]
+__all__ = list(__implements__ + __extra__)
 
 __imports__ = copy_globals(
     __selectors__, globals(),

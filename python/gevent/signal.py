@@ -94,4 +94,4 @@ __imports__ = copy_globals(_signal, globals(),
                            names_to_ignore=__implements__ + __extensions__,
                            dunder_names_to_keep=())
 
-__all__ = [*__implements__, *__extensions__]
+__all__ = list(__implements__ + __extensions__)

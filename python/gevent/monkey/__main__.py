@@ -1,0 +1,4 @@
+"""``python -m gevent.monkey``."""
+from ._main import main
+
+main()
