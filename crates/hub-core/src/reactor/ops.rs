@@ -1,0 +1,101 @@
+//! Operations that the backend carries out by itself: started with a token, their results fetched by it.
+
+use super::{Class, Entry, Reactor, Token, Wake};
+use crate::event_loop::{Cancel, Key, Op, Start};
+use crate::slab::Slab;
+use std::io;
+use std::pin::Pin;
+
+/// Names an operation under way; stale once its result was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OpId(pub Key);
+
+/// The outcome of [`Reactor::op_start`].
+#[derive(Debug)]
+pub enum Started {
+    /// Over already.
+    Done(io::Result<u32>),
+    /// Under way: [`Wake::Event`] of the token will go to the queue, and then the result can be taken.
+    Parked(OpId),
+    /// The backend cannot do it without blocking: give it to the offload pool.
+    Offload,
+}
+
+enum State {
+    Running(Token),
+    Done(io::Result<u32>),
+}
+
+#[derive(Default)]
+pub(super) struct Ops {
+    slab: Slab<State>,
+}
+
+impl Reactor {
+    /// Starts an operation; it keeps the loop running.
+    ///
+    /// # Safety
+    /// `op`, and all that it points to, stays where it is until [`op_take`](Self::op_take) has given the result
+    /// or [`op_cancel`](Self::op_cancel) has said that it is over.
+    pub unsafe fn op_start(&self, op: Pin<&mut Op>, token: Token) -> Started {
+        let key = self.ops.with(|o| o.slab.insert(State::Running(token)));
+        // SAFETY: the caller's promise.
+        let start = self.with_backend(|b| Ok(unsafe { b.start(Class::Op.key(key), op) }));
+        let over = match start {
+            Ok(Start::Parked) => {
+                self.reference();
+                return Started::Parked(OpId(key));
+            }
+            Ok(Start::Done(result)) => Started::Done(result),
+            Ok(Start::Offload) => Started::Offload,
+            Err(e) => Started::Done(Err(e)),
+        };
+        self.ops.with(|o| o.slab.remove(key));
+        over
+    }
+
+    /// The result of an operation; `None` while it is under way.
+    pub fn op_take(&self, id: OpId) -> Option<io::Result<u32>> {
+        self.ops.with(|o| match o.slab.get(id.0)? {
+            State::Running(_) => None,
+            State::Done(_) => match o.slab.remove(id.0)? {
+                State::Done(result) => Some(result),
+                State::Running(_) => None,
+            },
+        })
+    }
+
+    /// Ends an operation. After [`Cancel::Pending`] its wake and its result are still to come.
+    pub fn op_cancel(&self, id: OpId) -> Cancel {
+        if let Some(result) = self.op_take(id) {
+            return Cancel::Finished(result);
+        }
+        if self.ops.with(|o| o.slab.get(id.0).is_none()) {
+            return Cancel::Cancelled;
+        }
+        let outcome = self
+            .with_backend(|b| Ok(b.cancel(Class::Op.key(id.0))))
+            .unwrap_or(Cancel::Cancelled);
+        if !matches!(outcome, Cancel::Pending) {
+            self.ops.with(|o| o.slab.remove(id.0));
+            self.unreference();
+        }
+        outcome
+    }
+
+    pub(super) fn op_done(&self, key: Key, result: io::Result<u32>) {
+        let token = self.ops.with(|o| match o.slab.get_mut(key) {
+            Some(state @ State::Running(_)) => {
+                let State::Running(token) = std::mem::replace(state, State::Done(result)) else {
+                    return None;
+                };
+                Some(token)
+            }
+            _ => None,
+        });
+        if let Some(token) = token {
+            self.unreference();
+            self.queue.push(Entry::Wake(token, Wake::Event));
+        }
+    }
+}

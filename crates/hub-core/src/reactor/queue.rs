@@ -1,0 +1,102 @@
+//! The queue: one FIFO for wakes of fibers and callbacks of the embedder, so that they keep their order.
+
+use super::{Entry, Host, Reactor};
+use crate::cell::LocalCell;
+use crate::timer::Nanos;
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+/// Entries run between two looks at the clock.
+const STRIDE: u32 = 50;
+/// A longer queue than this gives its memory back when it is empty.
+const KEEP: usize = 4096;
+
+pub(super) struct Queue {
+    entries: LocalCell<VecDeque<Entry>>,
+    interval: Cell<Nanos>,
+    run: Cell<u64>,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Queue {
+            entries: LocalCell::new(VecDeque::new()),
+            interval: Cell::new(5_000_000),
+            run: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    pub(super) fn push(&self, entry: Entry) {
+        self.entries.with(|q| q.push_back(entry));
+    }
+
+    pub(super) fn extend(&self, entries: impl Iterator<Item = Entry>) {
+        self.entries.with(|q| q.extend(entries));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.with(|q| q.len())
+    }
+
+    pub(super) fn count_run(&self) -> u64 {
+        self.run.get()
+    }
+
+    pub(super) fn clear(&self) {
+        self.entries.take();
+    }
+}
+
+impl Reactor {
+    /// Puts `entry` at the end of the queue. Only on the reactor's thread; see [`remote`](Self::remote).
+    #[inline]
+    pub fn push(&self, entry: Entry) {
+        self.queue.push(entry);
+    }
+
+    /// How many entries wait.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How long the queue is drained before the descriptors are looked at, in nanoseconds; the default is
+    /// 5 ms, as of `sys.getswitchinterval()`, which upstream uses for the same purpose.
+    pub fn set_switch_interval(&self, interval: Nanos) {
+        self.queue.interval.set(interval);
+    }
+
+    /// See [`set_switch_interval`](Self::set_switch_interval).
+    pub fn switch_interval(&self) -> Nanos {
+        self.queue.interval.get()
+    }
+
+    /// Takes the next entry out of the queue, for a host that drains it by itself.
+    #[inline]
+    pub fn pop_entry(&self) -> Option<Entry> {
+        self.queue.entries.with(VecDeque::pop_front)
+    }
+
+    /// Runs entries, those added meanwhile too, until none is left or the switch interval is over.
+    pub(super) fn drain(&self, host: &dyn Host) {
+        // As upstream, the interval is counted from the time that the iteration knows.
+        let until = self.now.get().saturating_add(self.queue.interval.get());
+        let mut stride = STRIDE;
+        while let Some(entry) = self.pop_entry() {
+            self.queue.run.set(self.queue.run.get() + 1);
+            host.run_entry(entry);
+            stride -= 1;
+            if stride == 0 {
+                stride = STRIDE;
+                if self.clock.now() >= until || !host.keep_running() {
+                    return;
+                }
+            }
+        }
+        self.queue.entries.with(|q| {
+            if q.capacity() > KEEP && q.is_empty() {
+                q.shrink_to(KEEP / 4);
+            }
+        });
+    }
+}

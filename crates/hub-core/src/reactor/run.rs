@@ -1,0 +1,212 @@
+//! The iteration: which phase follows which, when a poll may sleep, and when a run is over.
+//!
+//! The phases of one iteration, as `ev_run` has them: fork watchers (in a new child), prepare watchers, the
+//! queue, the poll, timers, idle watchers, check watchers, and then every pending callback by priority. In
+//! upstream the queue is run by a prepare watcher, so it has the same place there.
+
+use super::{Class, Host, Reactor, RunMode};
+use crate::event_loop::{Event, Until};
+use crate::timer::Next;
+use std::io;
+
+/// Ends nothing (`EVBREAK_CANCEL`).
+pub(super) const GO_ON: u8 = 0;
+/// Ends the innermost run (`EVBREAK_ONE`).
+pub(super) const BREAK_ONE: u8 = 1;
+/// Ends all runs that are nested (`EVBREAK_ALL`).
+pub(super) const BREAK_ALL: u8 = 2;
+
+/// Keeps the depth right when a host unwinds.
+struct Depth<'a>(&'a Reactor);
+
+impl<'a> Depth<'a> {
+    fn enter(reactor: &'a Reactor) -> Self {
+        reactor.depth.set(reactor.depth.get() + 1);
+        Depth(reactor)
+    }
+}
+
+impl Drop for Depth<'_> {
+    fn drop(&mut self) {
+        self.0.depth.set(self.0.depth.get() - 1);
+    }
+}
+
+impl Reactor {
+    /// Runs the loop (`ev_run`). It returns when nothing that counts is active and the queue is empty, after a
+    /// [`break_`](Self::break_), after the one iteration that `mode` asks for, or when the host or
+    /// [`destroy`](Self::destroy) ends it. `true`: something is still active or queued.
+    ///
+    /// # Errors
+    /// What the backend says when it can no longer wait.
+    pub fn run(&self, host: &dyn Host, mode: RunMode) -> io::Result<bool> {
+        if self.is_destroyed() {
+            return Ok(false);
+        }
+        let _depth = Depth::enter(self);
+        self.done.set(GO_ON);
+        // When this run is nested, what the outer one was about to invoke comes first.
+        self.invoke_pending(host);
+        loop {
+            self.iterate(host, mode)?;
+            if self.is_over(host) {
+                break;
+            }
+            if mode != RunMode::Default {
+                self.take_remote();
+                self.drain(host);
+                break;
+            }
+            if !self.is_alive() {
+                break;
+            }
+        }
+        if self.done.get() == BREAK_ONE {
+            self.done.set(GO_ON);
+        }
+        Ok(self.is_alive())
+    }
+
+    /// Ends the innermost run, or all, when the callbacks of its iteration are through (`ev_break`).
+    pub fn break_(&self, all: bool) {
+        self.done.set(if all { BREAK_ALL } else { BREAK_ONE });
+    }
+
+    /// How many runs are nested (`ev_depth`).
+    pub fn depth(&self) -> u32 {
+        self.depth.get()
+    }
+
+    /// How many iterations there were (`ev_iteration`).
+    pub fn iteration(&self) -> u64 {
+        self.iterations.get()
+    }
+
+    /// Whether there is a reason to go on.
+    pub fn is_alive(&self) -> bool {
+        !self.is_destroyed()
+            && (self.refs.get() > 0 || self.queue.len() != 0 || !self.remote.is_empty())
+    }
+
+    fn is_over(&self, host: &dyn Host) -> bool {
+        self.done.get() != GO_ON || self.is_destroyed() || !host.keep_running()
+    }
+
+    fn iterate(&self, host: &dyn Host, mode: RunMode) -> io::Result<()> {
+        if self.forked.take() {
+            self.watchers.with(|w| w.feed_forks());
+            self.invoke_pending(host);
+        }
+        if self.watchers.with(|w| w.feed_prepares()) {
+            self.invoke_pending(host);
+        }
+        if self.is_over(host) {
+            return Ok(());
+        }
+        self.take_remote();
+        self.drain(host);
+        if self.is_over(host) {
+            return Ok(());
+        }
+        self.iterations.set(self.iterations.get() + 1);
+        self.poll(host, mode)?;
+        host.tick();
+        if self.is_destroyed() {
+            return Ok(());
+        }
+        self.take_remote();
+        self.take_signals();
+        self.fire_timers();
+        self.watchers.with(|w| {
+            w.feed_always();
+            w.feed_idles();
+            w.feed_checks();
+        });
+        self.invoke_pending(host);
+        Ok(())
+    }
+
+    /// Invokes what is pending, and what becomes pending meanwhile (`ev_invoke_pending`).
+    pub(super) fn invoke_pending(&self, host: &dyn Host) {
+        while let Some((id, data, revents)) = self.watchers.with(|w| w.pop_pending()) {
+            self.fired_count.set(self.fired_count.get() + 1);
+            host.fire(id, data, revents);
+        }
+    }
+
+    /// How long the poll may sleep; the flag says that the moment is only a lower bound of the next timer.
+    fn until(&self, mode: RunMode) -> (Until, bool) {
+        let now = (Until::Now, false);
+        if mode == RunMode::NoWait
+            || self.refs.get() <= 0
+            || self.done.get() != GO_ON
+            || self.queue.len() != 0
+            || !self.remote.is_empty()
+            || self.signals.with(|s| s.has_pending())
+            || self.watchers.with(|w| w.is_busy())
+        {
+            return now;
+        }
+        let (at, rough) = match self.timers.with(|t| t.next()) {
+            Next::Never => return (Until::Forever, false),
+            Next::At(at) => (at, false),
+            Next::NotBefore(at) => (at, true),
+        };
+        if at <= self.now.get() {
+            return now;
+        }
+        self.update_now();
+        if at <= self.now.get() {
+            now
+        } else {
+            (Until::At(at), rough)
+        }
+    }
+
+    fn poll(&self, host: &dyn Host, mode: RunMode) -> io::Result<()> {
+        let mut events = self.events.take();
+        let result = loop {
+            let (until, rough) = self.until(mode);
+            let sleeps = until != Until::Now;
+            if sleeps {
+                self.sleeps.set(self.sleeps.get() + 1);
+                host.before_sleep();
+            }
+            let result = self.with_backend(|b| b.poll(until, &mut events));
+            if sleeps {
+                host.after_sleep();
+            }
+            self.update_now();
+            if !rough || result.is_err() || !events.is_empty() {
+                break result;
+            }
+            let now = self.now.get();
+            self.timers.with(|t| t.advance(now));
+        };
+        self.dispatch(&mut events);
+        self.events.with(|e| *e = events);
+        // The host may have destroyed it on its way to sleep.
+        if self.is_destroyed() { Ok(()) } else { result }
+    }
+
+    /// Sorts events to whom they belong. Runs no callback.
+    pub(super) fn dispatch(&self, events: &mut Vec<Event>) {
+        for event in events.drain(..) {
+            match event {
+                Event::Ready(key, readiness) => match Class::of(key) {
+                    (Class::Source, key) => self.source_event(key, readiness),
+                    (Class::Watcher, key) => self.io_ready(super::WatcherId(key), readiness),
+                    (Class::Child, key) => self.child_ready(super::WatcherId(key)),
+                    (Class::Op, _) => {}
+                },
+                Event::Done(key, result) => {
+                    if let (Class::Op, key) = Class::of(key) {
+                        self.op_done(key, result);
+                    }
+                }
+                // What the wake was for is looked for in any case.
+                Event::Woken => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Sources: descriptors that fibers wait for, registered once and edge-triggered, with a latch of
+//! readiness for each direction.
+//!
+//! A descriptor that was never waited for costs nothing: the latches start full, so the first call is
+//! tried, and only its EAGAIN leads to a registration. From then on the kernel is told nothing more until
+//! the descriptor is closed.
+
+use super::{Class, Entry, Reactor, SourceId, Token, Wake};
+use crate::event_loop::{Interest, Key, Mode, Readiness, Watch};
+use crate::slab::Slab;
+use std::io;
+use std::os::fd::RawFd;
+
+/// What makes a read return at once.
+const READABLE: Readiness = Readiness(
+    Readiness::READ.0 | Readiness::RDHUP.0 | Readiness::HUP.0 | Readiness::ERR.0 | Readiness::PRI.0,
+);
+/// What makes a write return at once.
+const WRITABLE: Readiness = Readiness(Readiness::WRITE.0 | Readiness::HUP.0 | Readiness::ERR.0);
+
+#[derive(Clone, Copy)]
+struct Waiter {
+    want: Interest,
+    token: Token,
+}
+
+struct Source {
+    fd: RawFd,
+    registered: bool,
+    /// The kernel does not poll it, so that it is always ready.
+    always: bool,
+    read: Readiness,
+    write: Readiness,
+    waiters: Vec<Waiter>,
+}
+
+impl Source {
+    fn serves(&self, want: Interest) -> bool {
+        (want.has(Readiness::READ) && !self.read.is_empty())
+            || (want.has(Readiness::WRITE) && !self.write.is_empty())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Sources {
+    slab: Slab<Source>,
+}
+
+impl Sources {
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+}
+
+impl Reactor {
+    /// Makes a source of `fd`, which is non-blocking. The loop hears of it at the first wait.
+    pub fn source(&self, fd: RawFd) -> SourceId {
+        let source = Source {
+            fd,
+            registered: false,
+            always: false,
+            read: Readiness::READ,
+            write: Readiness::WRITE,
+            waiters: Vec::new(),
+        };
+        SourceId(self.sources.with(|s| s.slab.insert(source)))
+    }
+
+    /// Clears the latch of the directions in `want`: to be called when a read or a write gave EAGAIN, which
+    /// says that neither data nor an end nor an error is there.
+    ///
+    /// A short read may be taken for EAGAIN only from an AF_INET or AF_INET6 stream, with flags 0, and while
+    /// [`source_ready`](Self::source_ready) has none of RDHUP, HUP, ERR and PRI; else an end of file that came
+    /// with the same edge, the next datagram, or urgent data would be waited for in vain.
+    #[inline]
+    pub fn source_clear(&self, id: SourceId, want: Interest) {
+        self.sources.with(|s| {
+            if let Some(s) = s.slab.get_mut(id.0).filter(|s| !s.always) {
+                if want.has(Readiness::READ) {
+                    s.read = Readiness::NONE;
+                }
+                if want.has(Readiness::WRITE) {
+                    s.write = Readiness::NONE;
+                }
+            }
+        });
+    }
+
+    /// The latched readiness; before the registration, READ and WRITE until they are cleared.
+    #[inline]
+    pub fn source_ready(&self, id: SourceId) -> Readiness {
+        self.sources.with(|s| {
+            s.slab
+                .get(id.0)
+                .map_or(Readiness::NONE, |s| s.read.with(s.write))
+        })
+    }
+
+    /// Makes `token` wait for any of `want`: at the next readiness [`Wake::Ready`] goes to the queue, once. The
+    /// wait keeps the loop running. `Ok(false)`: it is ready already, so that nothing will come.
+    ///
+    /// # Errors
+    /// `EBADF` when the source is closed or the reactor destroyed, and what the backend says at the first
+    /// registration.
+    #[inline]
+    pub fn source_wait(&self, id: SourceId, want: Interest, token: Token) -> io::Result<bool> {
+        self.sources.with(|s| {
+            let s = s
+                .slab
+                .get_mut(id.0)
+                .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+            if !s.registered {
+                self.register(id, s)?;
+            }
+            if s.serves(want) {
+                return Ok(false);
+            }
+            s.waiters.push(Waiter { want, token });
+            self.reference();
+            Ok(true)
+        })
+    }
+
+    #[cold]
+    fn register(&self, id: SourceId, s: &mut Source) -> io::Result<()> {
+        let both = Readiness::READ.with(Readiness::WRITE);
+        let watch =
+            self.with_backend(|b| b.watch(s.fd, Class::Source.key(id.0), both, Mode::Edge))?;
+        s.registered = true;
+        if watch == Watch::AlwaysReady {
+            s.always = true;
+            (s.read, s.write) = (Readiness::READ, Readiness::WRITE);
+        }
+        Ok(())
+    }
+
+    /// Takes a wait back. A wake that is in the queue already stays there.
+    #[inline]
+    pub fn source_unwait(&self, id: SourceId, token: Token) {
+        let gone = self.sources.with(|s| {
+            let Some(s) = s.slab.get_mut(id.0) else {
+                return 0;
+            };
+            let before = s.waiters.len();
+            s.waiters.retain(|w| w.token != token);
+            before - s.waiters.len()
+        });
+        self.refs.set(self.refs.get() - gone as i64);
+    }
+
+    /// The descriptor of a source.
+    pub fn source_fd(&self, id: SourceId) -> Option<RawFd> {
+        self.sources.with(|s| s.slab.get(id.0).map(|s| s.fd))
+    }
+
+    /// To be called before close(2): whoever waits gets [`Wake::Closed`], all registrations of the descriptor
+    /// are dropped, its operations are cancelled, and `id` is dead.
+    pub fn source_closing(&self, id: SourceId) {
+        let Some(source) = self.sources.with(|s| s.slab.remove(id.0)) else {
+            return;
+        };
+        for w in &source.waiters {
+            self.unreference();
+            self.queue.push(Entry::Wake(w.token, Wake::Closed));
+        }
+        self.fd_closing(source.fd);
+    }
+
+    /// Forgets a source whose descriptor goes on without it (`detach()`); waiters get [`Wake::Closed`].
+    pub fn source_detach(&self, id: SourceId) {
+        let Some(source) = self.sources.with(|s| s.slab.remove(id.0)) else {
+            return;
+        };
+        for w in &source.waiters {
+            self.unreference();
+            self.queue.push(Entry::Wake(w.token, Wake::Closed));
+        }
+        if source.registered {
+            let _ = self.with_backend(|b| {
+                b.unwatch(Class::Source.key(id.0));
+                Ok(())
+            });
+        }
+    }
+
+    /// Tells the backend that `fd` is about to be closed: every registration and operation on it ends. Watchers
+    /// on it stay active and hear nothing more.
+    pub fn fd_closing(&self, fd: RawFd) {
+        let mut events = self.events.take();
+        let _ = self.with_backend(|b| {
+            b.fd_closing(fd, &mut events);
+            Ok(())
+        });
+        self.dispatch(&mut events);
+        self.events.with(|e| *e = events);
+    }
+
+    pub(super) fn source_event(&self, key: Key, readiness: Readiness) {
+        self.sources.with(|s| {
+            let Some(s) = s.slab.get_mut(key) else { return };
+            s.read = s.read.with(Readiness(readiness.0 & READABLE.0));
+            s.write = s.write.with(Readiness(readiness.0 & WRITABLE.0));
+            let mut i = 0;
+            while i < s.waiters.len() {
+                let w = s.waiters[i];
+                if s.serves(w.want) {
+                    s.waiters.remove(i);
+                    self.unreference();
+                    self.queue.push(Entry::Wake(w.token, Wake::Ready));
+                } else {
+                    i += 1;
+                }
+            }
+        });
+    }
+}

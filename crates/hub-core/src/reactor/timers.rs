@@ -1,0 +1,197 @@
+//! Timer watchers (ev_timer), and the deadlines of parks.
+
+use super::watchers::{Spec, TimerState};
+use super::{Entry, Reactor, Revents, Token, Wake, WatcherId};
+use crate::timer::{Due, Nanos, TimerKey};
+
+/// A park's deadline that keeps the loop running.
+const PARK: u8 = 0;
+/// A park's deadline that does not.
+const QUIET: u8 = 1;
+/// A timer watcher.
+const WATCHER: u8 = 2;
+/// The next look of a stat watcher.
+pub(super) const STAT: u8 = 3;
+
+impl Reactor {
+    /// Starts a deadline for a park: when it is due, [`Wake::Timeout`] of `token` goes to the queue. It keeps
+    /// the loop running. `deadline` is a moment of the reactor's clock.
+    #[inline]
+    pub fn arm(&self, deadline: Nanos, token: Token) -> TimerKey {
+        self.reference();
+        self.timers.with(|t| {
+            t.start(
+                deadline,
+                Due {
+                    tag: PARK,
+                    word: token.0,
+                },
+            )
+        })
+    }
+
+    /// As [`arm`](Self::arm), for a park that does not keep the loop running (`sleep(.., ref=False)`).
+    #[inline]
+    pub fn arm_quiet(&self, deadline: Nanos, token: Token) -> TimerKey {
+        self.timers.with(|t| {
+            t.start(
+                deadline,
+                Due {
+                    tag: QUIET,
+                    word: token.0,
+                },
+            )
+        })
+    }
+
+    /// Takes a deadline back. `false` if it has passed: the wake is in the queue, or was run.
+    #[inline]
+    pub fn disarm(&self, key: TimerKey) -> bool {
+        match self.timers.with(|t| t.stop(key)) {
+            Some(due) => {
+                if due.tag == PARK {
+                    self.unreference();
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Restarts a timer watcher with its `repeat` (`ev_timer_again`): a running one without `repeat` is
+    /// stopped, one that does not run is started if it has a `repeat`.
+    pub fn again(&self, id: WatcherId) {
+        self.clear_pending(id);
+        let Some((repeat, key)) = self.with_timer(id, |t| (t.repeat, t.key)) else {
+            return;
+        };
+        match (self.is_active(id), repeat) {
+            (true, 0) => self.stop(id),
+            (true, _) => {
+                if let Some(key) = key {
+                    self.timers.with(|t| t.stop(key));
+                }
+                self.set_due(id, self.now.get().saturating_add(repeat));
+            }
+            (false, 0) => {}
+            (false, _) => {
+                self.with_timer(id, |t| t.after = repeat);
+                if !self.is_destroyed() {
+                    self.start_timer(id);
+                }
+            }
+        }
+    }
+
+    /// Changes the times of a timer watcher. `false`, and no change, while it is active.
+    pub fn set_timer(&self, id: WatcherId, after: Nanos, repeat: Nanos) -> bool {
+        let idle = !self.is_active(id);
+        idle && self
+            .with_timer(id, |t| (t.after, t.repeat) = (after, repeat))
+            .is_some()
+    }
+
+    /// Changes `repeat` of a timer watcher, also of an active one: it counts from the next expiry, or from
+    /// [`again`](Self::again).
+    pub fn set_repeat(&self, id: WatcherId, repeat: Nanos) {
+        self.with_timer(id, |t| t.repeat = repeat);
+    }
+
+    /// `repeat` of a timer watcher.
+    pub fn repeat(&self, id: WatcherId) -> Nanos {
+        self.with_timer(id, |t| t.repeat).unwrap_or(0)
+    }
+
+    /// How long until a timer watcher is due; when it is not active, from its start (`ev_timer_remaining`).
+    pub fn remaining(&self, id: WatcherId) -> Nanos {
+        let Some((after, key)) = self.with_timer(id, |t| (t.after, t.key)) else {
+            return 0;
+        };
+        match key.and_then(|k| self.timers.with(|t| t.deadline(k))) {
+            Some(deadline) => deadline.saturating_sub(self.now.get()),
+            None => after,
+        }
+    }
+
+    fn with_timer<R>(&self, id: WatcherId, f: impl FnOnce(&mut TimerState) -> R) -> Option<R> {
+        self.watchers.with(|w| match w.spec(id) {
+            Some(Spec::Timer(t)) => Some(f(t)),
+            _ => None,
+        })
+    }
+
+    fn set_due(&self, id: WatcherId, deadline: Nanos) {
+        let key = self.timers.with(|t| {
+            t.start(
+                deadline,
+                Due {
+                    tag: WATCHER,
+                    word: id.0.0,
+                },
+            )
+        });
+        self.with_timer(id, |t| t.key = Some(key));
+    }
+
+    pub(super) fn start_timer(&self, id: WatcherId) {
+        if let Some(after) = self.with_timer(id, |t| t.after) {
+            self.set_due(id, self.now.get().saturating_add(after));
+            self.activate(id);
+        }
+    }
+
+    pub(super) fn stop_timer(&self, id: WatcherId) {
+        let remaining = self.remaining(id);
+        let key = self.with_timer(id, |t| {
+            t.after = remaining;
+            t.key.take()
+        });
+        if let Some(Some(key)) = key {
+            self.timers.with(|t| t.stop(key));
+        }
+    }
+
+    /// Turns what is due into wakes and pending events (`timers_reify`).
+    pub(super) fn fire_timers(&self) {
+        let now = self.now.get();
+        let mut fired = self.fired.take();
+        self.timers.with(|t| {
+            t.advance(now);
+            while let Some((_, deadline, due)) = t.pop(now) {
+                match due.tag {
+                    PARK | QUIET => {
+                        if due.tag == PARK {
+                            self.unreference();
+                        }
+                        self.queue.push(Entry::Wake(Token(due.word), Wake::Timeout));
+                    }
+                    _ => fired.push((due, deadline)),
+                }
+            }
+        });
+        // All that is due is taken out first, so that a repeat that is due again waits for its turn.
+        for (due, deadline) in &fired {
+            let id = WatcherId(crate::event_loop::Key(due.word));
+            if due.tag == STAT {
+                self.look_at_stat(id);
+            } else {
+                match self.repeat(id) {
+                    0 => self.expire(id),
+                    repeat => self.set_due(id, deadline.saturating_add(repeat).max(now)),
+                }
+            }
+        }
+        // Pending events are invoked last in, first out: fed backwards, they run in the order of deadlines.
+        self.watchers.with(|w| {
+            for (due, _) in fired.drain(..).rev().filter(|(due, _)| due.tag == WATCHER) {
+                w.feed(WatcherId(crate::event_loop::Key(due.word)), Revents::TIMER);
+            }
+        });
+        self.fired.with(|f| *f = fired);
+    }
+
+    fn expire(&self, id: WatcherId) {
+        self.with_timer(id, |t| (t.after, t.key) = (0, None));
+        self.deactivate(id);
+    }
+}
