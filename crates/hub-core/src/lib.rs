@@ -4,6 +4,7 @@
 pub mod cell;
 pub mod event_loop;
 pub mod fiber;
+pub mod hub;
 pub mod reactor;
 pub mod sim;
 pub mod slab;

@@ -10,6 +10,23 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Token(pub u64);
 
+impl Token {
+    /// Puts a token together from the `index` of a park and its `generation`, which is not 0.
+    pub const fn new(index: u32, generation: u32) -> Self {
+        Token(Key::new(index, generation).0)
+    }
+
+    /// The index of the park.
+    pub const fn index(self) -> u32 {
+        Key(self.0).index()
+    }
+
+    /// Its generation.
+    pub const fn generation(self) -> u32 {
+        Key(self.0).generation()
+    }
+}
+
 /// Why a park is over: a reason small enough to travel in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -24,6 +41,8 @@ pub enum Wake {
     Closed,
     /// An interruption waits for it.
     Fault,
+    /// In the queue only: the reason stands with whoever keeps the parks.
+    Granted,
 }
 
 /// One entry of the queue.

@@ -1,0 +1,376 @@
+//! The hub: parks fibers and wakes them, on one thread.
+//!
+//! Everything that blocks is built of three calls. [`Hub::prepare`] names the coming park; the name (a
+//! [`Token`]) goes to whoever shall end it; [`Park::wait`] parks. [`Hub::unpark`] ends a park with a small
+//! reason. A token carries a generation, so a wake that comes too late is dropped, and one that is still
+//! queued can be [revoked](Hub::revoke). Where a wake also *grants* something (a permit, an item), a throw
+//! that overtakes it hands it back: see [`Interrupted::granted`].
+//!
+//! The hub does not know how fibers are switched or what else runs in its queue: that is the
+//! [`Embedder`]'s part. [`crate::task`] is the embedder of Rust programs.
+
+use crate::cell::LocalCell;
+use crate::fiber::Fiber;
+use crate::reactor::{Entry, Host, Nanos, Reactor, Revents, RunMode, Token, Wake, WatcherId};
+use std::cell::Cell;
+use std::io;
+use std::marker::PhantomData;
+use std::ptr;
+use std::rc::Rc;
+
+/// What the hub leaves to the program that it serves.
+pub trait Embedder {
+    /// The running fiber gives way to the hub; returns when something goes on with that fiber.
+    fn enter_hub(&self);
+    /// Called by the scheduler: goes on with `fiber`, and returns when control is back at the hub.
+    fn resume(&self, fiber: *const Fiber);
+    /// The running fiber.
+    fn current(&self) -> *const Fiber;
+    /// Runs a payload of [`Entry::Call`].
+    fn call(&self, payload: usize);
+    /// A watcher's callback is due.
+    fn fire(&self, id: WatcherId, data: usize, revents: Revents);
+    /// Before a poll that may sleep.
+    fn before_sleep(&self) {}
+    /// After a poll that may have slept.
+    fn after_sleep(&self) {}
+    /// Once an iteration, after the poll.
+    fn tick(&self) {}
+    /// Whether the run goes on.
+    fn keep_running(&self) -> bool {
+        true
+    }
+}
+
+/// A park ended by something other than a wake: the embedder switched or threw into the fiber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The reason of a wake that was queued but overtaken. Whoever granted something with it takes it back.
+    pub granted: Option<Wake>,
+}
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the park was interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Free,
+    Parked,
+    /// A wake with this reason is in the queue.
+    Granted(Wake),
+    /// The scheduler goes on with the fiber for this reason.
+    Delivered(Wake),
+    /// Somebody asked for [`Interrupted`].
+    Interrupting,
+}
+
+struct Slot {
+    generation: u32,
+    state: State,
+    fiber: *const Fiber,
+}
+
+/// The parks of one thread, over one [`Reactor`].
+pub struct Hub {
+    reactor: Rc<Reactor>,
+    embedder: Box<dyn Embedder>,
+    slots: LocalCell<Slots>,
+    wakes: Cell<u64>,
+}
+
+struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+impl Slots {
+    #[inline]
+    fn of(&mut self, token: Token) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(token.index() as usize)?;
+        (slot.generation == token.generation()).then_some(slot)
+    }
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Hub> = const { Cell::new(ptr::null()) };
+}
+
+impl Hub {
+    /// A hub over `reactor`, served by `embedder`.
+    pub fn new(reactor: Rc<Reactor>, embedder: Box<dyn Embedder>) -> Self {
+        Hub {
+            reactor,
+            embedder,
+            slots: LocalCell::new(Slots {
+                slots: Vec::new(),
+                free: Vec::new(),
+            }),
+            wakes: Cell::new(0),
+        }
+    }
+
+    /// Makes this hub (or none) the one that [`Hub::with`] finds on this thread.
+    ///
+    /// # Safety
+    /// The hub outlives its registration.
+    pub unsafe fn set_current(hub: *const Hub) {
+        CURRENT.set(hub);
+    }
+
+    /// The thread's hub.
+    pub fn current() -> *const Hub {
+        CURRENT.get()
+    }
+
+    /// Calls `f` with the thread's hub, if it has one.
+    pub fn with<R>(f: impl FnOnce(Option<&Hub>) -> R) -> R {
+        // SAFETY: `set_current`'s promise.
+        f(unsafe { CURRENT.get().as_ref() })
+    }
+
+    /// The reactor under it.
+    pub fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
+    /// How many fibers are parked by [`Park::wait`] now.
+    pub fn parked(&self) -> usize {
+        self.slots.with(|s| s.slots.len() - s.free.len())
+    }
+
+    /// How many parks were ended by a wake.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.get()
+    }
+
+    /// Names the running fiber's next park.
+    #[inline]
+    pub fn prepare(&self) -> Park<'_> {
+        let fiber = self.embedder.current();
+        let token = self.slots.with(|s| {
+            let index = s.free.pop().unwrap_or_else(|| {
+                s.slots.push(Slot {
+                    generation: 1,
+                    state: State::Free,
+                    fiber: ptr::null(),
+                });
+                u32::try_from(s.slots.len() - 1).expect("fewer than 2^32 parked fibers")
+            });
+            let slot = &mut s.slots[index as usize];
+            slot.state = State::Parked;
+            slot.fiber = fiber;
+            Token::new(index, slot.generation)
+        });
+        Park {
+            hub: self,
+            token,
+            _here: PhantomData,
+        }
+    }
+
+    /// Ends the park of `token` with `reason`. False if it is over, or has a wake in the queue already:
+    /// then nothing was granted.
+    #[inline]
+    pub fn unpark(&self, token: Token, reason: Wake) -> bool {
+        let fresh = self.slots.with(|s| match s.of(token) {
+            Some(slot) if slot.state == State::Parked => {
+                slot.state = State::Granted(reason);
+                true
+            }
+            _ => false,
+        });
+        if fresh {
+            self.reactor.push(Entry::Wake(token, Wake::Granted));
+        }
+        fresh
+    }
+
+    /// Takes a queued wake back: the fiber stays parked. False if there was none.
+    pub fn revoke(&self, token: Token) -> bool {
+        self.slots.with(|s| match s.of(token) {
+            Some(slot) if matches!(slot.state, State::Granted(_)) => {
+                slot.state = State::Parked;
+                true
+            }
+            _ => false,
+        })
+    }
+
+    /// Ends the park of `token` with [`Interrupted`]; a wake that was queued is overtaken. False if the
+    /// park is over.
+    pub fn interrupt(&self, token: Token) -> bool {
+        let found = self.slots.with(|s| match s.of(token) {
+            Some(slot) if slot.state == State::Parked => {
+                slot.state = State::Interrupting;
+                true
+            }
+            _ => false,
+        });
+        if found {
+            self.reactor.push(Entry::Wake(token, Wake::Granted));
+        }
+        found
+    }
+
+    /// Whether the park of `token` goes on, without a wake in the queue.
+    pub fn is_parked(&self, token: Token) -> bool {
+        self.slots
+            .with(|s| s.of(token).is_some_and(|slot| slot.state == State::Parked))
+    }
+
+    /// Lets every other runnable fiber have its turn.
+    ///
+    /// # Errors
+    /// [`Interrupted`], as any park.
+    #[inline]
+    pub fn yield_now(&self) -> Result<(), Interrupted> {
+        let park = self.prepare();
+        self.unpark(park.token(), Wake::Event);
+        park.wait_always(None).map(drop)
+    }
+
+    /// Parks until `deadline`.
+    ///
+    /// # Errors
+    /// [`Interrupted`], as any park.
+    pub fn sleep_until(&self, deadline: Nanos) -> Result<(), Interrupted> {
+        self.prepare().wait(Some(deadline)).map(drop)
+    }
+
+    /// The scheduler: runs the reactor and goes on with whatever becomes runnable, until nothing is left.
+    /// Called on the hub's fiber. True if something that counts is still active.
+    ///
+    /// # Errors
+    /// Of the backend's poll.
+    pub fn run(&self, mode: RunMode) -> io::Result<bool> {
+        self.reactor.run(self, mode)
+    }
+
+    #[inline]
+    fn deliver(&self, token: Token, reason: Wake) {
+        let fiber = self.slots.with(|s| {
+            let slot = s.of(token)?;
+            slot.state = match (slot.state, reason) {
+                (State::Granted(granted), _) => State::Delivered(granted),
+                // The wake was revoked.
+                (State::Parked, Wake::Granted) => return None,
+                (State::Parked, reason) => State::Delivered(reason),
+                (State::Interrupting, _) => State::Interrupting,
+                (State::Free | State::Delivered(_), _) => return None,
+            };
+            Some(slot.fiber)
+        });
+        if let Some(fiber) = fiber {
+            self.wakes.set(self.wakes.get() + 1);
+            self.embedder.resume(fiber);
+        }
+    }
+}
+
+impl Host for Hub {
+    fn fire(&self, id: WatcherId, data: usize, revents: Revents) {
+        self.embedder.fire(id, data, revents);
+    }
+
+    #[inline]
+    fn run_entry(&self, entry: Entry) {
+        match entry {
+            Entry::Wake(token, reason) => self.deliver(token, reason),
+            Entry::Call(payload) => self.embedder.call(payload),
+        }
+    }
+
+    fn before_sleep(&self) {
+        self.embedder.before_sleep();
+    }
+
+    fn after_sleep(&self) {
+        self.embedder.after_sleep();
+    }
+
+    fn tick(&self) {
+        self.embedder.tick();
+    }
+
+    fn keep_running(&self) -> bool {
+        self.embedder.keep_running()
+    }
+}
+
+/// A park that is about to happen. Dropping it without waiting forgets it.
+#[must_use = "a park that is not waited for does nothing"]
+pub struct Park<'h> {
+    hub: &'h Hub,
+    token: Token,
+    _here: PhantomData<*const ()>,
+}
+
+impl Park<'_> {
+    /// Its name, for whoever shall end it.
+    #[inline]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Parks until a wake or the deadline, in nanoseconds of CLOCK_MONOTONIC. Returns at once, without
+    /// a switch, if it was unparked since it was prepared.
+    ///
+    /// # Errors
+    /// [`Interrupted`] when the fiber was entered by something other than a wake.
+    #[inline]
+    pub fn wait(self, deadline: Option<Nanos>) -> Result<Wake, Interrupted> {
+        if let Some(granted) =
+            self.hub
+                .slots
+                .with(|s| match s.of(self.token).map(|slot| slot.state) {
+                    Some(State::Granted(granted)) => Some(granted),
+                    _ => None,
+                })
+        {
+            return Ok(granted);
+        }
+        self.wait_always(deadline)
+    }
+
+    /// As [`wait`](Self::wait), but gives way to the hub even if it was unparked already.
+    ///
+    /// # Errors
+    /// As `wait`.
+    #[inline]
+    pub fn wait_always(self, deadline: Option<Nanos>) -> Result<Wake, Interrupted> {
+        let hub = self.hub;
+        let timer = deadline.map(|at| hub.reactor.arm(at, self.token));
+        hub.embedder.enter_hub();
+        if let Some(timer) = timer {
+            hub.reactor.disarm(timer);
+        }
+        match hub.slots.with(|s| s.of(self.token).map(|slot| slot.state)) {
+            Some(State::Delivered(reason)) => Ok(reason),
+            Some(State::Granted(granted)) => Err(Interrupted {
+                granted: Some(granted),
+            }),
+            _ => Err(Interrupted { granted: None }),
+        }
+    }
+}
+
+impl Drop for Park<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.hub.slots.with(|s| {
+            let index = self.token.index();
+            if let Some(slot) = s.of(self.token) {
+                slot.state = State::Free;
+                slot.fiber = ptr::null();
+                // Generation 0 is never given out, so that no token is 0.
+                slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+                s.free.push(index);
+            }
+        });
+    }
+}
