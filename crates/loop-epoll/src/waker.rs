@@ -1,0 +1,62 @@
+//! The waker: an eventfd behind a flag, so that many wakes are one write.
+
+use crate::sys;
+use gevent_hub_core::event_loop::Wake;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Wakes an epoll loop. Owns its descriptor, so it may outlive the loop. Usable in a signal handler.
+pub struct EventWaker {
+    fd: OwnedFd,
+    pending: AtomicBool,
+}
+
+impl EventWaker {
+    pub fn new() -> io::Result<Self> {
+        Ok(EventWaker {
+            fd: sys::eventfd()?,
+            pending: AtomicBool::new(false),
+        })
+    }
+
+    /// Called by the loop when the descriptor is readable. First the counter, then the flag: a wake
+    /// between the two finds the flag set and is covered by the caller's look at the queues, which follows.
+    pub fn accept(&self) {
+        let mut count = 0u64;
+        // SAFETY: `count` has the eight bytes that an eventfd gives.
+        unsafe { libc::read(self.as_raw_fd(), (&raw mut count).cast(), 8) };
+        self.pending.store(false, Ordering::SeqCst);
+    }
+
+    /// In a forked child: puts a new eventfd in the place of the one shared with the parent.
+    pub fn after_fork(&self) -> io::Result<()> {
+        let new = sys::eventfd()?;
+        // SAFETY: no memory is passed; the old descriptor is replaced at once, so its number stays ours.
+        sys::check(unsafe { libc::dup3(new.as_raw_fd(), self.as_raw_fd(), libc::O_CLOEXEC) })?;
+        if self.pending.load(Ordering::SeqCst) {
+            self.write();
+        }
+        Ok(())
+    }
+
+    fn write(&self) {
+        let one = 1u64;
+        // SAFETY: eight bytes from `one`. It can fail only when the counter is full: then it is readable.
+        unsafe { libc::write(self.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+}
+
+impl AsRawFd for EventWaker {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Wake for EventWaker {
+    fn wake(&self) {
+        if !self.pending.swap(true, Ordering::SeqCst) {
+            self.write();
+        }
+    }
+}
