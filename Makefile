@@ -74,7 +74,7 @@ bench: build
 	@tools/setup.sh wrk
 	$(PY) tools/bench.py
 
-fuzz: $(VENV)/.ready
+fuzz: build
 	$(PY) tools/fuzz.py
 
 soak: build
