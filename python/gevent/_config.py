@@ -189,7 +189,7 @@ class ImportableSetting:
         for candidate in candidates[:-1]:
             try:
                 return self._import_one(candidate)
-            except ImportError:  # noqa: PERF203 (a handful of candidates)
+            except ImportError:
                 continue
         return self._import_one(candidates[-1])
 

@@ -56,7 +56,7 @@ def create_connection(address, timeout=_GLOBAL_DEFAULT_TIMEOUT, source_address=N
         for info in candidates:
             try:
                 return _connect_to(info, timeout, source_address)
-            except error as ex:  # noqa: PERF203
+            except error as ex:
                 errors.append(ex)
         if all_errors and sys.version_info >= (3, 11):
             raise ExceptionGroup('create_connection failed', errors)  # noqa: F821

@@ -17,7 +17,7 @@ def get_original(mod_name, item_name):
     for name in mod_names:
         try:
             originals = _get_original(name, items)
-        except ImportError:  # noqa: PERF203
+        except ImportError:
             if name == mod_names[-1]:
                 raise
         else:
