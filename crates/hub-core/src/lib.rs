@@ -5,6 +5,7 @@ pub mod cell;
 pub mod event_loop;
 pub mod fiber;
 pub mod hub;
+pub mod offload;
 pub mod reactor;
 pub mod sim;
 pub mod slab;
