@@ -1,0 +1,45 @@
+//! Compiles `src/shim.c` against the headers of the interpreter that pyo3 builds for.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The include directory of `python`, as it says itself.
+fn include_dir(python: &str) -> Option<PathBuf> {
+    let script = "import sysconfig; print(sysconfig.get_path('include'))";
+    let out = Command::new(python).args(["-c", script]).output().ok()?;
+    let text = String::from_utf8(out.stdout).ok()?;
+    let dir = PathBuf::from(text.trim());
+    dir.join("Python.h").exists().then_some(dir)
+}
+
+fn main() {
+    pyo3_build_config::use_pyo3_cfgs();
+    println!("cargo:rerun-if-changed=src/shim.c");
+    println!("cargo:rerun-if-changed=build.rs");
+    for name in [
+        "PYO3_PYTHON",
+        "GEVENT_PYTHON_INCLUDE",
+        "VIRTUAL_ENV",
+        "PATH",
+    ] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    // A cross build, or one with a pyo3 configuration file, names the headers itself.
+    let include = std::env::var_os("GEVENT_PYTHON_INCLUDE")
+        .map(PathBuf::from)
+        .or_else(|| include_dir(&std::env::var("PYO3_PYTHON").ok()?))
+        .or_else(|| include_dir(&format!("{}/bin/python3", std::env::var("VIRTUAL_ENV").ok()?)))
+        .or_else(|| include_dir("python3"))
+        .or_else(|| include_dir("python"))
+        .expect("no Python.h: set PYO3_PYTHON to the interpreter to build for, or GEVENT_PYTHON_INCLUDE");
+    cc::Build::new()
+        .file("src/shim.c")
+        .include(&include)
+        .include(include.join("internal"))
+        .opt_level(3)
+        .flag_if_supported("-fno-plt")
+        .flag_if_supported("-fno-strict-aliasing")
+        .flag_if_supported("-Wno-unused-function")
+        .warnings(false)
+        .compile("gevent_shim");
+}
