@@ -84,8 +84,8 @@ if fcntl is not None:
         """Close *fd*, after telling the loop.
 
         If something still watches *fd*, it has to hear of the end before the kernel may give the
-        number to another file: closing then happens in the next iteration of the loop. Regular
-        files, which nobody can wait for, are closed at once.
+        number to another file: closing then happens in the next iteration of the loop. Otherwise,
+        and for regular files, which nobody can wait for, it happens at once.
         """
         fcntl.fcntl(fd, fcntl.F_GETFD)  # EBADF, if so
         hub = _get_hub()
@@ -102,7 +102,8 @@ if fcntl is not None:
             closed.wait(0.001)
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-        loop.closing_fd(fd)
+        if not loop.closing_fd(fd):
+            return _close(fd)
         check = loop.check()
         closed = _closing_fd_to_event[fd] = Event()
 
