@@ -17,6 +17,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the hub leaves to the program that it serves.
 pub trait Embedder {
@@ -77,6 +78,7 @@ struct Slot {
 
 /// The parks of one thread, over one [`Reactor`].
 pub struct Hub {
+    id: u64,
     reactor: Rc<Reactor>,
     embedder: Box<dyn Embedder>,
     slots: LocalCell<Slots>,
@@ -96,6 +98,9 @@ impl Slots {
     }
 }
 
+/// The id of the next hub; 0 is never one.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 thread_local! {
     static CURRENT: Cell<*const Hub> = const { Cell::new(ptr::null()) };
 }
@@ -104,6 +109,7 @@ impl Hub {
     /// A hub over `reactor`, served by `embedder`.
     pub fn new(reactor: Rc<Reactor>, embedder: Box<dyn Embedder>) -> Self {
         Hub {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             reactor,
             embedder,
             slots: LocalCell::new(Slots {
@@ -131,6 +137,13 @@ impl Hub {
     pub fn with<R>(f: impl FnOnce(Option<&Hub>) -> R) -> R {
         // SAFETY: `set_current`'s promise.
         f(unsafe { CURRENT.get().as_ref() })
+    }
+
+    /// A number that no other hub of the process has or had: for those who keep a hub's names, and have to
+    /// tell whether they are still at home.
+    #[inline]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The reactor under it.

@@ -1,0 +1,280 @@
+//! [`IoHandle`]: a descriptor's number and its place on the loop of whichever hub uses it.
+
+use super::Error;
+use gevent_hub_core::event_loop::{Interest, Readiness};
+use gevent_hub_core::hub::Hub;
+use gevent_hub_core::reactor::{Nanos, SourceId, Wake, monotonic};
+use std::cell::Cell;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// What a latched bit says besides "data": while one is set, a short read tells nothing.
+const MORE_THAN_DATA: Readiness =
+    Readiness(Readiness::RDHUP.0 | Readiness::HUP.0 | Readiness::ERR.0 | Readiness::PRI.0);
+
+/// The moment that is `timeout` from now, on the clock of the hub's loop or of the machine without one.
+/// A timeout too long for the clock never ends.
+pub fn deadline_after(hub: Option<&Hub>, timeout: Duration) -> Nanos {
+    let now = hub.map_or_else(monotonic, |h| h.reactor().clock_now());
+    now.saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What is known of a descriptor; decides what a short read means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A stream socket of AF_INET or AF_INET6: a short read has emptied it.
+    InetStream,
+    /// Anything else: only EAGAIN tells that it is empty.
+    Other,
+}
+
+impl Kind {
+    /// Asks the kernel what `fd` is.
+    pub fn probe(fd: RawFd) -> Self {
+        let option = |name| {
+            let mut value: libc::c_int = 0;
+            let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+            // SAFETY: `value` and `len` outlive the call, and `len` is the size of `value`.
+            let rc = unsafe {
+                libc::getsockopt(
+                    fd,
+                    libc::SOL_SOCKET,
+                    name,
+                    (&raw mut value).cast(),
+                    &mut len,
+                )
+            };
+            (rc == 0).then_some(value)
+        };
+        Self::of(
+            option(libc::SO_DOMAIN).unwrap_or(-1),
+            option(libc::SO_TYPE).unwrap_or(-1),
+        )
+    }
+
+    /// From the arguments of socket(2).
+    pub fn of(domain: i32, ty: i32) -> Self {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        if matches!(domain, libc::AF_INET | libc::AF_INET6) && ty & !flags == libc::SOCK_STREAM {
+            Kind::InetStream
+        } else {
+            Kind::Other
+        }
+    }
+}
+
+/// A non-blocking descriptor that fibers wait for. It borrows the number: whoever owns the descriptor
+/// calls [`closing`](Self::closing) before close(2), or [`detach`](Self::detach) when it lives on elsewhere.
+///
+/// It becomes a source of the loop of the hub that waits for it first, and moves when another hub does;
+/// it is meant to be waited for on one hub at a time. On a thread without a hub it waits by poll(2).
+pub struct IoHandle {
+    fd: Cell<RawFd>,
+    kind: Kind,
+    /// The hub's id and the source on its loop; 0 before the first wait.
+    home: Cell<(u64, Option<SourceId>)>,
+}
+
+impl IoHandle {
+    /// A handle on `fd`, which is non-blocking.
+    pub const fn new(fd: RawFd, kind: Kind) -> Self {
+        IoHandle {
+            fd: Cell::new(fd),
+            kind,
+            home: Cell::new((0, None)),
+        }
+    }
+
+    /// The descriptor, or -1 after [`closing`](Self::closing) or [`detach`](Self::detach).
+    #[inline]
+    pub fn fd(&self) -> RawFd {
+        self.fd.get()
+    }
+
+    /// What it was said to be.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    #[inline]
+    fn here(&self, hub: &Hub) -> Option<SourceId> {
+        let (home, source) = self.home.get();
+        if home == hub.id() { source } else { None }
+    }
+
+    #[inline]
+    fn source(&self, hub: &Hub) -> Result<SourceId, Error> {
+        match self.here(hub) {
+            Some(source) => Ok(source),
+            None => self.settle(hub),
+        }
+    }
+
+    #[cold]
+    fn settle(&self, hub: &Hub) -> Result<SourceId, Error> {
+        if self.fd.get() < 0 {
+            return Err(Error::Os(libc::EBADF));
+        }
+        let source = hub.reactor().source(self.fd.get());
+        self.home.set((hub.id(), Some(source)));
+        Ok(source)
+    }
+
+    /// Whether a read is worth a system call: false once one has emptied the descriptor, until the loop
+    /// reports it ready.
+    #[inline]
+    pub fn maybe_readable(&self, hub: &Hub) -> bool {
+        self.here(hub).is_none_or(|source| {
+            let ready = hub.reactor().source_ready(source);
+            ready.has(MORE_THAN_DATA.with(Readiness::READ))
+        })
+    }
+
+    /// A call gave EAGAIN in the directions of `want`.
+    #[inline]
+    pub fn would_block(&self, hub: &Hub, want: Interest) {
+        if let Ok(source) = self.source(hub) {
+            hub.reactor().source_clear(source, want);
+        }
+    }
+
+    /// A read without flags has given `got` of the `asked` bytes: if that tells that the descriptor is
+    /// empty, the next read waits at once, without a call that would fail.
+    #[inline]
+    pub fn was_read(&self, hub: &Hub, got: usize, asked: usize) {
+        if got < asked && got > 0 && self.kind == Kind::InetStream {
+            // Not settled yet: the first EAGAIN registers it.
+            if let Some(source) = self.here(hub)
+                && !hub.reactor().source_ready(source).has(MORE_THAN_DATA)
+            {
+                hub.reactor().source_clear(source, Readiness::READ);
+            }
+        }
+    }
+
+    /// Parks the fiber until the descriptor may be ready in one of the directions of `want`. It may return
+    /// early; the caller tries its call and waits again.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::Closed`], [`Error::Interrupted`], and `EBADF` or what the loop says at
+    /// the registration.
+    #[inline]
+    pub fn wait(&self, hub: &Hub, want: Interest, deadline: Option<Nanos>) -> Result<(), Error> {
+        let source = self.source(hub)?;
+        let reactor = hub.reactor();
+        let park = hub.prepare();
+        let token = park.token();
+        if !reactor.source_wait(source, want, token)? {
+            return Ok(());
+        }
+        match park.wait(deadline) {
+            Ok(Wake::Ready) => Ok(()),
+            Ok(Wake::Closed) => Err(Error::Closed),
+            Ok(other) => {
+                reactor.source_unwait(source, token);
+                if other == Wake::Timeout {
+                    Err(Error::TimedOut)
+                } else {
+                    Ok(())
+                }
+            }
+            Err(interrupted) => {
+                reactor.source_unwait(source, token);
+                Err(Error::Interrupted(interrupted))
+            }
+        }
+    }
+
+    /// [`wait`](Self::wait) on the thread's hub, or poll(2) on a thread without one.
+    ///
+    /// # Errors
+    /// As `wait`.
+    #[inline]
+    pub fn wait_for(&self, want: Interest, deadline: Option<Nanos>) -> Result<(), Error> {
+        Hub::with(|hub| match hub {
+            Some(hub) => self.wait(hub, want, deadline),
+            None => self.poll(want, deadline),
+        })
+    }
+
+    /// Waits until a read may succeed. See [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// As `wait`.
+    pub fn wait_readable(&self, deadline: Option<Nanos>) -> Result<(), Error> {
+        self.wait_for(Readiness::READ, deadline)
+    }
+
+    /// Waits until a write may succeed. See [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// As `wait`.
+    pub fn wait_writable(&self, deadline: Option<Nanos>) -> Result<(), Error> {
+        self.wait_for(Readiness::WRITE, deadline)
+    }
+
+    fn poll(&self, want: Interest, deadline: Option<Nanos>) -> Result<(), Error> {
+        let mut events = 0;
+        if want.has(Readiness::READ) {
+            events |= libc::POLLIN | libc::POLLPRI;
+        }
+        if want.has(Readiness::WRITE) {
+            events |= libc::POLLOUT;
+        }
+        let mut pfd = libc::pollfd {
+            fd: self.fd.get(),
+            events,
+            revents: 0,
+        };
+        loop {
+            let left = match deadline {
+                None => -1,
+                // Rounded up, or the last millisecond would be spent spinning.
+                Some(at) => {
+                    let left = at.saturating_sub(monotonic()).div_ceil(1_000_000);
+                    i32::try_from(left).unwrap_or(i32::MAX)
+                }
+            };
+            // SAFETY: one valid `pollfd`, which outlives the call.
+            match unsafe { libc::poll(&mut pfd, 1, left) } {
+                0 if deadline.is_some_and(|at| at <= monotonic()) => return Err(Error::TimedOut),
+                0 => {}
+                n if n > 0 && pfd.revents & libc::POLLNVAL != 0 => return Err(Error::Closed),
+                n if n > 0 => return Ok(()),
+                _ => match Error::last_os() {
+                    Error::Os(libc::EINTR) => {}
+                    other => return Err(other),
+                },
+            }
+        }
+    }
+
+    /// To be called before close(2): whoever waits gets [`Error::Closed`], and the handle is dead. Called on
+    /// another hub than the one that last waited, it cannot wake that one's waiters.
+    pub fn closing(&self) {
+        let fd = self.fd.replace(-1);
+        let (home, source) = self.home.replace((0, None));
+        Hub::with(|hub| {
+            let Some(hub) = hub else { return };
+            match source {
+                Some(source) if home == hub.id() => hub.reactor().source_closing(source),
+                _ if fd >= 0 => hub.reactor().fd_closing(fd),
+                _ => {}
+            }
+        });
+    }
+
+    /// Gives the descriptor back without closing it: waiters get [`Error::Closed`], the loop forgets it, and
+    /// the handle is dead. Returns the descriptor.
+    pub fn detach(&self) -> RawFd {
+        let (home, source) = self.home.replace((0, None));
+        Hub::with(|hub| {
+            if let (Some(hub), Some(source)) = (hub, source)
+                && home == hub.id()
+            {
+                hub.reactor().source_detach(source);
+            }
+        });
+        self.fd.replace(-1)
+    }
+}
