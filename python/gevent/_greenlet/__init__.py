@@ -1,9 +1,9 @@
 """The package ``greenlet``, as this project provides it.
 
-It answers to three names: ``greenlet`` and ``gevent._greenlet`` are this module, ``greenlet._greenlet``
-is the native one inside ``gevent._core``. Whichever is asked for first, the others follow, and the rest
-of gevent is not imported for it. The start-up hook that lets ``import greenlet`` come here before
-gevent was imported is ``_gevent_greenlet_finder``.
+It answers to three names: ``greenlet`` and ``gevent._greenlet`` are this module, and
+``greenlet._greenlet`` is the native one inside ``gevent._core``. Whichever is asked for first, the
+others follow, and the rest of gevent is not imported for it. The start-up hook that lets
+``import greenlet`` come here before gevent was imported is ``_gevent_greenlet_finder``.
 """
 
 import os
