@@ -1,1 +1,30 @@
 //! The io_uring backend of the hub.
+//!
+//! Readiness comes from poll requests: a multishot one for each edge-triggered registration, which costs
+//! nothing in the steady state; a one-shot one for each level-triggered registration, armed again in the
+//! poll after the one in which it fired (io_uring has no level-triggered requests, but arming on a ready
+//! descriptor completes at once, which is the same). Operations are requests of their own.
+//!
+//! Nothing is handed to the kernel between two polls, except to cancel: registrations and operations wait in
+//! a queue and go in with the system call of the next poll. So one call an iteration serves any number of
+//! them, and what is undone before that poll costs nothing.
+//!
+//! - `setup`: making a ring, by what the kernel allows; what a refusal says.
+//! - `ring`: the queues of the ring and the one system call.
+//! - `requests`: what the ring is working on, by key and by descriptor.
+//! - `sqe`: an operation as the kernel wants it.
+//! - `waker`, `fork_mark`: waking from other threads; noticing a fork.
+//! - `uring_loop`: the [`Loop`](gevent_hub_core::event_loop::Loop) made of these.
+
+#![cfg(target_os = "linux")]
+
+mod fork_mark;
+mod requests;
+mod ring;
+mod setup;
+mod sqe;
+mod uring_loop;
+mod waker;
+
+pub use setup::Refused;
+pub use uring_loop::UringLoop;
