@@ -123,7 +123,9 @@ impl Reactor {
 
     /// A pidfd is readable: the process has ended.
     pub(super) fn child_ready(&self, id: WatcherId) {
-        let Some(pid) = self.with_child(id, |c| c.pid) else {
+        // Another watcher of the same child may have reaped it for all in this very batch of events.
+        let waiting = self.with_child(id, |c| c.pidfd.is_some().then_some(c.pid));
+        let Some(pid) = waiting.flatten() else {
             return;
         };
         let mut status = 0;

@@ -1,0 +1,174 @@
+//! Sources: the try-first waits of fibers, on real descriptors.
+
+use crate::support::*;
+use gevent_hub_core::event_loop::Readiness;
+use gevent_hub_core::reactor::{RunMode, Token, WatcherKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (a, b) = UnixStream::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    b.set_nonblocking(true).unwrap();
+    (a, b)
+}
+
+/// The latch is full until EAGAIN; a wait ends once; data that is left keeps the latch.
+pub fn a_fiber_waits_only_after_eagain(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = pair();
+    let s = r.source(a.as_raw_fd());
+    assert_eq!(r.source_fd(s), Some(a.as_raw_fd()));
+    assert!(get_all(&a).is_empty());
+    r.source_clear(s, R);
+    for n in 1..=3 {
+        assert!(r.source_wait(s, R, Token(n)).unwrap());
+        put(&b, b"x");
+        assert_eq!(t.run_until(1), format!("{n}:Ready"));
+        assert!(r.source_ready(s).has(R));
+        assert!(!r.source_wait(s, R, Token(99)).unwrap());
+        assert_eq!(get_all(&a), b"x");
+        r.source_clear(s, R);
+    }
+    assert_eq!(r.active_count(), 0);
+}
+
+/// Data and the end come in one edge: RDHUP stays latched, so nobody mistakes a short read for the end of
+/// what there is.
+pub fn an_end_of_file_in_the_same_edge_is_not_lost(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = tcp_pair();
+    let s = r.source(a.as_raw_fd());
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    put(&b, b"last");
+    b.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(t.run_until(1), "1:Ready");
+    // The end may come with a second edge; both are seen before the latch is cleared by EAGAIN.
+    let end = gevent_hub_core::reactor::monotonic() + PATIENCE;
+    while !r.source_ready(s).has(Readiness::RDHUP) {
+        assert!(gevent_hub_core::reactor::monotonic() < end);
+        r.reference();
+        t.run(RunMode::NoWait);
+        r.unreference();
+    }
+    assert_eq!(get_all(&a), b"last");
+    assert!(
+        !r.source_wait(s, R, Token(2)).unwrap(),
+        "the end is still to be read"
+    );
+}
+
+/// A reader and a writer of one source are woken each by its own direction.
+pub fn both_directions_are_waited_for_at_once(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = pair();
+    let chunk = vec![0u8; 1 << 16];
+    let full = || {
+        // SAFETY: the bytes of the chunk.
+        while unsafe { libc::write(a.as_raw_fd(), chunk.as_ptr().cast(), chunk.len()) } > 0 {}
+    };
+    full();
+    let s = r.source(a.as_raw_fd());
+    r.source_clear(s, R.with(W));
+    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    assert!(r.source_wait(s, W, Token(2)).unwrap());
+    put(&b, b"x");
+    assert_eq!(t.run_until(1), "1:Ready");
+    assert!(!r.source_ready(s).has(W));
+    get_all(&b);
+    assert_eq!(t.run_until(1), "2:Ready");
+}
+
+/// Closing by another fiber ends the wait, and the peer sees the end of the stream.
+pub fn closing_wakes_whoever_waits(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = pair();
+    let s = r.source(a.as_raw_fd());
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    t.run(RunMode::NoWait);
+    r.source_closing(s);
+    drop(a);
+    assert_eq!(t.run_until(1), "1:Closed");
+    b.set_nonblocking(false).unwrap();
+    assert!(get_all(&b).is_empty());
+    assert!(r.source_wait(s, R, Token(2)).is_err());
+}
+
+/// A detached source leaves the descriptor open and hears nothing more.
+pub fn a_detached_source_is_silent(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = pair();
+    let s = r.source(a.as_raw_fd());
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    r.source_detach(s);
+    put(&b, b"x");
+    assert_eq!(t.run_until(1), "1:Closed");
+    t.run(RunMode::NoWait);
+    assert_eq!(t.said(), "");
+    let again = r.source(a.as_raw_fd());
+    r.source_clear(again, R);
+    assert!(r.source_wait(again, R, Token(2)).unwrap());
+    assert_eq!(t.run_until(1), "2:Ready");
+}
+
+/// What is always ready never makes a fiber wait for ever.
+pub fn a_file_never_waits(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let f = file();
+    let s = r.source(f.as_raw_fd());
+    r.source_clear(s, R);
+    if r.source_wait(s, R, Token(1)).unwrap() {
+        assert_eq!(t.run_until(1), "1:Ready");
+    }
+}
+
+/// The number of a closed source may be taken by the next socket.
+pub fn a_number_used_again_is_another_source(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    for n in 1..20 {
+        let (a, b) = pair();
+        let s = r.source(a.as_raw_fd());
+        r.source_clear(s, R);
+        assert!(r.source_wait(s, R, Token(n)).unwrap());
+        put(&b, b"x");
+        assert_eq!(t.run_until(1), format!("{n}:Ready"));
+        r.source_closing(s);
+    }
+    assert_eq!(r.statistics().sources, 0);
+}
+
+/// A fiber and a level watcher wait for one descriptor, and both hear.
+pub fn a_level_watcher_and_a_source_share_a_descriptor(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = pair();
+    let s = r.source(a.as_raw_fd());
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    let w = t.start(
+        WatcherKind::Io {
+            fd: a.as_raw_fd(),
+            want: R,
+        },
+        1,
+    );
+    put(&b, b"x");
+    let said = t.run_until(3);
+    assert!(said.contains("1:Ready") && said.contains("w1"), "{said}");
+    r.stop(w);
+    get_all(&a);
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(2)).unwrap());
+    put(&b, b"y");
+    assert_eq!(t.run_until(1), "2:Ready");
+}
