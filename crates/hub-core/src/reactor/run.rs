@@ -6,8 +6,12 @@
 
 use super::{Class, Host, Reactor, RunMode};
 use crate::event_loop::{Event, Until};
+use crate::stack;
 use crate::timer::Next;
 use std::io;
+
+/// Nanoseconds between two steps of giving unused stacks back, in a thread that sleeps.
+const TRIM_PAUSE: u64 = 20_000_000;
 
 /// Ends nothing (`EVBREAK_CANCEL`).
 pub(super) const GO_ON: u8 = 0;
@@ -166,11 +170,15 @@ impl Reactor {
     fn poll(&self, host: &dyn Host, mode: RunMode) -> io::Result<()> {
         let mut events = self.events.take();
         let result = loop {
-            let (until, rough) = self.until(mode);
+            let (mut until, mut rough) = self.until(mode);
             let sleeps = until != Until::Now;
             if sleeps {
                 self.sleeps.set(self.sleeps.get() + 1);
                 host.before_sleep();
+                let soon = self.now.get() + TRIM_PAUSE;
+                if stack::trim_idle() && !matches!(until, Until::At(at) if at <= soon) {
+                    (until, rough) = (Until::At(soon), true);
+                }
             }
             let result = self.with_backend(|b| b.poll(until, &mut events));
             if sleeps {

@@ -35,6 +35,8 @@ struct Shelf {
     free: Vec<Slot>,
     /// How many at the start of `free` are cold.
     cold: usize,
+    /// Some became cold since slabs were last looked over for unmapping.
+    unsorted: bool,
     /// Taken less given back by this thread; negative if it is given others' stacks.
     live: isize,
     peak: isize,
@@ -47,6 +49,7 @@ impl Shelf {
         Shelf {
             free: Vec::new(),
             cold: 0,
+            unsorted: false,
             live: 0,
             peak: 0,
             previous_peak: 0,
@@ -85,13 +88,18 @@ impl Shelf {
         self.free.len() - self.cold
     }
 
+    fn is_untidy(&self) -> bool {
+        self.warm() > WARM_FLOOR || self.unsorted
+    }
+
     /// One step of trimming; whether another will be due.
     fn trim(&mut self, now: u64) -> bool {
         if now.saturating_sub(self.window_start) >= WINDOW {
             self.previous_peak = self.peak;
             self.peak = self.live;
             self.window_start = now;
-            if self.previous_peak <= self.live.max(0) + COLD_FLOOR as isize {
+            if self.unsorted && self.previous_peak <= self.live.max(0) + COLD_FLOOR as isize {
+                self.unsorted = false;
                 self.unmap_cold(COLD_FLOOR);
             }
         }
@@ -110,7 +118,8 @@ impl Shelf {
             )
         };
         self.cold += surplus;
-        self.warm() > WARM_FLOOR || self.cold > COLD_FLOOR + 64
+        self.unsorted |= surplus > 0 && self.cold > COLD_FLOOR;
+        self.is_untidy()
     }
 
     /// Unmaps slabs that are wholly in the cold part, while more than `keep` stay there.
@@ -320,10 +329,7 @@ fn check_guard(slot: Slot) {
 pub fn trim_idle() -> bool {
     let step = |pool: &Pool| {
         let mut shelves = pool.shelves.borrow_mut();
-        if !shelves
-            .iter()
-            .any(|s| s.warm() > WARM_FLOOR || s.cold > COLD_FLOOR + 64)
-        {
+        if !shelves.iter().any(Shelf::is_untidy) {
             return false;
         }
         let now = now();
