@@ -105,8 +105,9 @@ pub fn the_reactor_runs_fork_watchers_in_the_child(make: MakeLoop) {
     });
     assert_ok(pid);
     assert_eq!(get_all_ready(&a), b"x");
+    // A report of what the child wrote may have been under way; a fork watcher is not.
     r.run(RunMode::NoWait);
-    assert_eq!(r.said(), "", "the parent is not forked");
+    assert!(!r.said().contains("w2"), "the parent is not forked");
     put(&b, b"y");
     assert_eq!(r.run_until(1), "w1");
 }
