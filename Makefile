@@ -40,7 +40,8 @@ build: $(VENV)/.built-$(PROFILE)
 
 # The Python files are used where they lie; only Rust, the shim and the wheel's own files need a build.
 $(VENV)/.built-$(PROFILE): $(VENV)/.ready Cargo.toml Cargo.lock pyproject.toml $(RUST_SOURCES) $(WHEEL_DATA)
-	$(VENV)/bin/maturin develop --quiet --locked --profile $(PROFILE)
+	$(VENV)/bin/maturin develop --quiet --locked --profile $(PROFILE) >$(VENV)/build.log 2>&1 \
+	  || { cat $(VENV)/build.log; exit 1; }
 	rm -f $(VENV)/.built-*
 	touch $@
 
