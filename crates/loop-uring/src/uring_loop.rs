@@ -34,6 +34,9 @@ const CANCEL_WAIT: u64 = 1_000_000;
 /// How much a poll takes at most, in queues of completions: others want to run, too.
 const MAX_SWEEPS: u32 = 8;
 
+/// How many stages of a request may pass within one poll.
+const MAX_ROUNDS: u32 = 4;
+
 /// A loop on io_uring. It must be used by the thread that made it, and only that.
 pub struct UringLoop {
     ring: Ring,
@@ -362,6 +365,64 @@ impl UringLoop {
         }
     }
 
+    /// Submits what there is, and waits if nothing has come since `before`.
+    fn turn(&mut self, until: Until, before: usize, out: &mut Vec<Event>) -> io::Result<()> {
+        self.flush();
+        if self.flush_unwanted() {
+            // What these bring is not worth waking for, so it is not waited for together with the rest.
+            self.ring.enter(None, None)?;
+            self.drain(out);
+        }
+        let sleep = until != Until::Now && out.len() == before && !self.ring.has_completions();
+        if sleep || self.ring.has_work() {
+            let mask = self.mask;
+            self.ring.enter(sleep.then_some(until), mask.as_ref())?;
+        }
+        self.drain(out);
+        Ok(())
+    }
+
+    /// Takes back level-triggered events, of those after `before`, that are not true any more: a request
+    /// keeps what it was woken with, whatever was read before its completion was looked at.
+    fn drop_stale(&mut self, before: usize, out: &mut Vec<Event>) {
+        let mut asked = Vec::new();
+        let mut places = Vec::new();
+        for (place, event) in out.iter().enumerate().skip(before) {
+            if let Event::Ready(key, _) = event
+                && let Some(index) = self.requests.watch(*key)
+                && let r = self.requests.get(index)
+                && let What::Watch {
+                    want,
+                    mode: Mode::Level,
+                    ..
+                } = r.what
+            {
+                let events = sqe::poll_mask(want) as i16;
+                asked.push(libc::pollfd {
+                    fd: r.fd,
+                    events,
+                    revents: 0,
+                });
+                places.push(place);
+            }
+        }
+        if asked.is_empty() {
+            return;
+        }
+        self.ring.syscalls += 1;
+        // SAFETY: as many valid entries as it is told.
+        if unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) } < 0 {
+            return;
+        }
+        for (&place, asked) in places.iter().zip(&asked).rev() {
+            if asked.revents == 0 {
+                out.remove(place);
+            } else if let Event::Ready(_, ready) = &mut out[place] {
+                *ready = sqe::readiness(u32::from(asked.revents as u16));
+            }
+        }
+    }
+
     fn in_kernel(&mut self, name: u64) -> bool {
         self.requests
             .find(name)
@@ -557,18 +618,18 @@ impl Loop for UringLoop {
         self.counters.polls += 1;
         let before = out.len();
         out.append(&mut self.backlog);
-        self.flush();
-        if self.flush_unwanted() {
-            // What these bring is not worth waking for, so it is not waited for together with the rest.
-            self.ring.enter(None, None)?;
-            self.drain(out);
+        // What came in before this poll may have been consumed since.
+        let old = out.len() > before || self.ring.work_left() || self.ring.has_completions();
+        for _ in 0..MAX_ROUNDS {
+            self.turn(until, before, out)?;
+            // Nothing for our caller, but a request of ours goes into its next stage.
+            if out.len() > before || self.queue.is_empty() {
+                break;
+            }
         }
-        let sleep = until != Until::Now && out.len() == before && !self.ring.has_completions();
-        if sleep || self.ring.has_work() {
-            let mask = self.mask;
-            self.ring.enter(sleep.then_some(until), mask.as_ref())?;
+        if old {
+            self.drop_stale(before, out);
         }
-        self.drain(out);
         self.counters.events += (out.len() - before) as u64;
         Ok(())
     }

@@ -151,6 +151,19 @@ fn a_level_repeats_while_ready_and_stops_when_read() {
 }
 
 #[test]
+fn a_level_event_that_is_no_longer_true_is_not_told() {
+    let mut l = UringLoop::new().unwrap();
+    let (mut a, mut b) = pair();
+    l.watch(a.as_raw_fd(), Key(1), R, Mode::Level).unwrap();
+    settle(&mut l);
+    b.write_all(b"x").unwrap();
+    a.read_exact(&mut [0]).unwrap();
+    assert!(settle(&mut l).is_empty(), "it was read between two polls");
+    b.write_all(b"y").unwrap();
+    assert_eq!(ready(&settle(&mut l), 1), R);
+}
+
+#[test]
 fn a_level_that_wants_to_write_does_not_spin_on_half_a_hang_up() {
     let mut l = UringLoop::new().unwrap();
     let (mut a, b) = tcp_pair();
