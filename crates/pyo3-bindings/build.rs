@@ -1,4 +1,4 @@
-//! Compiles `src/shim.c` against the headers of the interpreter that pyo3 builds for.
+//! Compiles `src/shim.c` and `src/barrier.c` against the headers of the interpreter that pyo3 builds for.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,6 +15,7 @@ fn include_dir(python: &str) -> Option<PathBuf> {
 fn main() {
     pyo3_build_config::use_pyo3_cfgs();
     println!("cargo:rerun-if-changed=src/shim.c");
+    println!("cargo:rerun-if-changed=src/barrier.c");
     println!("cargo:rerun-if-changed=build.rs");
     for name in [
         "PYO3_PYTHON",
@@ -42,4 +43,12 @@ fn main() {
         .flag_if_supported("-Wno-unused-function")
         .warnings(false)
         .compile("gevent_shim");
+    cc::Build::new()
+        .file("src/barrier.c")
+        .include(&include)
+        .opt_level(2)
+        .flag_if_supported("-fno-exceptions")
+        .flag_if_supported("-fno-unwind-tables")
+        .flag_if_supported("-fno-asynchronous-unwind-tables")
+        .compile("gevent_barrier");
 }

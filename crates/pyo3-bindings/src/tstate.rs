@@ -49,6 +49,11 @@ unsafe extern "C" {
     fn gl_trash_nesting(ts: *mut PyThreadState) -> c_int;
     fn gl_resurrect(op: *mut PyObject);
     fn gl_bury(op: *mut PyObject) -> c_int;
+    fn gl_call(
+        callable: *mut PyObject,
+        args: *mut PyObject,
+        kwargs: *mut PyObject,
+    ) -> *mut PyObject;
     fn gl_finalizing() -> c_int;
     fn gl_selftest() -> *const c_char;
     fn gl_compiled_minor() -> c_int;
@@ -237,6 +242,20 @@ pub unsafe fn resurrect(op: *mut PyObject) {
 pub unsafe fn bury(op: *mut PyObject) -> bool {
     // SAFETY: the caller's promise.
     unsafe { gl_bury(op) != 0 }
+}
+
+/// Calls `callable` with a tuple and a dictionary (or null, or both null) from the bottom of a fiber's
+/// stack: nothing unwinds past this.
+///
+/// # Safety
+/// The GIL is held; the arguments are borrowed.
+pub unsafe fn call_at_bottom(
+    callable: *mut PyObject,
+    args: *mut PyObject,
+    kwargs: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { gl_call(callable, args, kwargs) }
 }
 
 /// Whether the interpreter has begun to finalise, so that no Python code should be started.

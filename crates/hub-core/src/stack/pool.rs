@@ -37,7 +37,8 @@ struct Shelf {
     cold: usize,
     /// Some became cold since slabs were last looked over for unmapping.
     unsorted: bool,
-    /// Taken less given back by this thread; negative if it is given others' stacks.
+    /// Taken less given back by this thread, but never negative: the stacks that others left here must
+    /// not look like room that this thread is used to need.
     live: isize,
     peak: isize,
     previous_peak: isize,
@@ -80,7 +81,7 @@ impl Shelf {
 
     #[inline]
     fn put(&mut self, slot: Slot) {
-        self.live -= 1;
+        self.live = (self.live - 1).max(0);
         self.free.push(slot);
     }
 

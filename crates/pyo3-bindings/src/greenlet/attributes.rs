@@ -148,10 +148,11 @@ pub unsafe extern "C" fn set_parent(
 
 unsafe extern "C" fn get_frame(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: a getter's contract. A parked greenlet's frames lie on its own stack and stay valid;
-    // whoever runs Python has its own state installed, so the one asked for is saved in the object.
+    // whoever runs Python has its own state installed, so the one asked for is saved in the object;
+    // also for one of an ended thread, until it is found to be dead.
     unsafe {
         let g = &*slf.cast::<PyGreenlet>();
-        if !g.active() || g.is_running() || g.thread_ended() {
+        if !g.active() || g.is_running() {
             return new_ref(ffi::Py_None());
         }
         let td = ThreadData::get();

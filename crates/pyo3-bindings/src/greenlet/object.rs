@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::{self, null_mut};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where a greenlet is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +135,14 @@ pub fn globals() -> &'static Globals {
     GLOBALS
         .get()
         .expect("gevent._core is initialised before its types are used")
+}
+
+/// Stacks of ended threads come to the pool of a thread that may never need them.
+fn trim_sometimes() {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    if COUNT.fetch_add(1, Ordering::Relaxed) % 32 == 31 {
+        stack::trim_idle();
+    }
 }
 
 /// Whether the module's globals are there already.
@@ -355,7 +364,10 @@ impl PyGreenlet {
             unsafe {
                 let clean = self.state.abandon();
                 match self.fiber.abandon() {
-                    Some(stack) if clean => stack::release(stack),
+                    Some(stack) if clean => {
+                        stack::release(stack);
+                        trim_sometimes();
+                    }
                     stack => std::mem::forget(stack),
                 }
             }

@@ -552,11 +552,7 @@ unsafe fn begin(td: &ThreadData, me: *mut PyGreenlet) -> *mut PyObject {
         } else {
             // The slot keeps it visible to the collector; this reference keeps it alive.
             let run = new_ref(g.run.get());
-            let result = if args.is_null() {
-                ffi::PyObject_CallNoArgs(run)
-            } else {
-                ffi::PyObject_Call(run, args, kwargs)
-            };
+            let result = tstate::call_at_bottom(run, args, kwargs);
             ffi::Py_DECREF(run);
             result
         };

@@ -53,6 +53,11 @@ pub unsafe fn make(ty: *mut PyTypeObject) -> *mut PyGreenlet {
         if td.needs_attention() {
             td.tidy();
         }
+        if (*ty).tp_flags & ffi::Py_TPFLAGS_IS_ABSTRACT != 0 {
+            // It names the missing methods in its error.
+            let object = ffi::PyBaseObject_Type.tp_new.unwrap_unchecked();
+            return object(ty, globals().empty_tuple, null_mut()).cast();
+        }
         let g = PyGreenlet::alloc(ty, Fiber::new());
         if !g.is_null() {
             // After the allocation, which may have collected garbage and switched.
