@@ -16,6 +16,7 @@ fn main() {
     pyo3_build_config::use_pyo3_cfgs();
     println!("cargo:rerun-if-changed=src/shim.c");
     println!("cargo:rerun-if-changed=src/barrier.c");
+    println!("cargo:rerun-if-changed=src/frames.c");
     println!("cargo:rerun-if-changed=build.rs");
     for name in [
         "PYO3_PYTHON",
@@ -35,6 +36,7 @@ fn main() {
         .expect("no Python.h: set PYO3_PYTHON to the interpreter to build for, or GEVENT_PYTHON_INCLUDE");
     cc::Build::new()
         .file("src/shim.c")
+        .file("src/frames.c")
         .include(&include)
         .include(include.join("internal"))
         .opt_level(3)

@@ -10,6 +10,7 @@ import os
 import textwrap
 import warnings
 
+from gevent import _core
 from gevent._compat import string_types
 
 __all__ = [
@@ -307,7 +308,7 @@ _AUTO_LOOPS = (
     "gevent.libev.corecffi.loop",
     "gevent.libuv.loop.loop",
 )
-_LOOP_CLASS = "gevent._core.loop"
+_LOOP_CLASS = "gevent._loop.loop"
 
 
 class Loop(ImportableSetting, Setting):
@@ -445,6 +446,10 @@ class TrackGreenletTree(BoolSettingMixin, Setting):
     ``spawning_stack`` and ``spawn_tree_locals`` are not set.
     """
     default = True
+
+    def set(self, val):
+        Setting.set(self, val)
+        _core.set_tracking(self.get())
 
 
 class MonitorThread(BoolSettingMixin, Setting):

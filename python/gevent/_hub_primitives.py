@@ -2,11 +2,14 @@
 
 from traceback import print_exc
 
-from gevent._core import Hub as WaitOperationsGreenlet
+from greenlet import getcurrent
+
+from gevent import _core
+from gevent._core import Hub as SwitchOutGreenletWithLoop
 from gevent._hub_local import get_hub_noargs as get_hub
 from gevent._util import _NONE
-from gevent._waiter import MultipleWaiter
-from gevent.exceptions import ConcurrentObjectUseError
+from gevent._waiter import MultipleWaiter, Waiter
+from gevent.exceptions import ConcurrentObjectUseError, InvalidSwitchError
 from gevent.timeout import Timeout
 
 __all__ = [
@@ -17,6 +20,64 @@ __all__ = [
     "wait_readwrite",
     "wait_write",
 ]
+
+
+class WaitOperationsGreenlet(SwitchOutGreenletWithLoop):
+    """A hub's greenlet with the ways to wait for watchers."""
+
+    def wait(self, watcher):
+        """Block until *watcher*, which must not be started, fires."""
+        waiter = Waiter(self)
+        watcher.start(waiter.switch, waiter)
+        try:
+            result = waiter.get()
+            if result is not waiter:
+                raise InvalidSwitchError(
+                    f"Invalid switch into {getcurrent()}: got {result!r} "
+                    f"(expected {waiter!r}; waiting on {self!r} with {watcher!r})"
+                )
+        finally:
+            watcher.stop()
+
+    def cancel_waits_close_and_then(self, watchers, exc_kind, then, *then_args):
+        """Raise *exc_kind* where *watchers* are waited for, close them, and call *then*."""
+        waited_for = []
+        for watcher in watchers:
+            if watcher is None:
+                continue
+            if watcher.callback is None:
+                watcher.close()
+            else:
+                waited_for.append(watcher)
+        if waited_for:
+            self.loop.run_callback(self._cancel_waits_then, waited_for, exc_kind, then, then_args)
+        else:
+            then(*then_args)
+
+    def _cancel_waits_then(self, watchers, exc_kind, then, then_args):
+        for watcher in watchers:
+            self._cancel_wait(watcher, exc_kind, True)
+        then(*then_args)
+
+    def cancel_wait(self, watcher, error, close_watcher=False):
+        """Raise *error* where *watcher* (which may be None) is waited for."""
+        if watcher is None:
+            return
+        if watcher.callback is not None:
+            self.loop.run_callback(self._cancel_wait, watcher, error, close_watcher)
+        elif close_watcher:
+            watcher.close()
+
+    def _cancel_wait(self, watcher, error, close_watcher):
+        # In the hub. The wait may have ended meanwhile.
+        active = watcher.active
+        callback = watcher.callback
+        if close_watcher:
+            watcher.close()
+        if active:
+            waiter = getattr(callback, "__self__", None)
+            if waiter is not None:
+                waiter.throw(error)
 
 
 class _WaitIterator:
@@ -119,6 +180,9 @@ def wait_on_objects(objects=None, timeout=None, count=None):
     """
     if objects is None:
         return get_hub().join(timeout=timeout)
+    done = _core.wait_greenlets(objects, timeout, count)
+    if done is not NotImplemented:
+        return done
     return list(iwait_on_objects(objects, timeout, count))
 
 

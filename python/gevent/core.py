@@ -126,17 +126,8 @@ _flags_str2int = {name: value for value, name in _flags}
 _flags_str2int["uring"] = BACKEND_IOURING
 
 
-class _Events:
-    """The type of `EVENTS`."""
-
-    __slots__ = ()
-
-    def __repr__(self):
-        return "gevent.core.EVENTS"
-
-
 #: As a watcher's first argument: replaced by the events that were reported.
-EVENTS = getattr(_core, "GEVENT_CORE_EVENTS", None) or _Events()
+EVENTS = _core.EVENTS
 GEVENT_CORE_EVENTS = EVENTS
 
 
@@ -197,7 +188,7 @@ def _check_flags(flags):
 
 def _usable(name):
     try:
-        made = _core.loop(name, default=False)
+        made = loop(name, default=False)
     except (OSError, ValueError):
         return False
     made.destroy()

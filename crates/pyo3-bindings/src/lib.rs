@@ -1,7 +1,13 @@
 //! `gevent._core`: the only crate of the workspace that knows Python.
 
+pub mod cells;
+pub mod event_loop;
+pub mod gevent_greenlet;
 pub mod greenlet;
+pub mod hub;
+pub mod raw;
 pub mod thread_data;
+pub mod timeout;
 pub mod tstate;
 
 use pyo3::prelude::*;
@@ -12,6 +18,10 @@ mod _core {
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
-        m.add("greenlet_module", greenlet::module::make(m.py())?)
+        m.add("greenlet_module", greenlet::module::make(m.py())?)?;
+        event_loop::register(m)?;
+        gevent_greenlet::register(m)?;
+        hub::register(m)?;
+        timeout::register(m)
     }
 }

@@ -15,6 +15,7 @@ pub(super) struct Queue {
     entries: LocalCell<VecDeque<Entry>>,
     interval: Cell<Nanos>,
     run: Cell<u64>,
+    draining: Cell<bool>,
 }
 
 impl Queue {
@@ -23,6 +24,7 @@ impl Queue {
             entries: LocalCell::new(VecDeque::new()),
             interval: Cell::new(5_000_000),
             run: Cell::new(0),
+            draining: Cell::new(false),
         }
     }
 
@@ -79,6 +81,17 @@ impl Reactor {
 
     /// Runs entries, those added meanwhile too, until none is left or the switch interval is over.
     pub(super) fn drain(&self, host: &dyn Host) {
+        let outer = self.queue.draining.replace(true);
+        self.drain_entries(host);
+        self.queue.draining.set(outer);
+    }
+
+    /// Whether entries of the queue are being run.
+    pub fn in_queue(&self) -> bool {
+        self.queue.draining.get()
+    }
+
+    fn drain_entries(&self, host: &dyn Host) {
         // As upstream, the interval is counted from the time that the iteration knows.
         let until = self.now.get().saturating_add(self.queue.interval.get());
         let mut stride = STRIDE;

@@ -460,6 +460,35 @@ impl Reactor {
         self.watchers.with(|w| w.clear_pending(id))
     }
 
+    /// The data of every watcher that is active or pending, for whoever destroys the loop and has
+    /// references to give up.
+    pub fn active_data(&self) -> Vec<usize> {
+        self.watchers.with(|w| {
+            let live = |w: &&Watcher| w.active || w.pending != 0;
+            w.slab
+                .iter()
+                .map(|(_, w)| w)
+                .filter(live)
+                .map(|w| w.data)
+                .collect()
+        })
+    }
+
+    /// Makes every active io watcher of `fd` pending (`ev_feed_fd_event`). Whether there was one.
+    pub fn feed_fd(&self, fd: RawFd) -> bool {
+        let found: Vec<(WatcherId, Interest)> = self.watchers.with(|w| {
+            let of_fd = |(key, w): (crate::event_loop::Key, &Watcher)| match w.spec {
+                Spec::Io { fd: f, want } if f == fd && w.active => Some((WatcherId(key), want)),
+                _ => None,
+            };
+            w.slab.iter().filter_map(of_fd).collect()
+        });
+        for (id, want) in &found {
+            self.feed(*id, Revents::of(*want));
+        }
+        !found.is_empty()
+    }
+
     /// The word given to [`add`](Self::add).
     pub fn data(&self, id: WatcherId) -> Option<usize> {
         self.watchers.with(|w| w.slab.get(id.0).map(|w| w.data))

@@ -32,3 +32,7 @@ mod rival;
 pub mod switch;
 mod trace;
 pub mod types;
+
+pub use object::{Flags, PyGreenlet, Status, globals};
+pub use switch::{Carry, arrive, has_delivery, native_transfer, switch_to};
+pub use types::{make_exception, throw_into};

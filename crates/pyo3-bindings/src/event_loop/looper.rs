@@ -1,0 +1,469 @@
+//! [`Loop`]: one reactor as a Python object.
+//!
+//! A loop belongs to the thread that made it. From other threads it takes callbacks
+//! (`run_callback_threadsafe`, and `run_callback`, which then is the same) and stops of watchers, which
+//! travel through the reactor's remote queue; everything else there is an error of the caller's.
+
+use super::{Callback, LoopHost, Payload, nanos};
+use crate::cells::{GilCell, PyCellOpt};
+use crate::hub::HubCore;
+use gevent_hub_core::event_loop::Loop as Backend;
+use gevent_hub_core::reactor::{Entry, Nanos, Reactor, Remote, RunMode, WatcherId};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use std::cell::UnsafeCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+thread_local! {
+    static THREAD: u8 = const { 0 };
+}
+
+/// A number that differs between living threads.
+fn thread_mark() -> usize {
+    THREAD.with(|t| std::ptr::from_ref(t) as usize)
+}
+
+/// An event loop. `gevent.core.loop` is its public subclass.
+#[pyclass(
+    subclass,
+    frozen,
+    weakref,
+    dict,
+    module = "gevent._core",
+    name = "Loop"
+)]
+pub struct Loop {
+    reactor: UnsafeCell<Option<Rc<Reactor>>>,
+    remote: Arc<Remote>,
+    thread: GilCell<usize>,
+    default: bool,
+    /// Difference between the wall clock and the monotonic one when the loop was made, in nanoseconds.
+    epoch: GilCell<i128>,
+    /// The hub that parks fibers on this loop, while there is one.
+    hub: UnsafeCell<Option<Rc<HubCore>>>,
+    error_handler: PyCellOpt,
+}
+
+// SAFETY: the reactor is touched only by its own thread, with the GIL held except inside the backend's
+// wait, where no other thread gets at it: `reactor()` is for the owner, and foreign threads use `remote`
+// or counters that are plain reads.
+unsafe impl Send for Loop {}
+// SAFETY: as above.
+unsafe impl Sync for Loop {}
+
+fn clock(id: libc::clockid_t) -> i128 {
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes one timespec.
+    unsafe { libc::clock_gettime(id, &raw mut ts) };
+    i128::from(ts.tv_sec) * 1_000_000_000 + i128::from(ts.tv_nsec)
+}
+
+fn wall_offset() -> i128 {
+    clock(libc::CLOCK_REALTIME) - clock(libc::CLOCK_MONOTONIC)
+}
+
+/// Makes the backend that `names` asks for, the first that the machine has.
+pub fn backend(names: &[String]) -> PyResult<Box<dyn Backend>> {
+    let mut refused = Vec::new();
+    for name in names {
+        let made: std::io::Result<Box<dyn Backend>> = match name.as_str() {
+            "auto" | "epoll" => gevent_loop_epoll::EpollLoop::new().map(|l| Box::new(l) as _),
+            "uring" => gevent_loop_uring::UringLoop::new().map(|l| Box::new(l) as _),
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "unknown loop {other:?}; there are: {}",
+                    available().join(", ")
+                )));
+            }
+        };
+        match made {
+            Ok(backend) => return Ok(backend),
+            Err(e) => refused.push((name, e)),
+        }
+    }
+    let text: Vec<String> = refused.iter().map(|(n, e)| format!("{n}: {e}")).collect();
+    let code = refused.last().and_then(|(_, e)| e.raw_os_error());
+    let text = format!("no event loop could be made ({})", text.join("; "));
+    Err(match code {
+        Some(code) => PyOSError::new_err((code, text)),
+        None => PyOSError::new_err(text),
+    })
+}
+
+fn available() -> Vec<&'static str> {
+    vec!["epoll", "uring"]
+}
+
+impl Loop {
+    /// Its reactor, for the thread that owns it.
+    ///
+    /// # Errors
+    /// `ValueError` when it was destroyed.
+    pub fn reactor(&self) -> PyResult<Rc<Reactor>> {
+        // SAFETY: the GIL orders this with `destroy`, the only writer.
+        unsafe { (*self.reactor.get()).clone() }
+            .ok_or_else(|| PyValueError::new_err("operation on destroyed loop"))
+    }
+
+    /// The same, borrowed: for hot paths that do not destroy it.
+    #[inline]
+    pub fn reactor_ref(&self) -> Option<&Rc<Reactor>> {
+        // SAFETY: as above; callers keep no reference across Python code.
+        unsafe { (*self.reactor.get()).as_ref() }
+    }
+
+    /// Whether the calling thread owns it.
+    #[inline]
+    pub fn on_thread(&self) -> bool {
+        self.thread.get() == thread_mark()
+    }
+
+    /// # Errors
+    /// `RuntimeError` on a thread that does not own it.
+    pub fn check_thread(&self) -> PyResult<()> {
+        if self.on_thread() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(
+            "this loop belongs to another thread; use run_callback_threadsafe to reach it",
+        ))
+    }
+
+    /// Runs `f` on the loop's thread, soon.
+    pub fn later(&self, f: impl FnOnce(&Reactor) + 'static) {
+        let Some(reactor) = self.reactor_ref() else {
+            return;
+        };
+        // The job runs on the reactor's own thread while it lives, so a pointer does.
+        let reactor: *const Reactor = Rc::as_ptr(reactor);
+        // SAFETY: queue entries run only while the reactor lives.
+        let job: super::payload::Job = Box::new(move || f(unsafe { &*reactor }));
+        self.remote
+            .push(Entry::Call(Payload::Job(Box::new(job)).into_word()));
+    }
+
+    /// Removes a watcher, from whatever thread.
+    pub fn remove(&self, id: WatcherId) {
+        if self.on_thread() {
+            if let Some(r) = self.reactor_ref() {
+                r.remove(id);
+            }
+        } else {
+            self.later(move |r| r.remove(id));
+        }
+    }
+
+    /// The handle for other threads.
+    pub fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    /// Whether it is the process's default loop.
+    pub fn is_default(&self) -> bool {
+        self.default
+    }
+
+    /// The hub that parks fibers on it.
+    pub fn hub(&self) -> Option<Rc<HubCore>> {
+        // SAFETY: only the loop's thread gets here, with the GIL held.
+        unsafe { (*self.hub.get()).clone() }
+    }
+
+    /// Attaches or detaches the hub.
+    pub fn set_hub(&self, hub: Option<Rc<HubCore>>) {
+        // SAFETY: as `hub`; the old one is dropped when the cell is whole again.
+        let old = unsafe { std::mem::replace(&mut *self.hub.get(), hub) };
+        drop(old);
+    }
+
+    /// A moment of the monotonic clock as seconds since the epoch, as libev's ev_now is.
+    pub fn wall_seconds(&self, at: Nanos) -> f64 {
+        (i128::from(at) + self.epoch.get()) as f64 / 1e9
+    }
+
+    fn enqueue(
+        slf: &Bound<'_, Self>,
+        func: Py<PyAny>,
+        args: Bound<'_, PyTuple>,
+        remote: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let me = slf.get();
+        let reactor = me.reactor()?;
+        let callback = Bound::new(slf.py(), Callback::new(func, args.unbind()))?.into_any();
+        let entry = Entry::Call(Payload::Callback(callback.clone().into_ptr()).into_word());
+        if remote || !me.on_thread() {
+            me.remote.push(entry);
+        } else {
+            reactor.push(entry);
+        }
+        Ok(callback.unbind())
+    }
+
+    /// Calls the loop's `handle_error`.
+    ///
+    /// # Errors
+    /// What the handler raises.
+    pub fn handle_error_of(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, PyAny>,
+        error: PyErr,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let (t, v, tb) = (error.get_type(py), error.value(py), error.traceback(py));
+        slf.call_method1("handle_error", (context, t, v, tb))
+            .map(drop)
+    }
+}
+
+#[pymethods]
+impl Loop {
+    /// `names`: loops in order of preference. `default`: whether it may watch child processes.
+    #[new]
+    #[pyo3(signature = (names, default = false))]
+    fn new(names: Vec<String>, default: bool) -> PyResult<Self> {
+        let reactor = Reactor::new(backend(&names)?)?;
+        let remote = reactor.remote();
+        Ok(Loop {
+            reactor: UnsafeCell::new(Some(reactor)),
+            remote,
+            thread: GilCell::new(thread_mark()),
+            default,
+            epoch: GilCell::new(wall_offset()),
+            hub: UnsafeCell::new(None),
+            error_handler: PyCellOpt::new(None),
+        })
+    }
+
+    /// Runs until nothing is left to wait for, or for one iteration.
+    #[pyo3(signature = (nowait = false, once = false))]
+    fn run(slf: &Bound<'_, Self>, nowait: bool, once: bool) -> PyResult<bool> {
+        let me = slf.get();
+        me.check_thread()?;
+        let reactor = me.reactor()?;
+        let mode = match (nowait, once) {
+            (true, _) => RunMode::NoWait,
+            (_, true) => RunMode::Once,
+            _ => RunMode::Default,
+        };
+        let host = LoopHost::new(slf);
+        Ok(host.run(&reactor, mode)?)
+    }
+
+    /// Rebuilds it in a forked child.
+    fn reinit(&self) -> PyResult<()> {
+        if let Some(reactor) = self.reactor_ref() {
+            reactor.clone().after_fork()?;
+        }
+        Ok(())
+    }
+
+    /// Frees everything that it holds. True the first time.
+    fn destroy(slf: &Bound<'_, Self>) -> bool {
+        let me = slf.get();
+        // SAFETY: the GIL is held; the one writer.
+        let Some(reactor) = (unsafe { (*me.reactor.get()).take() }) else {
+            return false;
+        };
+        let queued: Vec<Entry> = std::iter::from_fn(|| reactor.pop_entry()).collect();
+        let owners = reactor.active_data();
+        reactor.destroy();
+        drop(reactor);
+        for word in owners {
+            super::host::release_owner(slf.py(), word);
+        }
+        for entry in queued {
+            if let Entry::Call(word) = entry {
+                // SAFETY: from the queue, taken out once.
+                unsafe { Payload::from_word(word) }.discard();
+            }
+        }
+        true
+    }
+
+    fn r#ref(&self) -> PyResult<()> {
+        self.reactor()?.reference();
+        Ok(())
+    }
+
+    fn unref(&self) -> PyResult<()> {
+        self.reactor()?.unreference();
+        Ok(())
+    }
+
+    /// Ends the innermost run (1) or all (2).
+    #[pyo3(signature = (how = 1))]
+    fn break_(&self, how: i32) -> PyResult<()> {
+        self.reactor()?.break_(how == 2);
+        Ok(())
+    }
+
+    /// The loop's idea of the time, in seconds since the epoch.
+    fn now(&self) -> PyResult<f64> {
+        Ok(self.wall_seconds(self.reactor()?.now()))
+    }
+
+    fn update_now(&self) -> PyResult<()> {
+        self.reactor()?.update_now();
+        self.epoch.set(wall_offset());
+        Ok(())
+    }
+
+    /// Calls `func(*args)` soon, in the loop. Returns the `callback`, which can be stopped.
+    #[pyo3(signature = (func, *args))]
+    fn run_callback(
+        slf: &Bound<'_, Self>,
+        func: Py<PyAny>,
+        args: Bound<'_, PyTuple>,
+    ) -> PyResult<Py<PyAny>> {
+        Self::enqueue(slf, func, args, false)
+    }
+
+    /// The same from any thread; wakes the loop.
+    #[pyo3(signature = (func, *args))]
+    fn run_callback_threadsafe(
+        slf: &Bound<'_, Self>,
+        func: Py<PyAny>,
+        args: Bound<'_, PyTuple>,
+    ) -> PyResult<Py<PyAny>> {
+        Self::enqueue(slf, func, args, true)
+    }
+
+    /// Tells the loop that `fd` is about to be closed: its watchers become pending.
+    fn closing_fd(&self, fd: i32) -> PyResult<bool> {
+        self.check_thread()?;
+        Ok(self.reactor()?.feed_fd(fd))
+    }
+
+    /// Detaches the loop from the descriptor before close(2), silently.
+    fn forget_fd(&self, fd: i32) -> PyResult<()> {
+        self.reactor()?.fd_closing(fd);
+        Ok(())
+    }
+
+    #[getter(default)]
+    fn py_default(&self) -> bool {
+        self.default && self.reactor_ref().is_some()
+    }
+
+    /// Whether it was destroyed.
+    #[getter]
+    fn destroyed(&self) -> bool {
+        self.reactor_ref().is_none()
+    }
+
+    /// A number that names the native loop; 0 when it was destroyed.
+    #[getter]
+    fn ptr(&self) -> usize {
+        self.reactor_ref().map_or(0, |r| Rc::as_ptr(r) as usize)
+    }
+
+    #[getter]
+    fn iteration(&self) -> PyResult<u64> {
+        Ok(self.reactor()?.iteration())
+    }
+
+    #[getter]
+    fn depth(&self) -> PyResult<usize> {
+        Ok(self.reactor()?.depth() as usize)
+    }
+
+    /// `epoll`, `uring`, ...
+    #[getter]
+    fn backend(&self) -> PyResult<&'static str> {
+        Ok(self.reactor()?.caps().name)
+    }
+
+    #[getter]
+    fn pendingcnt(&self) -> PyResult<usize> {
+        Ok(self.reactor()?.pending_count())
+    }
+
+    #[getter]
+    fn activecnt(&self) -> PyResult<i64> {
+        Ok(self.reactor()?.active_count() as i64)
+    }
+
+    /// How many callbacks and wakes are queued.
+    #[getter]
+    fn queued(&self) -> usize {
+        self.reactor_ref().map_or(0, |r| r.queue_len())
+    }
+
+    /// Whether callbacks are being run, so that a timer that starts may refresh the time.
+    #[getter]
+    fn starting_timer_may_update_loop_time(&self) -> bool {
+        self.reactor_ref().is_some_and(|r| r.in_queue())
+    }
+
+    fn fileno(&self) -> PyResult<Option<i32>> {
+        Ok(self.reactor()?.as_raw_fd())
+    }
+
+    /// Bounds how long callbacks run before descriptors are looked at, in seconds.
+    fn set_switch_interval(&self, seconds: f64) -> PyResult<()> {
+        self.reactor()?.set_switch_interval(nanos(seconds));
+        Ok(())
+    }
+
+    /// Counts since the loop was made.
+    #[getter]
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let s = self.reactor()?.statistics();
+        let d = PyDict::new(py);
+        d.set_item("iterations", s.iterations)?;
+        d.set_item("sleeps", s.sleeps)?;
+        d.set_item("callbacks", s.entries)?;
+        d.set_item("fired", s.fired)?;
+        d.set_item("watchers", s.watchers)?;
+        d.set_item("timers", s.timers)?;
+        d.set_item("sockets", s.sources)?;
+        d.set_item("polls", s.backend.polls)?;
+        d.set_item("events", s.backend.events)?;
+        d.set_item("syscalls", s.backend.syscalls)?;
+        Ok(d)
+    }
+
+    #[getter]
+    fn get_error_handler(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.error_handler.get(py)
+    }
+
+    #[setter]
+    fn set_error_handler(&self, handler: Option<Py<PyAny>>) {
+        self.error_handler.set(handler);
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.error_handler.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.error_handler.set(None);
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // A loop that its owner thread drops is destroyed with its reactor. On a foreign thread the
+        // reactor is left to the process: its kernel objects belong to the other thread.
+        if !self.on_thread() {
+            std::mem::forget(self.reactor.get_mut().take());
+        }
+    }
+}
+
+/// The loops that this build has, whether or not the machine allows them.
+#[pyfunction]
+fn loop_names() -> Vec<&'static str> {
+    available()
+}
+
+/// Adds the functions of this file.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(loop_names, m)?)
+}

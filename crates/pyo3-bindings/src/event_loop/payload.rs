@@ -1,0 +1,94 @@
+//! What the binding puts behind the `usize` of queue entries and watchers: tagged pointers.
+
+use crate::event_loop::callback::Callback;
+use pyo3::ffi;
+
+const MASK: usize = 7;
+
+/// A payload of [`Entry::Call`](gevent_hub_core::reactor::Entry::Call); it owns what it points to.
+pub enum Payload {
+    /// A `callback` object to call.
+    Callback(*mut ffi::PyObject),
+    /// A greenlet to start, if it has not been cancelled.
+    Start(*mut ffi::PyObject),
+    /// Native work for the loop's thread, run with the hub's Python state installed.
+    Job(Box<Job>),
+    /// A greenlet whose links are to be told that it is over.
+    Notify(*mut ffi::PyObject),
+}
+
+/// Native work for the loop's thread.
+pub type Job = Box<dyn FnOnce()>;
+
+impl Payload {
+    /// Packs it into a word.
+    pub fn into_word(self) -> usize {
+        match self {
+            Payload::Callback(p) => p as usize,
+            Payload::Start(p) => p as usize | 1,
+            Payload::Job(b) => Box::into_raw(b) as usize | 2,
+            Payload::Notify(p) => p as usize | 3,
+        }
+    }
+
+    /// Unpacks it.
+    ///
+    /// # Safety
+    /// `word` came from [`into_word`](Self::into_word) and is unpacked once.
+    pub unsafe fn from_word(word: usize) -> Self {
+        let p = (word & !MASK) as *mut ffi::PyObject;
+        match word & MASK {
+            0 => Payload::Callback(p),
+            1 => Payload::Start(p),
+            // SAFETY: packed from a box by `into_word`.
+            2 => Payload::Job(unsafe { Box::from_raw((word & !MASK) as *mut Job) }),
+            _ => Payload::Notify(p),
+        }
+    }
+
+    /// Gives up what it owns without running it. The GIL is held.
+    pub fn discard(self) {
+        match self {
+            // SAFETY: an owned reference; the GIL is held.
+            Payload::Callback(p) => unsafe {
+                Callback::forget(p);
+                ffi::Py_DECREF(p);
+            },
+            // SAFETY: an owned reference; the GIL is held.
+            Payload::Start(p) | Payload::Notify(p) => unsafe { ffi::Py_DECREF(p) },
+            Payload::Job(job) => drop(job),
+        }
+    }
+}
+
+/// What a reactor watcher belongs to; borrowed: the owner keeps itself alive while it is active.
+#[derive(Clone, Copy)]
+pub enum Owner {
+    /// A Python watcher object.
+    Watcher(*mut ffi::PyObject),
+    /// A `Timeout`.
+    Timeout(*mut ffi::PyObject),
+    /// A greenlet to be started by a timer.
+    StartLater(*mut ffi::PyObject),
+}
+
+impl Owner {
+    /// Packs it into a word.
+    pub fn into_word(self) -> usize {
+        match self {
+            Owner::Watcher(p) => p as usize,
+            Owner::Timeout(p) => p as usize | 1,
+            Owner::StartLater(p) => p as usize | 2,
+        }
+    }
+
+    /// Unpacks it.
+    pub fn from_word(word: usize) -> Self {
+        let p = (word & !MASK) as *mut ffi::PyObject;
+        match word & MASK {
+            0 => Owner::Watcher(p),
+            1 => Owner::Timeout(p),
+            _ => Owner::StartLater(p),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The life of a `gevent.Greenlet`: started from the queue, run, reported, its links told.
+
+use super::object::{GreenletObject, Link, StartState, set_field};
+use super::types::types;
+use crate::event_loop::{LoopHost, Payload};
+use crate::greenlet::{Carry, PyGreenlet, switch_to};
+use crate::hub::HubCore;
+use crate::raw::_PyType_Lookup;
+use crate::thread_data::ThreadData;
+use gevent_hub_core::reactor::{Entry, Wake, WatcherId};
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use std::ptr::null_mut;
+
+/// An entry of the queue: starts a greenlet unless it was cancelled. Owns a reference to it.
+pub fn start_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
+    // SAFETY: the queue's own reference to a `Greenlet` or raw greenlet.
+    unsafe {
+        if PyObject_IsGevent(p) {
+            let me = p.cast::<GreenletObject>();
+            if (*me).start != StartState::Queued {
+                ffi::Py_DECREF(p);
+                return;
+            }
+            (*me).start = StartState::Done;
+        }
+        enter(host, p);
+    }
+}
+
+/// A timer that starts a greenlet has fired. The timer's reference to it is used up.
+pub fn start_from_timer(host: &LoopHost<'_, '_>, id: WatcherId, p: *mut PyObject) {
+    if let Some(r) = host.loop_().get().reactor_ref() {
+        r.remove(id);
+    }
+    // SAFETY: the reference that `start_later` gave to the timer.
+    unsafe {
+        let me = p.cast::<GreenletObject>();
+        if !matches!((*me).start, StartState::Timer(_)) {
+            ffi::Py_DECREF(p);
+            return;
+        }
+        (*me).start = StartState::Done;
+        enter(host, p);
+    }
+}
+
+/// The loop of a timer that was to start a greenlet was destroyed.
+pub fn loop_gone(_py: Python<'_>, p: *mut PyObject) {
+    // SAFETY: as above.
+    unsafe {
+        (*p.cast::<GreenletObject>()).start = StartState::Cancelled;
+        ffi::Py_DECREF(p);
+    }
+}
+
+/// Switches to it from the hub, and reports what comes back as an error. Takes the reference.
+unsafe fn enter(host: &LoopHost<'_, '_>, p: *mut PyObject) {
+    // SAFETY: the hub runs, with its state installed.
+    unsafe {
+        let td = ThreadData::get();
+        let args = crate::greenlet::globals().empty_tuple;
+        ffi::Py_INCREF(args);
+        let r = switch_to(td, p.cast(), Carry::Call(args, null_mut()));
+        td.install(td.current.get());
+        if r.is_null() {
+            let py = host.loop_().py();
+            let context = Bound::from_borrowed_ptr(py, p);
+            host.report(&context, Err(PyErr::fetch(py)));
+        } else {
+            ffi::Py_DECREF(r);
+        }
+        ffi::Py_DECREF(p);
+        td.empty_drops();
+    }
+}
+
+/// Whether an object is a `gevent.Greenlet`.
+#[allow(non_snake_case, reason = "named like the C API's checks")]
+pub unsafe fn PyObject_IsGevent(p: *mut PyObject) -> bool {
+    // SAFETY: an object; the GIL is held.
+    unsafe { ffi::PyObject_TypeCheck(p, types().greenlet) != 0 }
+}
+
+/// Its body: what `run` does. A new reference, or null with an error set.
+pub unsafe fn body(g: *mut PyGreenlet) -> *mut PyObject {
+    let me = g.cast::<GreenletObject>();
+    // SAFETY: it runs, hence it is alive, and the GIL is held.
+    unsafe {
+        cancel_start(me);
+        (*me).start = StartState::Done;
+        let args = if (*me).args.is_null() {
+            crate::greenlet::globals().empty_tuple
+        } else {
+            (*me).args
+        };
+        ffi::Py_INCREF(args);
+        let kwargs = (*me).kwargs;
+        ffi::Py_XINCREF(kwargs);
+        let result = match runner(me) {
+            Runner::Nothing => crate::raw::none(),
+            Runner::Call(f) => {
+                let r = ffi::PyObject_Call(f, args, kwargs);
+                if r.is_null() {
+                    // Keep the error while the callable goes.
+                    let e = crate::tstate::take_raised();
+                    ffi::Py_DECREF(f);
+                    crate::tstate::set_raised(e);
+                } else {
+                    ffi::Py_DECREF(f);
+                }
+                r
+            }
+            Runner::Failed => null_mut(),
+        };
+        let result = if result.is_null() {
+            failed(me)
+        } else {
+            succeeded(me, result);
+            crate::raw::none()
+        };
+        let e = if result.is_null() {
+            crate::tstate::take_raised()
+        } else {
+            null_mut()
+        };
+        ffi::Py_DECREF(args);
+        ffi::Py_XDECREF(kwargs);
+        free(me);
+        if result.is_null() {
+            crate::tstate::set_raised(e);
+        }
+        result
+    }
+}
+
+enum Runner {
+    /// `_run` was not given.
+    Nothing,
+    /// A new reference.
+    Call(*mut PyObject),
+    /// With an error set.
+    Failed,
+}
+
+unsafe fn runner(me: *mut GreenletObject) -> Runner {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        let t = types();
+        let found = _PyType_Lookup(ffi::Py_TYPE(me.cast()), t.str_run_);
+        let in_dict = !(*me).base.dict.get().is_null()
+            && !ffi::PyDict_GetItemWithError((*me).base.dict.get(), t.str_run_).is_null();
+        if found == t.run_descriptor && !in_dict {
+            return if (*me).func.is_null() {
+                Runner::Nothing
+            } else {
+                Runner::Call(ffi::Py_NewRef((*me).func))
+            };
+        }
+        let f = ffi::PyObject_GetAttr(me.cast(), t.str_run_);
+        if f.is_null() {
+            Runner::Failed
+        } else {
+            Runner::Call(f)
+        }
+    }
+}
+
+/// Whether the instance has a `_run` of its own or its class one.
+pub unsafe fn has_runner(me: *mut GreenletObject) -> Result<(), ()> {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        match runner(me) {
+            Runner::Nothing => Ok(()),
+            Runner::Call(f) => {
+                let ok = ffi::PyCallable_Check(f) != 0;
+                ffi::Py_DECREF(f);
+                if ok {
+                    return Ok(());
+                }
+                ffi::PyErr_SetString(
+                    ffi::PyExc_TypeError,
+                    c"The run argument or self._run must be callable".as_ptr(),
+                );
+                Err(())
+            }
+            Runner::Failed => Err(()),
+        }
+    }
+}
+
+/// It returned `value` (stolen).
+unsafe fn succeeded(me: *mut GreenletObject, value: *mut PyObject) {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        set_field(&raw mut (*me).exc_info, ffi::Py_NewRef(types().success));
+        set_field(&raw mut (*me).value, value);
+        tell_links(me);
+    }
+}
+
+/// It raised: the error is set. GreenletExit counts as a value; everything else is stored and reported
+/// by the class's `_report_error`. Returns None, or null with an error set.
+unsafe fn failed(me: *mut GreenletObject) -> *mut PyObject {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        if ffi::PyErr_ExceptionMatches(crate::greenlet::globals().exit) != 0 {
+            let e = crate::tstate::take_raised();
+            succeeded(me, e);
+            return crate::raw::none();
+        }
+        let (mut t, mut v, mut tb) = (null_mut(), null_mut(), null_mut());
+        #[allow(
+            deprecated,
+            reason = "the one call that gives the three parts on every version"
+        )]
+        {
+            ffi::PyErr_Fetch(&raw mut t, &raw mut v, &raw mut tb);
+            ffi::PyErr_NormalizeException(&raw mut t, &raw mut v, &raw mut tb);
+        }
+        if !tb.is_null() {
+            ffi::PyException_SetTraceback(v, tb);
+        }
+        let none = ffi::Py_None();
+        let part = |p: *mut PyObject| if p.is_null() { none } else { p };
+        let info = ffi::PyTuple_Pack(3, part(t), part(v), part(tb));
+        ffi::Py_XDECREF(t);
+        ffi::Py_XDECREF(v);
+        ffi::Py_XDECREF(tb);
+        if info.is_null() {
+            return null_mut();
+        }
+        let r = ffi::PyObject_CallMethodOneArg(me.cast(), types().str_report_error, info);
+        ffi::Py_DECREF(info);
+        r
+    }
+}
+
+/// Forgets what it was to run.
+pub unsafe fn free(me: *mut GreenletObject) {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        set_field(&raw mut (*me).func, null_mut());
+        let empty = crate::greenlet::globals().empty_tuple;
+        set_field(&raw mut (*me).args, ffi::Py_NewRef(empty));
+        let kwargs = (*me).kwargs;
+        if !kwargs.is_null() {
+            ffi::PyDict_Clear(kwargs);
+        }
+        let dict = (*me).base.dict.get();
+        if !dict.is_null() && ffi::PyDict_DelItem(dict, types().str_run_) < 0 {
+            ffi::PyErr_Clear();
+        }
+    }
+}
+
+/// Makes sure that it is not started any more, if it has not been.
+pub unsafe fn cancel_start(me: *mut GreenletObject) {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        match (*me).start {
+            StartState::Never | StartState::Queued => (*me).start = StartState::Cancelled,
+            StartState::Timer(id) => {
+                (*me).start = StartState::Cancelled;
+                if let Some(hub) = HubCore::current() {
+                    hub.reactor().remove(id);
+                }
+                // The timer's reference; the caller has one too.
+                ffi::Py_DECREF(me.cast());
+            }
+            StartState::Cancelled | StartState::Done => {}
+        }
+    }
+}
+
+/// Puts it into the queue, once.
+pub unsafe fn start(me: *mut GreenletObject) -> Result<(), ()> {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        if (*me).start != StartState::Never {
+            return Ok(());
+        }
+        super::call_spawn_callbacks(me.cast())?;
+        let hub = crate::hub::get_core()?;
+        (*me).start = StartState::Queued;
+        ffi::Py_INCREF(me.cast());
+        hub.reactor()
+            .push(Entry::Call(Payload::Start(me.cast()).into_word()));
+        Ok(())
+    }
+}
+
+/// Tells whoever waits. Fibers are woken at once (they run when the queue comes to them); callables are
+/// called by the loop, soon.
+pub unsafe fn tell_links(me: *mut GreenletObject) {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        if (*me).links.is_empty() || (*me).notifying {
+            return;
+        }
+        let Some(hub) = HubCore::current() else {
+            return;
+        };
+        if (*me).links.iter().any(|l| matches!(l, Link::Callable(_))) {
+            (*me).notifying = true;
+            ffi::Py_INCREF(me.cast());
+            hub.reactor()
+                .push(Entry::Call(Payload::Notify(me.cast()).into_word()));
+            return;
+        }
+        for link in std::mem::take(&mut (*me).links) {
+            wake_link(hub, me, link);
+        }
+    }
+}
+
+/// Wakes a fiber; hands a callable back.
+unsafe fn wake_link(hub: &HubCore, me: *mut GreenletObject, link: Link) -> Option<*mut PyObject> {
+    match link {
+        Link::Token(token) => {
+            hub.core().unpark(token, Wake::Event);
+            None
+        }
+        Link::Group(group) => {
+            // SAFETY: alive; the group takes a reference.
+            let token = group.add(unsafe { ffi::Py_NewRef(me.cast()) });
+            if let Some(token) = token {
+                hub.core().unpark(token, Wake::Event);
+            }
+            None
+        }
+        Link::Callable(f) => Some(f),
+    }
+}
+
+/// An entry of the queue: calls the links of a greenlet that is over. Owns a reference to it.
+pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
+    let me = p.cast::<GreenletObject>();
+    // SAFETY: the queue's own reference. Links may add and remove links: one at a time is taken out.
+    unsafe {
+        (*me).notifying = false;
+        let Some(hub) = HubCore::current() else {
+            ffi::Py_DECREF(p);
+            return;
+        };
+        while !(*me).links.is_empty() {
+            let link = (*me).links.remove(0);
+            let Some(callable) = wake_link(hub, me, link) else {
+                continue;
+            };
+            let r = ffi::PyObject_CallOneArg(callable, p);
+            if r.is_null() {
+                let py = host.loop_().py();
+                let error = PyErr::fetch(py);
+                let context = crate::raw::pair(callable, p);
+                if !context.is_null() {
+                    let context = Bound::from_owned_ptr(py, context);
+                    host.report(&context, Err(error));
+                }
+            } else {
+                ffi::Py_DECREF(r);
+            }
+            ffi::Py_DECREF(callable);
+        }
+        ffi::Py_DECREF(p);
+    }
+}

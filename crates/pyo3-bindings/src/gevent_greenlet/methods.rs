@@ -1,0 +1,937 @@
+//! The methods, attributes and slots of `gevent.Greenlet`, as the C API calls them.
+
+use super::life::{self, PyObject_IsGevent};
+use super::object::{GreenletObject, Link, StartState, set_field};
+use super::spawn_site::{LIMIT, SpawnSite};
+use super::tracked::spawner;
+use super::types::types;
+use crate::event_loop::{Owner, nanos};
+use crate::greenlet::{PyGreenlet, Status, globals, lifecycle};
+use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
+use crate::raw::{self, Args, absent, boolean, none};
+use crate::thread_data::ThreadData;
+use gevent_hub_core::fiber::Fiber;
+use gevent_hub_core::reactor::{Nanos, Token, Wake, WatcherKind};
+use pyo3::ffi::{self, PyObject};
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+type Obj = *mut PyObject;
+
+fn cast(slf: Obj) -> *mut GreenletObject {
+    slf.cast()
+}
+
+// ---- slots -----------------------------------------------------------------------------------------
+
+pub unsafe extern "C" fn tp_new(ty: *mut ffi::PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: `ty` is this type or one below it.
+    unsafe {
+        let g = PyGreenlet::alloc(ty, Fiber::new());
+        if g.is_null() {
+            return null_mut();
+        }
+        GreenletObject::init_fields(g.cast());
+        (*g).native_run.set(Some(life::body));
+        (*g).parent
+            .set(ffi::Py_NewRef(ThreadData::get().current.get().cast()).cast());
+        g.cast()
+    }
+}
+
+/// `Greenlet(run=None, *args, **kwargs)`.
+pub unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let n = ffi::PyTuple_GET_SIZE(args);
+        let mut run = if n > 0 {
+            ffi::PyTuple_GET_ITEM(args, 0)
+        } else {
+            null_mut()
+        };
+        let rest = if n > 1 {
+            ffi::PyTuple_GetSlice(args, 1, n)
+        } else {
+            ffi::Py_NewRef(globals().empty_tuple)
+        };
+        let mut own_kwargs = null_mut();
+        if !kwargs.is_null() && ffi::PyDict_Size(kwargs) > 0 {
+            own_kwargs = ffi::PyDict_Copy(kwargs);
+            let named = ffi::PyDict_GetItemString(kwargs, c"run".as_ptr());
+            if !named.is_null() {
+                if !run.is_null() {
+                    let text = c"__init__() got multiple values for argument 'run'";
+                    ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+                    ffi::Py_XDECREF(own_kwargs);
+                    ffi::Py_XDECREF(rest);
+                    return -1;
+                }
+                run = named;
+                ffi::PyDict_DelItemString(own_kwargs, c"run".as_ptr());
+            }
+        }
+        match fill(cast(slf), run, rest, own_kwargs) {
+            Ok(()) => 0,
+            Err(()) => -1,
+        }
+    }
+}
+
+/// Sets up a new greenlet: `run` is borrowed and may be null, `args` and `kwargs` are stolen.
+unsafe fn fill(me: *mut GreenletObject, run: Obj, args: Obj, kwargs: Obj) -> Result<(), ()> {
+    // SAFETY: a new object; the GIL is held.
+    unsafe {
+        let Ok(hub) = get_core() else {
+            ffi::Py_XDECREF(args);
+            ffi::Py_XDECREF(kwargs);
+            return Err(());
+        };
+        set_field(&raw mut (*me).args, args);
+        set_field(&raw mut (*me).kwargs, kwargs);
+        let old = (*me)
+            .base
+            .parent
+            .replace(ffi::Py_NewRef(hub.greenlet().cast()).cast());
+        ffi::Py_XDECREF(old.cast());
+        if !absent(run) {
+            if ffi::PyCallable_Check(run) == 0 {
+                let text = c"The run argument or self._run must be callable";
+                ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+                return Err(());
+            }
+            let found = raw::_PyType_Lookup(ffi::Py_TYPE(me.cast()), types().str_run_);
+            if found == types().run_descriptor {
+                set_field(&raw mut (*me).func, ffi::Py_NewRef(run));
+            } else if ffi::PyObject_SetAttr(me.cast(), types().str_run_, run) < 0 {
+                return Err(());
+            }
+        } else {
+            life::has_runner(me)?;
+        }
+        if super::tracking() {
+            let (weak, locals) = spawner()?;
+            set_field(&raw mut (*me).spawning_greenlet, weak);
+            set_field(&raw mut (*me).spawn_tree_locals, locals);
+            let td = hub.td();
+            (*me).site = Some(SpawnSite::capture(td.tstate, stack_limit(me)));
+        } else {
+            set_field(&raw mut (*me).spawning_greenlet, none());
+            set_field(&raw mut (*me).spawn_tree_locals, none());
+        }
+        Ok(())
+    }
+}
+
+/// `spawning_stack_limit` of its class.
+unsafe fn stack_limit(me: *mut GreenletObject) -> usize {
+    // SAFETY: a borrowed look-up.
+    unsafe {
+        let ty = ffi::Py_TYPE(me.cast());
+        if ty == super::public_class() {
+            return LIMIT;
+        }
+        let found = raw::_PyType_Lookup(ty, types().str_stack_limit);
+        if found.is_null() || ffi::PyLong_Check(found) == 0 {
+            return LIMIT;
+        }
+        usize::try_from(ffi::PyLong_AsLong(found)).unwrap_or(0)
+    }
+}
+
+pub unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        let r = GreenletObject::traverse(cast(slf), visit, arg);
+        if r != 0 {
+            r
+        } else {
+            lifecycle::traverse(slf, visit, arg)
+        }
+    }
+}
+
+pub unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        GreenletObject::clear(cast(slf));
+        lifecycle::tp_clear(slf)
+    }
+}
+
+unsafe fn drop_fields(slf: Obj) {
+    // SAFETY: called once, when the object is certainly going.
+    unsafe {
+        let me = cast(slf);
+        GreenletObject::clear(me);
+        // The vectors' memory; they are empty.
+        std::ptr::drop_in_place(&raw mut (*me).links);
+    }
+}
+
+pub unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe { lifecycle::dealloc_with(slf, drop_fields) }
+}
+
+pub unsafe extern "C" fn truth(slf: Obj) -> c_int {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        c_int::from((*cast(slf)).start != StartState::Never && (*cast(slf)).exc_info.is_null())
+    }
+}
+
+// ---- starting --------------------------------------------------------------------------------------
+
+/// Makes a greenlet of `class` from the arguments behind `skip`.
+unsafe fn make(class: Obj, args: &Args, skip: usize) -> Obj {
+    // SAFETY: `class` is a type; the GIL is held.
+    unsafe {
+        if class == super::public_class().cast() && args.len() > skip && args.keywords() == 0 {
+            let g = tp_new(class.cast(), null_mut(), null_mut());
+            if g.is_null() {
+                return g;
+            }
+            let rest = if args.len() == skip + 1 {
+                ffi::Py_NewRef(globals().empty_tuple)
+            } else {
+                args.tuple_from(skip + 1)
+            };
+            if rest.is_null() || fill(g.cast(), args.at(skip), rest, null_mut()).is_err() {
+                ffi::Py_DECREF(g);
+                return null_mut();
+            }
+            return g;
+        }
+        let rest = args.tuple_from(skip);
+        let Ok(kwargs) = args.dict(None) else {
+            ffi::Py_XDECREF(rest);
+            return null_mut();
+        };
+        let g = if rest.is_null() {
+            null_mut()
+        } else {
+            ffi::PyObject_Call(class, rest, kwargs)
+        };
+        ffi::Py_XDECREF(rest);
+        ffi::Py_XDECREF(kwargs);
+        g
+    }
+}
+
+pub unsafe extern "C" fn spawn(
+    class: Obj,
+    items: *const Obj,
+    n: ffi::Py_ssize_t,
+    names: Obj,
+) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let g = make(class, &args, 0);
+        if g.is_null() {
+            return g;
+        }
+        let ok = if class == super::public_class().cast() {
+            life::start(g.cast()).is_ok()
+        } else {
+            let r = ffi::PyObject_CallMethodNoArgs(g, types().str_start);
+            ffi::Py_XDECREF(r);
+            !r.is_null()
+        };
+        if ok {
+            return g;
+        }
+        ffi::Py_DECREF(g);
+        null_mut()
+    }
+}
+
+pub unsafe extern "C" fn spawn_later(
+    class: Obj,
+    items: *const Obj,
+    n: ffi::Py_ssize_t,
+    names: Obj,
+) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let named = if args.len() == 0 {
+            find_keyword(&args, c"seconds")
+        } else {
+            null_mut()
+        };
+        if args.len() == 0 && named.is_null() {
+            let text = c"spawn_later() missing 1 required positional argument: 'seconds'";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        let seconds = if named.is_null() { args.at(0) } else { named };
+        let has_run = !find_keyword(&args, c"run").is_null();
+        if class == super::public_class().cast() && args.len() < 2 && !has_run {
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, c"".as_ptr());
+            return null_mut();
+        }
+        let g = if named.is_null() {
+            make(class, &args, 1)
+        } else {
+            let Ok(kwargs) = args.dict(Some(c"seconds")) else {
+                return null_mut();
+            };
+            let g = ffi::PyObject_Call(class, globals().empty_tuple, kwargs);
+            ffi::Py_XDECREF(kwargs);
+            g
+        };
+        if g.is_null() {
+            return g;
+        }
+        let r = if class == super::public_class().cast() {
+            start_later(g, seconds)
+        } else {
+            ffi::PyObject_CallMethodOneArg(g, types().str_start_later, seconds)
+        };
+        if r.is_null() {
+            ffi::Py_DECREF(g);
+            return null_mut();
+        }
+        ffi::Py_DECREF(r);
+        g
+    }
+}
+
+unsafe fn find_keyword(args: &Args, name: &std::ffi::CStr) -> Obj {
+    for i in 0..args.keywords() {
+        let (k, v) = args.keyword(i);
+        // SAFETY: keyword names are strings.
+        if unsafe { raw::is_name(k, name) } {
+            return v;
+        }
+    }
+    null_mut()
+}
+
+pub unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        if life::start(cast(slf)).is_ok() {
+            none()
+        } else {
+            null_mut()
+        }
+    }
+}
+
+pub unsafe extern "C" fn start_later(slf: Obj, seconds: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        let me = cast(slf);
+        if (*me).start != StartState::Never {
+            return none();
+        }
+        let after = ffi::PyFloat_AsDouble(seconds);
+        if after == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            return null_mut();
+        }
+        if super::call_spawn_callbacks(slf).is_err() {
+            return null_mut();
+        }
+        let Ok(hub) = get_core() else {
+            return null_mut();
+        };
+        let r = hub.reactor();
+        let word = Owner::StartLater(slf).into_word();
+        let id = r.add(
+            WatcherKind::Timer {
+                after: nanos(after),
+                repeat: 0,
+            },
+            word,
+        );
+        r.update_now();
+        if let Err(e) = r.start(id) {
+            r.remove(id);
+            crate::hub::set_os_error(&e);
+            return null_mut();
+        }
+        (*me).start = StartState::Timer(id);
+        // The timer's reference.
+        ffi::Py_INCREF(slf);
+        none()
+    }
+}
+
+pub unsafe extern "C" fn run(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe { life::body(slf.cast()) }
+}
+
+// ---- state -----------------------------------------------------------------------------------------
+
+pub unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe { boolean(GreenletObject::is_ready(cast(slf))) }
+}
+
+unsafe fn is_successful(me: *mut GreenletObject) -> bool {
+    // SAFETY: a `Greenlet`; its `_exc_info` is a tuple of three.
+    unsafe { !(*me).exc_info.is_null() && absent(ffi::PyTuple_GET_ITEM((*me).exc_info, 1)) }
+}
+
+pub unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe { boolean(is_successful(cast(slf))) }
+}
+
+pub unsafe extern "C" fn get_dead(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe { boolean(GreenletObject::is_dead(cast(slf))) }
+}
+
+pub unsafe extern "C" fn get_started(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe { boolean(truth(slf) != 0) }
+}
+
+pub unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`; its `_exc_info` is a tuple of three.
+    unsafe {
+        let info = (*cast(slf)).exc_info;
+        if info.is_null() {
+            none()
+        } else {
+            ffi::Py_NewRef(ffi::PyTuple_GET_ITEM(info, 1))
+        }
+    }
+}
+
+pub unsafe extern "C" fn get_loop(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`; its parent should be a hub, which has a loop.
+    unsafe {
+        let parent = (*cast(slf)).base.parent.get();
+        if parent.is_null() {
+            return none();
+        }
+        ffi::PyObject_GetAttrString(parent.cast(), c"loop".as_ptr())
+    }
+}
+
+pub unsafe extern "C" fn get_start_event(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        let pending = match (*cast(slf)).start {
+            StartState::Never => return none(),
+            StartState::Queued | StartState::Timer(_) => true,
+            StartState::Cancelled | StartState::Done => false,
+        };
+        super::start_event(slf, pending)
+    }
+}
+
+// ---- what it runs ----------------------------------------------------------------------------------
+
+pub unsafe extern "C" fn get_run(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        let func = (*cast(slf)).func;
+        if func.is_null() {
+            super::default_run()
+        } else {
+            ffi::Py_NewRef(func)
+        }
+    }
+}
+
+macro_rules! plain_field {
+    ($get:ident, $set:ident, $field:ident, $empty:expr) => {
+        /// The attribute.
+        pub unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
+            // SAFETY: a `Greenlet`.
+            unsafe {
+                let p = (*cast(slf)).$field;
+                if p.is_null() {
+                    $empty
+                } else {
+                    ffi::Py_NewRef(p)
+                }
+            }
+        }
+        plain_field!($set, $field);
+    };
+    ($set:ident, $field:ident) => {
+        /// Sets it; deleting and None empty it.
+        pub unsafe extern "C" fn $set(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
+            // SAFETY: a `Greenlet`.
+            unsafe {
+                let value = if absent(value) {
+                    null_mut()
+                } else {
+                    ffi::Py_NewRef(value)
+                };
+                set_field(&raw mut (*cast(slf)).$field, value);
+                0
+            }
+        }
+    };
+}
+
+plain_field!(set_run, func);
+plain_field!(
+    get_args,
+    set_args,
+    args,
+    ffi::Py_NewRef(globals().empty_tuple)
+);
+plain_field!(get_value, set_value, value, none());
+plain_field!(get_exc_info, set_exc_info, exc_info, none());
+plain_field!(get_ident, set_ident, ident, none());
+plain_field!(get_formatted, set_formatted, formatted, none());
+plain_field!(get_spawning, set_spawning, spawning_greenlet, none());
+plain_field!(get_locals, set_locals, spawn_tree_locals, none());
+plain_field!(set_kwargs, kwargs);
+
+/// The keyword arguments: made a dictionary when they are asked for.
+pub unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        let me = cast(slf);
+        if (*me).kwargs.is_null() {
+            let d = ffi::PyDict_New();
+            if d.is_null() {
+                return d;
+            }
+            set_field(&raw mut (*me).kwargs, d);
+        }
+        ffi::Py_NewRef((*me).kwargs)
+    }
+}
+
+pub unsafe extern "C" fn get_site(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        match &(*cast(slf)).site {
+            Some(site) => site.as_list(),
+            None => none(),
+        }
+    }
+}
+
+pub unsafe extern "C" fn get_made(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        match &(*cast(slf)).site {
+            Some(site) if !site.made.is_null() => ffi::Py_NewRef(site.made),
+            _ => none(),
+        }
+    }
+}
+
+pub unsafe extern "C" fn set_made(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
+    // SAFETY: a `Greenlet`. The old site, with its frames, is dropped last.
+    unsafe {
+        let mut site = SpawnSite::empty();
+        if !absent(value) {
+            site.made = ffi::Py_NewRef(value);
+        }
+        let old = (*cast(slf)).site.replace(site);
+        drop(old);
+        0
+    }
+}
+
+// ---- links -----------------------------------------------------------------------------------------
+
+pub unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        let list = ffi::PyList_New(0);
+        if list.is_null() {
+            return list;
+        }
+        for link in &(*cast(slf)).links {
+            if let Link::Callable(p) = link
+                && ffi::PyList_Append(list, *p) < 0
+            {
+                ffi::Py_DECREF(list);
+                return null_mut();
+            }
+        }
+        list
+    }
+}
+
+pub unsafe extern "C" fn has_links(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe { ffi::PyLong_FromSize_t((*cast(slf)).links.len()) }
+}
+
+pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        if ffi::PyCallable_Check(callback) == 0 {
+            ffi::PyErr_Format(
+                ffi::PyExc_TypeError,
+                c"Expected callable: %R".as_ptr(),
+                callback,
+            );
+            return null_mut();
+        }
+        let me = cast(slf);
+        (*me).links.push(Link::Callable(ffi::Py_NewRef(callback)));
+        if GreenletObject::is_ready(me) {
+            life::tell_links(me);
+        }
+        none()
+    }
+}
+
+pub unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
+    // SAFETY: a `Greenlet`. A comparison may run Python, so each callable is held over it and the list
+    // is looked at anew.
+    unsafe {
+        let me = cast(slf);
+        let mut i = 0;
+        while i < (*me).links.len() {
+            if let Link::Callable(p) = (&(*me).links)[i] {
+                ffi::Py_INCREF(p);
+                let same = ffi::PyObject_RichCompareBool(p, callback, ffi::Py_EQ);
+                let still = matches!((&(*me).links).get(i), Some(Link::Callable(q)) if *q == p);
+                if same > 0 && still {
+                    (*me).links.remove(i);
+                    ffi::Py_DECREF(p);
+                }
+                ffi::Py_DECREF(p);
+                if same < 0 {
+                    return null_mut();
+                }
+                if same > 0 {
+                    break;
+                }
+            }
+            i += 1;
+        }
+        none()
+    }
+}
+
+pub unsafe extern "C" fn unlink_all(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a `Greenlet`. Fibers that wait are no links of the user's: they stay.
+    unsafe {
+        let me = cast(slf);
+        let all = std::mem::take(&mut (*me).links);
+        let mut dropped = Vec::new();
+        for link in all {
+            match link {
+                Link::Callable(p) => dropped.push(p),
+                other => (*me).links.push(other),
+            }
+        }
+        for p in dropped {
+            ffi::Py_DECREF(p);
+        }
+        none()
+    }
+}
+
+pub unsafe extern "C" fn tell_links(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        life::tell_links(cast(slf));
+        none()
+    }
+}
+
+// ---- waiting ---------------------------------------------------------------------------------------
+
+/// How a wait for its end ended.
+enum Joined {
+    Over,
+    TimedOut,
+    /// With an error set.
+    Failed,
+}
+
+/// Waits until it is over. `what` names the method for the text of an error.
+unsafe fn wait_for_end(
+    me: *mut GreenletObject,
+    deadline: Option<Nanos>,
+    what: &std::ffi::CStr,
+) -> Joined {
+    // SAFETY: a `Greenlet`, held by the caller; the GIL is held.
+    unsafe {
+        let Ok(hub) = get_core() else {
+            return Joined::Failed;
+        };
+        if hub.may_block().is_err() {
+            return Joined::Failed;
+        }
+        if (*me).base.parent.get() != hub.greenlet() && !same_thread(me, hub) {
+            // Of another thread's hub: greenlet's own error says so.
+            let r = ffi::PyObject_CallMethodNoArgs(
+                (*me).base.parent.get().cast(),
+                globals().str_switch,
+            );
+            ffi::Py_XDECREF(r);
+            return if r.is_null() {
+                Joined::Failed
+            } else {
+                Joined::Over
+            };
+        }
+        let park = hub.core().prepare();
+        let token = park.token();
+        (*me).links.push(Link::Token(token));
+        match hub.park(park, deadline) {
+            Parked::Woken(Wake::Timeout) => {
+                forget(me, token);
+                Joined::TimedOut
+            }
+            Parked::Woken(_) => Joined::Over,
+            Parked::Switched(value, _) => {
+                forget(me, token);
+                unexpected_switch(what, value);
+                Joined::Failed
+            }
+            Parked::Raised(_) => {
+                forget(me, token);
+                Joined::Failed
+            }
+        }
+    }
+}
+
+unsafe fn same_thread(me: *mut GreenletObject, hub: &HubCore) -> bool {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        let main = (*me).base.main_in_lineage();
+        main.is_null() || main == hub.td().main
+    }
+}
+
+unsafe fn forget(me: *mut GreenletObject, token: Token) {
+    // SAFETY: a `Greenlet`; nothing runs Python here.
+    unsafe {
+        (*me)
+            .links
+            .retain(|l| !matches!(l, Link::Token(t) if *t == token))
+    };
+}
+
+/// A timeout argument as a deadline. `Err(true)`: it is a Timeout object; `Err(false)`: an error is set.
+unsafe fn deadline_of(timeout: Obj) -> Result<Option<Nanos>, bool> {
+    // SAFETY: an object or null; the GIL is held.
+    unsafe {
+        if absent(timeout) {
+            return Ok(None);
+        }
+        if ffi::PyFloat_Check(timeout) == 0
+            && ffi::PyLong_Check(timeout) == 0
+            && super::is_timeout(timeout)
+        {
+            return Err(true);
+        }
+        let seconds = ffi::PyFloat_AsDouble(timeout);
+        if seconds == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            return Err(false);
+        }
+        Ok(Some(
+            gevent_hub_core::reactor::monotonic().saturating_add(nanos(seconds)),
+        ))
+    }
+}
+
+pub unsafe extern "C" fn join(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([timeout]) = args.parse(c"join", [c"timeout"]) else {
+            return null_mut();
+        };
+        if GreenletObject::is_ready(cast(slf)) {
+            return none();
+        }
+        let deadline = match deadline_of(timeout) {
+            Ok(d) => d,
+            Err(true) => return super::call_cold(c"_join_under", slf, timeout),
+            Err(false) => return null_mut(),
+        };
+        match wait_for_end(cast(slf), deadline, c"Greenlet.join()") {
+            Joined::Over | Joined::TimedOut => none(),
+            Joined::Failed => null_mut(),
+        }
+    }
+}
+
+pub unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([block, timeout]) = args.parse(c"get", [c"block", c"timeout"]) else {
+            return null_mut();
+        };
+        let me = cast(slf);
+        if !GreenletObject::is_ready(me) {
+            let block = if block.is_null() {
+                1
+            } else {
+                ffi::PyObject_IsTrue(block)
+            };
+            if block < 0 {
+                return null_mut();
+            }
+            if block == 0 {
+                return super::raise_timeout(null_mut());
+            }
+            let deadline = match deadline_of(timeout) {
+                Ok(d) => d,
+                Err(true) => return super::call_cold(c"_get_under", slf, timeout),
+                Err(false) => return null_mut(),
+            };
+            match wait_for_end(me, deadline, c"Greenlet.get()") {
+                Joined::Over => {}
+                Joined::TimedOut => return super::raise_timeout(timeout),
+                Joined::Failed => return null_mut(),
+            }
+        }
+        if is_successful(me) {
+            return get_value(slf, null_mut());
+        }
+        super::call_cold(c"_raise_exception_of", slf, null_mut())
+    }
+}
+
+// ---- killing ---------------------------------------------------------------------------------------
+
+/// Keeps it from starting, and reports its death if it is dead by that. `Err` with an error set.
+unsafe fn kill_before_start(slf: Obj, exception: Obj) -> Result<bool, ()> {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        let me = cast(slf);
+        life::cancel_start(me);
+        life::free(me);
+        let dead = GreenletObject::is_dead(me);
+        if dead && (*me).exc_info.is_null() {
+            let r = super::call_cold(c"_died_before_start", slf, exception);
+            if r.is_null() {
+                return Err(());
+            }
+            ffi::Py_DECREF(r);
+        }
+        Ok(dead)
+    }
+}
+
+pub unsafe extern "C" fn maybe_kill_before_start(slf: Obj, exception: Obj) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        match kill_before_start(slf, exception) {
+            Ok(dead) => boolean(dead),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
+pub unsafe extern "C" fn kill(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([exception, block, timeout]) =
+            args.parse(c"kill", [c"exception", c"block", c"timeout"])
+        else {
+            return null_mut();
+        };
+        let exception = if exception.is_null() {
+            globals().exit
+        } else {
+            exception
+        };
+        let block = if block.is_null() {
+            1
+        } else {
+            ffi::PyObject_IsTrue(block)
+        };
+        if block < 0 {
+            return null_mut();
+        }
+        match kill_before_start(slf, exception) {
+            Err(()) => return null_mut(),
+            Ok(true) => return none(),
+            Ok(false) => {}
+        }
+        if GreenletObject::is_ready(cast(slf)) {
+            return none();
+        }
+        let Ok(hub) = get_core() else {
+            return null_mut();
+        };
+        if block == 0 {
+            super::kill::queue(hub, slf, exception, None);
+            return none();
+        }
+        if hub.may_block().is_err() {
+            return null_mut();
+        }
+        let park = hub.core().prepare();
+        super::kill::queue(hub, slf, exception, Some(park.token()));
+        match hub.park(park, None) {
+            Parked::Woken(_) => {}
+            Parked::Switched(value, _) => {
+                unexpected_switch(c"Greenlet.kill()", value);
+                return null_mut();
+            }
+            Parked::Raised(_) => return null_mut(),
+        }
+        if timeout.is_null() {
+            join(slf, std::ptr::null(), 0, null_mut())
+        } else {
+            join(slf, &raw const timeout, 1, null_mut())
+        }
+    }
+}
+
+/// `throw(*exception)`: switches to it and raises there, unless it has not started: then it never will.
+pub unsafe extern "C" fn throw(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let me = cast(slf);
+        life::cancel_start(me);
+        let mut result = none();
+        if !GreenletObject::is_dead(me) {
+            ffi::Py_DECREF(result);
+            result = super::throw_raw(slf, &args);
+        }
+        if (*me).exc_info.is_null()
+            && (*me).base.status.get() != Status::Live
+            && GreenletObject::is_dead(me)
+        {
+            // It was never entered, so nothing has reported its end.
+            let error = if result.is_null() {
+                crate::tstate::take_raised()
+            } else {
+                null_mut()
+            };
+            let exception = args.tuple_from(0);
+            let r = if exception.is_null() {
+                null_mut()
+            } else {
+                super::call_cold(c"_died_before_start_args", slf, exception)
+            };
+            ffi::Py_XDECREF(exception);
+            if r.is_null() {
+                ffi::Py_XDECREF(result);
+                ffi::Py_XDECREF(error);
+                return null_mut();
+            }
+            ffi::Py_DECREF(r);
+            if result.is_null() {
+                crate::tstate::set_raised(error);
+            }
+        }
+        result
+    }
+}
+
+/// Whether it is a `Greenlet` whose methods are the native ones.
+pub unsafe fn is_plain(p: Obj) -> bool {
+    // SAFETY: an object.
+    unsafe { PyObject_IsGevent(p) && super::is_plain_class(ffi::Py_TYPE(p)) }
+}

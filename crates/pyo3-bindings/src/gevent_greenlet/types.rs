@@ -1,0 +1,367 @@
+//! The raw types of this folder, and the names and objects that their code uses.
+
+use super::{methods, object::GreenletObject, tracked};
+use crate::greenlet::{globals, lifecycle};
+use crate::raw::{fast, noargs, one};
+use pyo3::ffi::{self, PyGetSetDef, PyMethodDef, PyObject, PyType_Slot, PyType_Spec, PyTypeObject};
+use pyo3::prelude::*;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::{self, null_mut};
+use std::sync::OnceLock;
+
+/// What lives as long as the process.
+pub struct Types {
+    /// `_core.Greenlet`.
+    pub greenlet: *mut PyTypeObject,
+    /// `_core.TrackedRawGreenlet`.
+    pub tracked: *mut PyTypeObject,
+    /// The descriptor of `_run` on `greenlet`.
+    pub run_descriptor: *mut PyObject,
+    /// `(None, None, None)`.
+    pub success: *mut PyObject,
+    /// `functools.partial`.
+    pub partial: *mut PyObject,
+    /// `"_run"`.
+    pub str_run_: *mut PyObject,
+    /// `"_report_error"`.
+    pub str_report_error: *mut PyObject,
+    /// `"spawn_tree_locals"`.
+    pub str_spawn_tree_locals: *mut PyObject,
+    /// `"start"`.
+    pub str_start: *mut PyObject,
+    /// `"start_later"`.
+    pub str_start_later: *mut PyObject,
+    /// `"spawning_stack_limit"`.
+    pub str_stack_limit: *mut PyObject,
+}
+
+// SAFETY: immortal objects, used with the GIL held.
+unsafe impl Send for Types {}
+// SAFETY: as above.
+unsafe impl Sync for Types {}
+
+static TYPES: OnceLock<Types> = OnceLock::new();
+
+/// The types and names.
+#[inline]
+pub fn types() -> &'static Types {
+    TYPES
+        .get()
+        .expect("gevent._core is initialised before its types are used")
+}
+
+const fn getset(
+    name: &'static CStr,
+    get: ffi::getter,
+    set: Option<ffi::setter>,
+    doc: &'static CStr,
+) -> PyGetSetDef {
+    PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(get),
+        set,
+        doc: doc.as_ptr(),
+        closure: null_mut(),
+    }
+}
+
+fn leak<T>(items: Vec<T>) -> *mut T {
+    Box::leak(items.into_boxed_slice()).as_mut_ptr()
+}
+
+/// An all-zero definition ends a table.
+fn end_methods() -> PyMethodDef {
+    PyMethodDef::zeroed()
+}
+
+fn end_getset() -> PyGetSetDef {
+    PyGetSetDef {
+        name: ptr::null(),
+        get: None,
+        set: None,
+        doc: ptr::null(),
+        closure: null_mut(),
+    }
+}
+
+/// Makes a heap type below `base`. `slots` are added to the tables.
+pub unsafe fn make_type(
+    py: Python<'_>,
+    name: &'static CStr,
+    size: usize,
+    base: *mut PyTypeObject,
+    mut methods: Vec<PyMethodDef>,
+    mut attributes: Vec<PyGetSetDef>,
+    slots: &[(c_int, *mut c_void)],
+) -> PyResult<*mut PyTypeObject> {
+    methods.push(end_methods());
+    attributes.push(end_getset());
+    let mut all: Vec<PyType_Slot> = slots
+        .iter()
+        .map(|&(slot, pfunc)| PyType_Slot { slot, pfunc })
+        .collect();
+    all.push(PyType_Slot {
+        slot: ffi::Py_tp_methods,
+        pfunc: leak(methods).cast(),
+    });
+    all.push(PyType_Slot {
+        slot: ffi::Py_tp_getset,
+        pfunc: leak(attributes).cast(),
+    });
+    all.push(PyType_Slot {
+        slot: 0,
+        pfunc: null_mut(),
+    });
+    let spec = Box::leak(Box::new(PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: c_int::try_from(size).expect("a small object"),
+        itemsize: 0,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC) as _,
+        slots: leak(all),
+    }));
+    // SAFETY: the tables live for ever; the base is a ready type that begins the object.
+    unsafe {
+        let bases = ffi::PyTuple_Pack(1, base);
+        let ty = ffi::PyType_FromSpecWithBases(spec, bases);
+        ffi::Py_XDECREF(bases);
+        if ty.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(ty.cast())
+    }
+}
+
+fn intern(text: &CStr) -> *mut PyObject {
+    // SAFETY: the GIL is held while the module is initialised.
+    unsafe { ffi::PyUnicode_InternFromString(text.as_ptr()) }
+}
+
+fn greenlet_methods() -> Vec<PyMethodDef> {
+    let class = ffi::METH_CLASS;
+    vec![
+        fast(c"spawn", methods::spawn, class, c"spawn(function, *args, **kwargs) -> Greenlet\n\nMake a greenlet and put it into the queue."),
+        fast(c"spawn_later", methods::spawn_later, class, c"spawn_later(seconds, function, *args, **kwargs) -> Greenlet\n\nMake a greenlet that starts after some seconds."),
+        noargs(c"start", methods::start, c"Put it into the queue, once."),
+        one(c"start_later", methods::start_later, c"start_later(seconds)\n\nStart it after some seconds."),
+        noargs(c"ready", methods::ready, c"Whether it has ended."),
+        noargs(c"successful", methods::successful, c"Whether it has ended without an error; GreenletExit is none."),
+        one(c"rawlink", methods::rawlink, c"rawlink(callback)\n\nHave the hub call callback(self) when it has ended; it must not block or raise."),
+        one(c"unlink", methods::unlink, c"unlink(callback)\n\nUndo a link."),
+        noargs(c"unlink_all", methods::unlink_all, c"Undo all links."),
+        noargs(c"has_links", methods::has_links, c"The number of links."),
+        fast(c"join", methods::join, 0, c"join(timeout=None)\n\nWait until it has ended, or some seconds."),
+        fast(c"get", methods::get, 0, c"get(block=True, timeout=None)\n\nReturn its value or raise its error, after waiting for it."),
+        fast(c"kill", methods::kill, 0, c"kill(exception=GreenletExit, block=True, timeout=None)\n\nRaise an exception in it; wait for its end if asked to block."),
+        fast(c"throw", methods::throw, 0, c"throw(*exception)\n\nSwitch to it at once and raise an exception there; for the hub only."),
+        noargs(c"run", methods::run, c"What it does: calls _run and reports how that ended."),
+        one(c"_maybe_kill_before_start", methods::maybe_kill_before_start, c"Keep it from starting; return whether it is dead by that."),
+        noargs(c"_tell_links", methods::tell_links, c"Tell the links that it is over."),
+    ]
+}
+
+fn greenlet_attributes() -> Vec<PyGetSetDef> {
+    use methods as m;
+    vec![
+        getset(c"_run", m::get_run, Some(m::set_run), c"What it runs."),
+        getset(
+            c"args",
+            m::get_args,
+            Some(m::set_args),
+            c"The positional arguments.",
+        ),
+        getset(
+            c"kwargs",
+            m::get_kwargs,
+            Some(m::set_kwargs),
+            c"The keyword arguments.",
+        ),
+        getset(
+            c"value",
+            m::get_value,
+            Some(m::set_value),
+            c"What the function returned.",
+        ),
+        getset(
+            c"_exc_info",
+            m::get_exc_info,
+            Some(m::set_exc_info),
+            c"None while it runs; then type, value and dumped traceback.",
+        ),
+        getset(
+            c"exception",
+            m::get_exception,
+            None,
+            c"The error that it ended with, or None.",
+        ),
+        getset(
+            c"dead",
+            m::get_dead,
+            None,
+            c"Whether it will not run, or not again.",
+        ),
+        getset(
+            c"started",
+            m::get_started,
+            None,
+            c"Whether it was started and has not ended.",
+        ),
+        getset(c"loop", m::get_loop, None, c"The loop of its hub."),
+        getset(
+            c"_links",
+            m::get_links,
+            None,
+            c"The callables that are linked.",
+        ),
+        getset(
+            c"_start_event",
+            m::get_start_event,
+            None,
+            c"None if it was never started; else something with pending and active.",
+        ),
+        getset(
+            c"_ident",
+            m::get_ident,
+            Some(m::set_ident),
+            c"minimal_ident, once it was asked for.",
+        ),
+        getset(
+            c"_formatted_info",
+            m::get_formatted,
+            Some(m::set_formatted),
+            c"What _formatinfo found.",
+        ),
+        getset(
+            c"spawning_greenlet",
+            m::get_spawning,
+            Some(m::set_spawning),
+            c"A weak reference to the greenlet that spawned it.",
+        ),
+        getset(
+            c"spawn_tree_locals",
+            m::get_locals,
+            Some(m::set_locals),
+            c"A dictionary that the tree of spawned greenlets shares.",
+        ),
+        getset(
+            c"_spawning_site",
+            m::get_site,
+            None,
+            c"Code and line of the frames that spawned it, innermost first.",
+        ),
+        getset(
+            c"_spawning_made",
+            m::get_made,
+            Some(m::set_made),
+            c"spawning_stack, once it was made.",
+        ),
+    ]
+}
+
+fn tracked_attributes() -> Vec<PyGetSetDef> {
+    use tracked as t;
+    vec![
+        getset(
+            c"spawning_greenlet",
+            t::get_spawning,
+            Some(t::set_spawning),
+            c"A weak reference to the greenlet that spawned it.",
+        ),
+        getset(
+            c"spawn_tree_locals",
+            t::get_locals,
+            Some(t::set_locals),
+            c"A dictionary that the tree of spawned greenlets shares.",
+        ),
+        getset(c"loop", t::get_loop, Some(t::set_loop), c"The event loop."),
+    ]
+}
+
+/// The slots that every raw type of the binding has.
+pub fn slots_for(
+    new: ffi::newfunc,
+    init: ffi::initproc,
+    dealloc: ffi::destructor,
+    traverse: ffi::traverseproc,
+    clear: ffi::inquiry,
+) -> Vec<(c_int, *mut c_void)> {
+    vec![
+        (ffi::Py_tp_new, new as *mut c_void),
+        (ffi::Py_tp_init, init as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_is_gc, lifecycle::is_gc as *mut c_void),
+    ]
+}
+
+/// `_core.TrackedRawGreenlet`.
+pub fn tracked_type() -> *mut PyTypeObject {
+    types().tracked
+}
+
+/// Makes the types and adds them to the module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    let base = globals().greenlet_type;
+    // SAFETY: at the module's initialisation, with the GIL held; sizes are those of the structs.
+    unsafe {
+        let mut greenlet_slots = slots_for(
+            methods::tp_new,
+            methods::tp_init,
+            methods::dealloc,
+            methods::traverse,
+            methods::clear,
+        );
+        greenlet_slots.push((ffi::Py_nb_bool, methods::truth as *mut c_void));
+        let greenlet = make_type(
+            py,
+            c"gevent._core.Greenlet",
+            size_of::<GreenletObject>(),
+            base,
+            greenlet_methods(),
+            greenlet_attributes(),
+            &greenlet_slots,
+        )?;
+        let tracked = make_type(
+            py,
+            c"gevent._core.TrackedRawGreenlet",
+            size_of::<tracked::TrackedObject>(),
+            base,
+            vec![],
+            tracked_attributes(),
+            &slots_for(
+                tracked::tp_new,
+                tracked::tp_init,
+                tracked::dealloc,
+                tracked::traverse,
+                tracked::clear,
+            ),
+        )?;
+        let str_run_ = intern(c"_run");
+        let none = ffi::Py_None();
+        let made = Types {
+            greenlet,
+            tracked,
+            run_descriptor: crate::raw::_PyType_Lookup(greenlet, str_run_),
+            success: ffi::PyTuple_Pack(3, none, none, none),
+            partial: py
+                .import("functools")?
+                .getattr("partial")?
+                .unbind()
+                .into_ptr(),
+            str_run_,
+            str_report_error: intern(c"_report_error"),
+            str_spawn_tree_locals: intern(c"spawn_tree_locals"),
+            str_start: intern(c"start"),
+            str_start_later: intern(c"start_later"),
+            str_stack_limit: intern(c"spawning_stack_limit"),
+        };
+        let _ = TYPES.set(made);
+        m.add("Greenlet", Bound::from_borrowed_ptr(py, greenlet.cast()))?;
+        m.add(
+            "TrackedRawGreenlet",
+            Bound::from_borrowed_ptr(py, tracked.cast()),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Waiting for several greenlets at once, when all of them are plain: `joinall` and `wait`.
+
+use super::group::Group;
+use super::object::{GreenletObject, Link};
+use crate::event_loop::nanos;
+use crate::hub::{Parked, unexpected_switch};
+use crate::raw::{Args, absent};
+use gevent_hub_core::reactor::monotonic;
+use pyo3::ffi::{self, PyObject};
+use std::ptr::null_mut;
+use std::rc::Rc;
+
+/// `wait_greenlets(objects, timeout, count)`: see the module's table of functions.
+pub unsafe extern "C" fn wait_greenlets(
+    _module: *mut PyObject,
+    items: *const *mut PyObject,
+    n: ffi::Py_ssize_t,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([objects, timeout, count]) =
+            args.parse(c"wait_greenlets", [c"objects", c"timeout", c"count"])
+        else {
+            return null_mut();
+        };
+        let is_sequence = ffi::PyList_Check(objects) != 0 || ffi::PyTuple_Check(objects) != 0;
+        if !is_sequence
+            || (!absent(timeout)
+                && ffi::PyFloat_Check(timeout) == 0
+                && ffi::PyLong_Check(timeout) == 0)
+        {
+            return not_implemented();
+        }
+        let list = ffi::PySequence_List(objects);
+        if list.is_null() {
+            return list;
+        }
+        let r = wait_for(list, timeout, count);
+        ffi::Py_DECREF(list);
+        r
+    }
+}
+
+unsafe fn not_implemented() -> *mut PyObject {
+    // SAFETY: an immortal object; the GIL is held.
+    unsafe { ffi::Py_NewRef(ffi::Py_NotImplemented()) }
+}
+
+unsafe fn wait_for(
+    list: *mut PyObject,
+    timeout: *mut PyObject,
+    count: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: `list` is ours, so its items stay; the GIL is held.
+    unsafe {
+        let total = ffi::PyList_GET_SIZE(list) as usize;
+        let item = |i: usize| ffi::PyList_GET_ITEM(list, i as isize);
+        if (0..total).any(|i| !super::methods::is_plain(item(i))) {
+            return not_implemented();
+        }
+        let wanted = if absent(count) {
+            total
+        } else {
+            let c = ffi::PyLong_AsSsize_t(count);
+            if c == -1 && !ffi::PyErr_Occurred().is_null() {
+                return null_mut();
+            }
+            total.min(c.max(0) as usize)
+        };
+        let deadline = if absent(timeout) {
+            None
+        } else {
+            let s = ffi::PyFloat_AsDouble(timeout);
+            if s == -1.0 && !ffi::PyErr_Occurred().is_null() {
+                return null_mut();
+            }
+            Some(monotonic().saturating_add(nanos(s)))
+        };
+        if wanted == 0 {
+            return ffi::PyList_New(0);
+        }
+        let Ok(hub) = crate::hub::get_core() else {
+            return null_mut();
+        };
+        if hub.may_block().is_err() {
+            return null_mut();
+        }
+        let group = Rc::new(Group::default());
+        group.wanted.set(wanted);
+        for i in 0..total {
+            let me = item(i).cast::<GreenletObject>();
+            if GreenletObject::is_ready(me) && (*me).links.is_empty() {
+                group.add(ffi::Py_NewRef(me.cast()));
+            } else {
+                (*me).links.push(Link::Group(group.clone()));
+                if GreenletObject::is_ready(me) {
+                    super::life::tell_links(me);
+                }
+            }
+        }
+        let enough = group.ended.borrow().len() >= wanted;
+        let mut failed = false;
+        if !enough {
+            let park = hub.core().prepare();
+            group.waiter.set(Some(park.token()));
+            match hub.park(park, deadline) {
+                Parked::Woken(_) => {}
+                Parked::Switched(value, _) => {
+                    unexpected_switch(c"wait()", value);
+                    failed = true;
+                }
+                Parked::Raised(_) => failed = true,
+            }
+            group.waiter.set(None);
+        }
+        // Those that have not ended forget it.
+        let ended = std::mem::take(&mut *group.ended.borrow_mut());
+        if failed || ended.len() < total {
+            for i in 0..total {
+                let me = item(i).cast::<GreenletObject>();
+                (*me)
+                    .links
+                    .retain(|l| !matches!(l, Link::Group(g) if Rc::ptr_eq(g, &group)));
+            }
+        }
+        let result = if failed {
+            null_mut()
+        } else {
+            ffi::PyList_New(0)
+        };
+        for (i, g) in ended.into_iter().enumerate() {
+            if !result.is_null() && i < wanted {
+                ffi::PyList_Append(result, g);
+            }
+            if failed {
+                // Keep the error that is set while the reference goes.
+                let e = crate::tstate::take_raised();
+                ffi::Py_DECREF(g);
+                crate::tstate::set_raised(e);
+            } else {
+                ffi::Py_DECREF(g);
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,85 @@
+//! Functions that park the running greenlet: `sleep`, and waits with a deadline.
+
+use super::{Parked, get_core, unexpected_switch};
+use crate::event_loop::nanos;
+use crate::raw::{self, Args, fast};
+use gevent_hub_core::reactor::Wake;
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use std::ptr::null_mut;
+
+/// `sleep(seconds=0, ref=True)`.
+unsafe extern "C" fn sleep(
+    _module: *mut PyObject,
+    items: *const *mut PyObject,
+    n: ffi::Py_ssize_t,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([seconds, counts]) = args.parse(c"sleep", [c"seconds", c"ref"]) else {
+            return null_mut();
+        };
+        let seconds = if seconds.is_null() {
+            0.0
+        } else {
+            ffi::PyFloat_AsDouble(seconds)
+        };
+        if seconds == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            return null_mut();
+        }
+        let counts = if counts.is_null() {
+            1
+        } else {
+            ffi::PyObject_IsTrue(counts)
+        };
+        if counts < 0 {
+            return null_mut();
+        }
+        let Ok(hub) = get_core() else {
+            return null_mut();
+        };
+        if hub.may_block().is_err() {
+            return null_mut();
+        }
+        let park = hub.core().prepare();
+        let outcome = if seconds <= 0.0 {
+            hub.core().unpark(park.token(), Wake::Event);
+            hub.park(park, None)
+        } else {
+            let r = hub.reactor();
+            r.update_now();
+            let deadline = r.now().saturating_add(nanos(seconds));
+            if counts != 0 {
+                hub.park(park, Some(deadline))
+            } else {
+                let timer = r.arm_quiet(deadline, park.token());
+                let outcome = hub.park(park, None);
+                r.disarm(timer);
+                outcome
+            }
+        };
+        match outcome {
+            Parked::Woken(_) => raw::none(),
+            Parked::Switched(value, _) => {
+                unexpected_switch(c"sleep()", value);
+                null_mut()
+            }
+            Parked::Raised(_) => null_mut(),
+        }
+    }
+}
+
+/// Adds the functions.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    raw::add_functions(
+        m,
+        vec![fast(
+            c"sleep",
+            sleep,
+            0,
+            c"sleep(seconds=0, ref=True)\n\nBlock for so long; with 0, let others have their turn. With a false ref the wait does not keep the loop running.",
+        )],
+    )
+}

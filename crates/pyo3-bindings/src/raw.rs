@@ -1,0 +1,300 @@
+//! Small helpers for types and functions that are written against the C API by hand, because they are
+//! hot or extend the raw greenlet: method tables, argument parsing, error exits.
+
+use pyo3::ffi::{self, PyMethodDef, PyMethodDefPointer, PyObject};
+use std::ffi::{CStr, c_int};
+use std::ptr::null_mut;
+
+/// A fast function with keywords.
+pub type FastKw = unsafe extern "C" fn(
+    *mut PyObject,
+    *const *mut PyObject,
+    ffi::Py_ssize_t,
+    *mut PyObject,
+) -> *mut PyObject;
+/// A function of one argument, or of none.
+pub type Plain = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
+
+/// A method without arguments.
+pub const fn noargs(name: &'static CStr, f: Plain, doc: &'static CStr) -> PyMethodDef {
+    def(
+        name,
+        PyMethodDefPointer { PyCFunction: f },
+        ffi::METH_NOARGS,
+        doc,
+    )
+}
+
+/// A method of one argument.
+pub const fn one(name: &'static CStr, f: Plain, doc: &'static CStr) -> PyMethodDef {
+    def(
+        name,
+        PyMethodDefPointer { PyCFunction: f },
+        ffi::METH_O,
+        doc,
+    )
+}
+
+/// A method with positional and keyword arguments; `extra` adds flags such as METH_CLASS.
+pub const fn fast(name: &'static CStr, f: FastKw, extra: c_int, doc: &'static CStr) -> PyMethodDef {
+    let meth = PyMethodDefPointer {
+        PyCFunctionFastWithKeywords: f,
+    };
+    def(
+        name,
+        meth,
+        ffi::METH_FASTCALL | ffi::METH_KEYWORDS | extra,
+        doc,
+    )
+}
+
+const fn def(
+    name: &'static CStr,
+    meth: PyMethodDefPointer,
+    flags: c_int,
+    doc: &'static CStr,
+) -> PyMethodDef {
+    PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: meth,
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// The arguments of a fast call.
+#[derive(Clone, Copy)]
+pub struct Args {
+    items: *const *mut PyObject,
+    n: usize,
+    names: *mut PyObject,
+}
+
+impl Args {
+    /// Wraps what a [`FastKw`] function gets.
+    ///
+    /// # Safety
+    /// The pointers are as the C API passes them, and outlive the value.
+    pub unsafe fn new(
+        items: *const *mut PyObject,
+        n: ffi::Py_ssize_t,
+        names: *mut PyObject,
+    ) -> Self {
+        Args {
+            items,
+            n: n as usize,
+            names,
+        }
+    }
+
+    /// How many positional ones.
+    pub fn len(&self) -> usize {
+        self.n
+    }
+
+    /// A positional one; borrowed.
+    pub fn at(&self, i: usize) -> *mut PyObject {
+        debug_assert!(i < self.n);
+        // SAFETY: within the array.
+        unsafe { *self.items.add(i) }
+    }
+
+    /// How many keywords.
+    pub fn keywords(&self) -> usize {
+        // SAFETY: null or a tuple.
+        if self.names.is_null() {
+            0
+        } else {
+            unsafe { ffi::PyTuple_GET_SIZE(self.names) as usize }
+        }
+    }
+
+    /// A keyword's name and value; borrowed.
+    pub fn keyword(&self, i: usize) -> (*mut PyObject, *mut PyObject) {
+        // SAFETY: within the tuple; values follow the positional arguments.
+        unsafe {
+            (
+                ffi::PyTuple_GET_ITEM(self.names, i as isize),
+                *self.items.add(self.n + i),
+            )
+        }
+    }
+
+    /// The positional ones from `from` on, as a new tuple; null with an error set.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn tuple_from(&self, from: usize) -> *mut PyObject {
+        // SAFETY: items are borrowed; the tuple gets its own references.
+        unsafe {
+            let n = self.n.saturating_sub(from);
+            let t = ffi::PyTuple_New(n as isize);
+            if t.is_null() {
+                return t;
+            }
+            for i in 0..n {
+                let item = *self.items.add(from + i);
+                ffi::Py_INCREF(item);
+                ffi::PyTuple_SET_ITEM(t, i as isize, item);
+            }
+            t
+        }
+    }
+
+    /// The keywords as a new dictionary, without the one named `skip`; null for none. `Err` with an
+    /// error set.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn dict(&self, skip: Option<&CStr>) -> Result<*mut PyObject, ()> {
+        if self.keywords() == 0 {
+            return Ok(null_mut());
+        }
+        // SAFETY: borrowed names and values go into a new dictionary.
+        unsafe {
+            let d = ffi::PyDict_New();
+            if d.is_null() {
+                return Err(());
+            }
+            for i in 0..self.keywords() {
+                let (name, value) = self.keyword(i);
+                if skip.is_some_and(|s| is_name(name, s)) {
+                    continue;
+                }
+                if ffi::PyDict_SetItem(d, name, value) < 0 {
+                    ffi::Py_DECREF(d);
+                    return Err(());
+                }
+            }
+            Ok(d)
+        }
+    }
+
+    /// Sorts arguments to `names`: each is given by position or name, or left null. `Err` with a
+    /// TypeError for `func` set.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn parse<const N: usize>(
+        &self,
+        func: &CStr,
+        names: [&CStr; N],
+    ) -> Result<[*mut PyObject; N], ()> {
+        let mut out = [null_mut(); N];
+        // SAFETY: errors are set with the GIL held.
+        unsafe {
+            if self.n > N {
+                ffi::PyErr_Format(
+                    ffi::PyExc_TypeError,
+                    c"%s() takes at most %zd arguments (%zd given)".as_ptr(),
+                    func.as_ptr(),
+                    N as isize,
+                    self.n as isize,
+                );
+                return Err(());
+            }
+            for (i, slot) in out.iter_mut().enumerate().take(self.n) {
+                *slot = self.at(i);
+            }
+            for k in 0..self.keywords() {
+                let (name, value) = self.keyword(k);
+                let Some(i) = names.iter().position(|n| is_name(name, n)) else {
+                    ffi::PyErr_Format(
+                        ffi::PyExc_TypeError,
+                        c"%s() got an unexpected keyword argument '%U'".as_ptr(),
+                        func.as_ptr(),
+                        name,
+                    );
+                    return Err(());
+                };
+                if !out[i].is_null() {
+                    ffi::PyErr_Format(
+                        ffi::PyExc_TypeError,
+                        c"%s() got multiple values for argument '%U'".as_ptr(),
+                        func.as_ptr(),
+                        name,
+                    );
+                    return Err(());
+                }
+                out[i] = value;
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Whether a string object has this text.
+///
+/// # Safety
+/// `name` is a string and the GIL is held.
+pub unsafe fn is_name(name: *mut PyObject, text: &CStr) -> bool {
+    unsafe extern "C" {
+        fn PyUnicode_CompareWithASCIIString(
+            s: *mut PyObject,
+            text: *const std::ffi::c_char,
+        ) -> c_int;
+    }
+    // SAFETY: the caller's promise; it cannot fail.
+    unsafe { PyUnicode_CompareWithASCIIString(name, text.as_ptr()) == 0 }
+}
+
+/// A new reference to None.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn none() -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+}
+
+/// A new reference to True or False.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn boolean(value: bool) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::PyBool_FromLong(value.into()) }
+}
+
+/// Whether an argument was left out or is None.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn absent(arg: *mut PyObject) -> bool {
+    // SAFETY: a comparison of pointers.
+    arg.is_null() || arg == unsafe { ffi::Py_None() }
+}
+
+/// A tuple of two, which steals nothing; null with an error set.
+///
+/// # Safety
+/// The GIL is held; both are objects.
+pub unsafe fn pair(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::PyTuple_Pack(2, a, b) }
+}
+
+unsafe extern "C" {
+    /// What a type or its bases have under a name: borrowed, or null without an error. Uses the
+    /// interpreter's method cache. Exported by every CPython that is supported.
+    pub fn _PyType_Lookup(ty: *mut ffi::PyTypeObject, name: *mut PyObject) -> *mut PyObject;
+}
+
+/// Adds hand-written functions to a module.
+///
+/// # Errors
+/// Of the C API.
+pub fn add_functions(
+    m: &pyo3::Bound<'_, pyo3::types::PyModule>,
+    mut defs: Vec<PyMethodDef>,
+) -> pyo3::PyResult<()> {
+    defs.push(PyMethodDef::zeroed());
+    let table = Box::leak(defs.into_boxed_slice());
+    // SAFETY: the table lives for ever and ends with zeros.
+    let r = unsafe { ffi::PyModule_AddFunctions(m.as_any().as_ptr(), table.as_mut_ptr()) };
+    if r < 0 {
+        Err(pyo3::PyErr::fetch(m.as_any().py()))
+    } else {
+        Ok(())
+    }
+}
