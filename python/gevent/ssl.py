@@ -24,7 +24,12 @@ from types import FunctionType
 
 from gevent._socketcommon import _octets, _sendall
 from gevent._util import copy_globals
-from gevent.socket import create_connection, socket, timeout_default
+from gevent.socket import (
+    _GLOBAL_DEFAULT_TIMEOUT,
+    create_connection,
+    socket,
+    timeout_default,
+)
 from gevent.socket import timeout as _socket_timeout
 
 _ssl = __ssl__._ssl
@@ -554,7 +559,8 @@ def wrap_socket(sock, keyfile=None, certfile=None,
                      ciphers=ciphers)
 
 
-def get_server_certificate(addr, ssl_version=PROTOCOL_SSLv23, ca_certs=None):
+def get_server_certificate(addr, ssl_version=PROTOCOL_SSLv23, ca_certs=None,
+                           timeout=_GLOBAL_DEFAULT_TIMEOUT):
     """The certificate of the server at *addr*, as PEM text; checked if there are *ca_certs*."""
     host, _ = addr
     context = SSLContext(ssl_version)
@@ -562,7 +568,7 @@ def get_server_certificate(addr, ssl_version=PROTOCOL_SSLv23, ca_certs=None):
     context.verify_mode = CERT_NONE if ca_certs is None else CERT_REQUIRED
     if ca_certs is not None:
         context.load_verify_locations(ca_certs)
-    with create_connection(addr) as sock, \
+    with create_connection(addr, timeout=timeout) as sock, \
             context.wrap_socket(sock, server_hostname=host) as sslsock:
         certificate = sslsock.getpeercert(True)
     return DER_cert_to_PEM_cert(certificate)
