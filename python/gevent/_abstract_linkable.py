@@ -390,7 +390,11 @@ class AbstractLinkable:
         if link.woken:
             return True
         if catch == ():
-            raise timeout if isinstance(timeout, Timeout) else Timeout(timeout)
+            if not isinstance(timeout, Timeout):
+                # Given to the constructor, the seconds would make a timer, and that a hub.
+                timeout, seconds = Timeout(), timeout
+                timeout.seconds = seconds
+            raise timeout
         return False
 
     def _park(self, hub, link, timeout, catch):

@@ -12,35 +12,23 @@ Iterating over a queue gets items until one of them is ``StopIteration``::
     1
     2
 
-All methods may be called from any native thread, with a hub or without. A queue's lock is held
-while its items and its waiters are looked at, and never over a switch. It is reentrant because
-a finalizer may use the queue at any moment in the thread that holds the lock.
+All methods may be called from any native thread, with a hub or without. Nothing that need not wait
+switches or creates a hub.
 """
 
 import queue as __queue__
-import sys
 import types
-from _thread import RLock, get_ident
+from _thread import get_ident
 from collections import deque
 from heapq import heapify as _heapify
 from heapq import heappop as _heappop
 from heapq import heappush as _heappush
-from time import monotonic
 
 from greenlet import getcurrent
 
-from gevent._abstract_linkable import (
-    MULTI,
-    Link,
-    ThreadLink,
-    call_in,
-    hub_for_waiting,
-    switch_to_hub,
-    timeout_seconds,
-)
+from gevent._abstract_linkable import call_in
 from gevent._hub_local import get_hub_if_exists
-from gevent.exceptions import InvalidSwitchError
-from gevent.timeout import Timeout
+from gevent._queue import Exchange, ItemWaiter, Orphan
 
 __implements__ = ["LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
 __extensions__ = ["Channel", "JoinableQueue"]
@@ -61,216 +49,11 @@ else:
 
 __all__ = list(__implements__ + __extensions__ + __imports__)
 
-
-class ItemWaiter(Link):
-    """A greenlet that waits to put or to get an item."""
-
-    __slots__ = ("error", "item")
-
-    def __init__(self, item, hub):
-        Link.__init__(self, getcurrent().switch, hub)
-        self.item = item
-        #: An exception to raise in the waiter.
-        self.error = None
+# Under its older place.
+_EXPORTED = (ItemWaiter,)
 
 
-class _ThreadItemWaiter(ThreadLink):
-    """A native thread without a hub that waits to put or to get an item."""
-
-    __slots__ = ("error", "item")
-
-    def __init__(self, item):
-        ThreadLink.__init__(self)
-        self.item = item
-        self.error = None
-
-
-class _Orphan(ItemWaiter):
-    """A putter that is gone, though its item is still to be taken."""
-
-    __slots__ = ()
-
-    def __init__(self, item):
-        ItemWaiter.__init__(self, item, None)
-        self.callback = None
-
-
-class _Exchange:
-    """Where getters and putters wait for one another; the base of queues and channels.
-
-    A subclass defines ``_unlock(hub)``, which serves the waiters that the greenlets of *hub* can
-    be switched to for.
-    """
-
-    __slots__ = ("__weakref__", "_lock", "_notifier", "_thread", "getters", "hub", "putters")
-
-    def __init__(self):
-        self._lock = RLock()
-        # In the order of their arrival, which is the order in which they are served.
-        self.getters = deque()
-        self.putters = deque()
-        #: The hubs in which `_unlock` is scheduled.
-        self._notifier = {}
-        #: The identifier of the only thread that used this object, or `MULTI`.
-        self._thread = None
-        #: The hub of the first greenlet that waited. It says nothing about who may use the object.
-        self.hub = None
-
-    def _saw_thread(self):
-        ident = get_ident()
-        if self._thread != ident:
-            self._thread = ident if self._thread is None else MULTI
-
-    @staticmethod
-    def _in_hub():
-        """Return whether the caller is a hub, which cannot wait."""
-        return getcurrent() is get_hub_if_exists()
-
-    def _schedule_unlock(self, hub):
-        """Have *hub* call `_unlock`."""
-        with self._lock:
-            if hub in self._notifier:
-                return
-            self._notifier[hub] = True
-        try:
-            call_in(hub, self._run_unlock, hub)
-        except:
-            self._notifier.pop(hub, None)
-            raise
-
-    def _run_unlock(self, hub):
-        try:
-            self._unlock(hub)
-        finally:
-            self._notifier.pop(hub, None)
-        self._wake()
-
-    def _finish(self, link):
-        """Let the waiter *link*, already taken off its list, go on: at once if in its hub."""
-        if link.lock is not None:
-            link.wake()
-        elif getcurrent() is link.hub:
-            self._resume(link)
-        elif link.hub is not None:
-            call_in(link.hub, self._resume, link)
-
-    def _resume(self, link):
-        """In the hub of *link*: switch to the greenlet, if it still waits."""
-        callback = link.callback
-        if callback is not None:
-            try:
-                callback(link)
-            except:  # noqa: E722 (nothing may leave the hub)
-                link.hub.handle_error(callback, *sys.exc_info())
-
-    def _wait(self, waiters, item, timeout, timeout_error, satisfied):
-        """Wait in *waiters* until ``satisfied(link)``, which is called with the lock held.
-
-        *satisfied* returns a tuple with the result of the wait, or `None` to go on waiting.
-        """
-        self._saw_thread()
-        hub = hub_for_waiting()
-        if hub is None:
-            return self._wait_in_thread(waiters, item, timeout, timeout_error, satisfied)
-        if self.hub is None:
-            self.hub = hub
-        with Timeout._start_new_or_dummy(timeout, timeout_error) as timer:
-            link = ItemWaiter(item, hub)
-            try:
-                with self._lock:
-                    result = satisfied(link)
-                    if result is None:
-                        waiters.append(link)
-                while result is None:
-                    if self._others_wait(waiters):
-                        self._wake()
-                    woken = switch_to_hub(hub, self._thread is MULTI)
-                    if woken is not link:
-                        raise InvalidSwitchError(
-                            f"Invalid switch into {type(self).__name__}: {woken!r}"
-                        )
-                    if link.error is not None:
-                        raise link.error
-                    with self._lock:
-                        result = satisfied(link)
-                        if result is None:
-                            # Another thread was faster.
-                            waiters.appendleft(link)
-            except BaseException as ex:
-                if not link.took:
-                    raise
-                result = self._took_but_failed(waiters, link, ex, timer)
-            finally:
-                link.callback = None
-                self._leave(waiters, link)
-        return result[0]
-
-    def _wait_in_thread(self, waiters, item, timeout, timeout_error, satisfied):
-        timeout = timeout_seconds(timeout)
-        deadline = None if timeout is None else monotonic() + timeout
-        link = _ThreadItemWaiter(item)
-        try:
-            while True:
-                with self._lock:
-                    result = satisfied(link)
-                    if result is not None:
-                        return result[0]
-                    if link.error is not None:
-                        raise link.error
-                    if link.woken:
-                        # Another thread was faster.
-                        link.lock.acquire(False)
-                        link.woken = False
-                        waiters.appendleft(link)
-                    elif link not in waiters:
-                        waiters.append(link)
-                if self._others_wait(waiters):
-                    self._wake()
-                left = None if deadline is None else deadline - monotonic()
-                if not link.block(left) and not link.woken:
-                    with self._lock:
-                        result = satisfied(link)
-                        if result is not None:
-                            return result[0]
-                    raise timeout_error
-        finally:
-            self._leave(waiters, link)
-
-    def _leave(self, waiters, link):
-        with self._lock:
-            try:
-                waiters.remove(link)
-            except (AttributeError, ValueError):
-                pass
-        if link.lock is not None and link.woken:
-            # It may have been woken in place of somebody else.
-            self._wake()
-
-    def _others_wait(self, waiters):
-        return self.putters if waiters is self.getters else self.getters
-
-    def _took_but_failed(self, waiters, link, ex, timer):
-        """What a waiter waited for has happened, and then *ex* came: return a result or raise."""
-        raise ex
-
-    def _wake(self):
-        """Have the waiters served whose turn it is. Any thread may call this."""
-
-    def _shut(self, waiters, error):
-        """Raise *error* in all *waiters*."""
-        with self._lock:
-            links = list(waiters)
-            waiters.clear()
-            for link in links:
-                link.error = error
-        for link in links:
-            if link.lock is not None:
-                link.wake()
-            else:
-                call_in(link.hub, self._resume, link)
-
-
-class SimpleQueue(_Exchange):
+class SimpleQueue(Exchange):
     """A queue of at most *maxsize* items, or any number if it is `None` or not above zero.
 
     ``len`` is the number of items, but a queue is always true. Greenlets and threads that wait
@@ -290,7 +73,7 @@ class SimpleQueue(_Exchange):
                 DeprecationWarning,
                 stacklevel=_warn_depth,
             )
-        _Exchange.__init__(self)
+        Exchange.__init__(self)
         self.maxsize = maxsize
         self.is_shutdown = False
         self.queue = None
@@ -718,7 +501,7 @@ class LifoQueue(Queue):
         return self.queue[-1]
 
 
-class Channel(_Exchange):
+class Channel(Exchange):
     """Hands items from greenlet to greenlet without keeping any: `put` waits for a `get`."""
 
     __slots__ = ()
@@ -729,7 +512,7 @@ class Channel(_Exchange):
         """*maxsize* is there so that a channel can be made like a queue; it must be 1."""
         if maxsize != 1:
             raise ValueError("Channels have a maxsize of 1")
-        _Exchange.__init__(self)
+        Exchange.__init__(self)
 
     def __repr__(self):
         return "<%s at %s %s>" % (type(self).__name__, hex(id(self)), self._format())
@@ -805,7 +588,7 @@ class Channel(_Exchange):
         return (link.item,) if link.took else None
 
     def _wait(self, waiters, item, timeout, timeout_error, satisfied):
-        result = _Exchange._wait(self, waiters, item, timeout, timeout_error, satisfied)
+        result = Exchange._wait(self, waiters, item, timeout, timeout_error, satisfied)
         return result if waiters is self.getters else None
 
     def _pair(self):
@@ -843,7 +626,7 @@ class Channel(_Exchange):
         if waiters is self.getters:
             # The item must not be lost with its getter: the next one takes it.
             with self._lock:
-                self.putters.appendleft(_Orphan(link.item))
+                self.putters.appendleft(Orphan(link.item))
             self._wake()
         raise ex
 
