@@ -41,7 +41,16 @@ def main() -> int:
         # libFuzzer's instrumentation is a nightly flag that the stable compiler has too.
         one(
             f"fuzz/{target.stem}",
-            ["cargo", "fuzz", "run", "--sanitizer=none", target.stem, "--", limit],
+            [
+                "cargo",
+                "fuzz",
+                "run",
+                "--fuzz-dir=fuzz",
+                "--sanitizer=none",
+                target.stem,
+                "--",
+                limit,
+            ],
             {"RUSTC_BOOTSTRAP": "1"},
         )
     loops, skipped = runs.loops()
