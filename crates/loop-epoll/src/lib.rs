@@ -119,7 +119,8 @@ impl EpollLoop {
         } else {
             if place.armed {
                 self.counters.syscalls += 1;
-                // It fails when the descriptor was closed: then it is gone already, or known as stale later.
+                // It fails when the descriptor was closed: then it is gone already, or its description lives
+                // on elsewhere, and the next event of it is recognised by its generation.
                 let _ = set.delete(fd);
             }
             *self.table.entry(fd).place(mode) = Place {
@@ -199,6 +200,15 @@ impl EpollLoop {
         let place = *entry.place(mode);
         if !place.armed || place.generation != generation {
             return self.drop_stale(fd, mode, place);
+        }
+        let wanted = match mode {
+            Mode::Edge => entry.wants_edge(),
+            Mode::Level => !entry.level_want().is_empty(),
+        };
+        if !wanted {
+            let removed = self.update(fd, mode);
+            debug_assert!(removed.is_ok());
+            return;
         }
         for w in entry.watchers.iter().filter(|w| w.mode == mode) {
             let seen = match mode {
@@ -371,11 +381,18 @@ impl Loop for EpollLoop {
     }
 
     fn unwatch(&mut self, key: Key) {
-        if let Some((fd, mode)) = self.forget(key) {
-            let needed = mode == Mode::Edge && self.table.entry(fd).wants_edge();
-            if !needed {
-                let _ = self.update(fd, mode);
-            }
+        let Some((fd, mode)) = self.forget(key) else {
+            return;
+        };
+        let entry = self.table.entry(fd);
+        let update = match mode {
+            Mode::Edge => !entry.wants_edge(),
+            // The last level watcher is removed from the set only if an event comes for nobody, as libev
+            // does it: often the same descriptor is watched again before that.
+            Mode::Level => !entry.level_want().is_empty(),
+        };
+        if update {
+            let _ = self.update(fd, mode);
         }
     }
 

@@ -134,3 +134,26 @@ fn more_ready_descriptors_than_one_wait_takes() {
     }
     assert_eq!(poll(&mut l).len(), pairs.len());
 }
+
+#[test]
+fn a_level_watcher_that_comes_again_costs_one_call_and_one_that_does_not_is_removed_late() {
+    let mut l = EpollLoop::new().unwrap();
+    let (a, mut b) = UnixStream::pair().unwrap();
+    l.watch(a.as_raw_fd(), K, R, Mode::Level).unwrap();
+    let before = l.counters().syscalls;
+    for _ in 0..3 {
+        l.unwatch(K);
+        l.watch(a.as_raw_fd(), K, R, Mode::Level).unwrap();
+    }
+    assert_eq!(l.counters().syscalls, before + 3);
+    l.unwatch(K);
+    b.write_all(b"x").unwrap();
+    assert!(poll(&mut l).is_empty());
+    let before = l.counters().syscalls;
+    assert!(poll(&mut l).is_empty());
+    assert_eq!(
+        l.counters().syscalls,
+        before + 1,
+        "the nested set is not ready any more"
+    );
+}

@@ -133,7 +133,8 @@ macro_rules! loop_suite {
             any_child_is_reaped_by_pid_zero
             a_traced_child_reports_stops
             other_children_are_left_to_others
-            a_stat_watcher_sees_a_file_change);
+            a_stat_watcher_sees_a_file_change
+            a_stat_watcher_is_told_of_changes);
     };
 }
 

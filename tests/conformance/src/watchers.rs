@@ -320,3 +320,32 @@ pub fn a_stat_watcher_sees_a_file_change(make: MakeReactor) {
     let (now, before) = t.reactor.stat_attributes(id);
     assert_eq!((now.unwrap().st_size, before.unwrap().st_size), (2, 1));
 }
+
+/// With inotify a change is seen long before the interval is over: a write, a removal, a new file.
+pub fn a_stat_watcher_is_told_of_changes(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let path = std::env::temp_dir().join(format!("gevent-hint-{}-{:p}", std::process::id(), &t));
+    std::fs::write(&path, b"1").unwrap();
+    let kind = WatcherKind::Stat {
+        path: path.clone(),
+        interval: 0,
+    };
+    let id = t.start(kind, 1);
+    let size = |t: &Recorder| t.reactor.stat_attributes(id).0.map(|a| a.st_size);
+    t.run(RunMode::NoWait);
+    assert_eq!((t.said(), size(&t)), (String::new(), Some(1)));
+    std::fs::write(&path, b"12").unwrap();
+    while size(&t) != Some(2) {
+        t.run_until(1);
+    }
+    std::fs::remove_file(&path).unwrap();
+    while size(&t).is_some() {
+        t.run_until(1);
+    }
+    std::fs::write(&path, b"123").unwrap();
+    while size(&t) != Some(3) {
+        t.run_until(1);
+    }
+    std::fs::remove_file(&path).unwrap();
+    t.reactor.remove(id);
+}

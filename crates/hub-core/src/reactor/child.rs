@@ -90,7 +90,7 @@ impl Reactor {
         if let Some(fd) = pidfd {
             let raw = fd.as_raw_fd();
             self.with_backend(|b| {
-                b.watch(raw, Class::Child.key(id.0), Readiness::READ, Mode::Level)
+                b.watch(raw, Class::Inner.key(id.0), Readiness::READ, Mode::Level)
             })?;
             self.with_child(id, |c| c.pidfd = Some(fd));
             self.activate(id);
@@ -109,12 +109,8 @@ impl Reactor {
         let Some((pidfd, by_signal)) = taken else {
             return;
         };
-        if pidfd.is_some() {
-            // Before the descriptor is closed, at the end of this function.
-            let _ = self.with_backend(|b| {
-                b.unwatch(Class::Child.key(id.0));
-                Ok(())
-            });
+        if let Some(fd) = pidfd {
+            self.close_pidfd(fd);
         }
         if by_signal {
             self.release_signal(libc::SIGCHLD);
@@ -199,21 +195,22 @@ impl Reactor {
 
     /// Stops waiting for the pidfds of processes that `over` picks; their watchers stay active.
     pub(super) fn forget_pidfds(&self, over: impl Fn(i32) -> bool) {
-        let gone: Vec<(WatcherId, OwnedFd)> = self.watchers.with(|w| {
+        let gone: Vec<OwnedFd> = self.watchers.with(|w| {
             let ids = w.children().to_vec();
             ids.into_iter()
                 .filter_map(|id| match w.spec(id) {
-                    Some(Spec::Child(c)) if over(c.pid) => c.pidfd.take().map(|fd| (id, fd)),
+                    Some(Spec::Child(c)) if over(c.pid) => c.pidfd.take(),
                     _ => None,
                 })
                 .collect()
         });
-        for (id, fd) in gone {
-            let _ = self.with_backend(|b| {
-                b.unwatch(Class::Child.key(id.0));
-                Ok(())
-            });
-            drop(fd);
-        }
+        gone.into_iter().for_each(|fd| self.close_pidfd(fd));
+    }
+
+    fn close_pidfd(&self, fd: OwnedFd) {
+        let _ = self.with_backend(|b| {
+            b.fd_closing(fd.as_raw_fd(), &mut Vec::new());
+            Ok(())
+        });
     }
 }

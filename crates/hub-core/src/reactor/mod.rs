@@ -73,7 +73,8 @@ enum Class {
     Watcher,
     Source,
     Op,
-    Child,
+    /// A descriptor that a watcher keeps for itself: a pidfd, an inotify instance.
+    Inner,
 }
 
 impl Class {
@@ -88,7 +89,7 @@ impl Class {
             0 => Class::Watcher,
             1 => Class::Source,
             2 => Class::Op,
-            _ => Class::Child,
+            _ => Class::Inner,
         };
         (
             class,
@@ -266,9 +267,12 @@ impl Reactor {
         if self.is_destroyed() {
             return Ok(());
         }
-        self.forget_pidfds(|_| true);
         self.forked.set(true);
-        self.with_backend(|b| b.after_fork())
+        // First of all: until then, whatever is stopped would be stopped in the parent.
+        self.with_backend(|b| b.after_fork())?;
+        self.forget_pidfds(|_| true);
+        self.renew_hints();
+        Ok(())
     }
 
     #[inline]

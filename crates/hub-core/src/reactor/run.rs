@@ -204,7 +204,7 @@ impl Reactor {
                 Event::Ready(key, readiness) => match Class::of(key) {
                     (Class::Source, key) => self.source_event(key, readiness),
                     (Class::Watcher, key) => self.io_ready(super::WatcherId(key), readiness),
-                    (Class::Child, key) => self.child_ready(super::WatcherId(key)),
+                    (Class::Inner, key) => self.inner_ready(super::WatcherId(key)),
                     (Class::Op, _) => {}
                 },
                 Event::Done(key, result) => {

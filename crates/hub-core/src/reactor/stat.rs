@@ -1,9 +1,12 @@
-//! Stat watchers (ev_stat): a path is looked at with lstat(2) at an interval.
+//! Stat watchers (ev_stat): a path is looked at with lstat(2) at an interval, and, where the kernel has
+//! inotify and an instance to give, also as soon as something happens to it or in its directory.
 
-use super::{Reactor, Revents, WatcherId, watchers::Spec};
+use super::{Class, Reactor, Revents, WatcherId, watchers::Spec};
+use crate::event_loop::{Mode, Readiness};
 use crate::timer::{Due, Nanos, TimerKey};
 use std::ffi::CString;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +14,15 @@ use std::path::{Path, PathBuf};
 const DEFAULT_INTERVAL: Nanos = 5_007_489_100;
 /// libev's MIN_STAT_INTERVAL.
 const MIN_INTERVAL: Nanos = 107_489_100;
+/// What may change attributes of a path, seen from itself or from its directory.
+const CHANGES: u32 = libc::IN_ATTRIB
+    | libc::IN_MODIFY
+    | libc::IN_CREATE
+    | libc::IN_DELETE
+    | libc::IN_DELETE_SELF
+    | libc::IN_MOVE
+    | libc::IN_MOVE_SELF
+    | libc::IN_DONT_FOLLOW;
 
 /// Attributes of a path at one look; `None` when there was no such file.
 pub type Attributes = Option<libc::stat>;
@@ -21,6 +33,8 @@ pub(super) struct StatState {
     attr: Attributes,
     prev: Attributes,
     timer: Option<TimerKey>,
+    /// An inotify instance that tells when a look is worth it.
+    hint: Option<OwnedFd>,
 }
 
 impl StatState {
@@ -31,12 +45,17 @@ impl StatState {
             attr: None,
             prev: None,
             timer: None,
+            hint: None,
         }
     }
 }
 
+fn c_path(path: &Path) -> Option<CString> {
+    CString::new(path.as_os_str().as_bytes()).ok()
+}
+
 fn look(path: &Path) -> Attributes {
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let path = c_path(path)?;
     let mut out = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: a terminated path and room for the result; read only when it was filled.
     unsafe {
@@ -56,22 +75,38 @@ fn same(a: &Attributes, b: &Attributes) -> bool {
         (Some(a), Some(b)) => {
             let key = |s: &libc::stat| {
                 (
-                    (
-                        s.st_dev, s.st_ino, s.st_mode, s.st_nlink, s.st_uid, s.st_gid, s.st_rdev,
-                        s.st_size,
-                    ),
-                    (
-                        s.st_atime,
-                        s.st_mtime,
-                        s.st_mtime_nsec,
-                        s.st_ctime,
-                        s.st_ctime_nsec,
-                    ),
+                    (s.st_dev, s.st_ino, s.st_mode, s.st_nlink),
+                    (s.st_uid, s.st_gid, s.st_rdev, s.st_size, s.st_atime),
+                    (s.st_mtime, s.st_mtime_nsec, s.st_ctime, s.st_ctime_nsec),
                 )
             };
             key(a) == key(b)
         }
         _ => false,
+    }
+}
+
+fn inotify() -> Option<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
+    // SAFETY: just made, and nobody else's.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has `hint` watch the path, which may be another file by now, and its directory.
+fn set_marks(hint: &OwnedFd, path: &Path) {
+    let directory = path.parent().map(|p| {
+        if p.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            p
+        }
+    });
+    for path in [Some(path), directory].into_iter().flatten() {
+        if let Some(path) = c_path(path) {
+            // SAFETY: a terminated path. A failure leaves the interval.
+            unsafe { libc::inotify_add_watch(hint.as_raw_fd(), path.as_ptr(), CHANGES) };
+        }
     }
 }
 
@@ -82,7 +117,7 @@ impl Reactor {
             .unwrap_or((None, None))
     }
 
-    /// The path of a stat watcher and its interval in nanoseconds.
+    /// The path of a stat watcher and its interval in nanoseconds; from the start on, the one that is used.
     pub fn stat_path(&self, id: WatcherId) -> Option<(PathBuf, Nanos)> {
         self.with_stat(id, |s| (s.path.clone(), s.interval))
     }
@@ -100,11 +135,8 @@ impl Reactor {
     }
 
     fn set_next_look(&self, id: WatcherId) {
-        let interval = self.with_stat(id, |s| s.interval).unwrap_or(0);
-        let interval = if interval == 0 {
-            DEFAULT_INTERVAL
-        } else {
-            interval.max(MIN_INTERVAL)
+        let Some(interval) = self.with_stat(id, |s| s.interval) else {
+            return;
         };
         let due = Due {
             tag: super::timers::STAT,
@@ -117,6 +149,13 @@ impl Reactor {
     }
 
     pub(super) fn start_stat(&self, id: WatcherId) {
+        self.with_stat(id, |s| {
+            s.interval = match s.interval {
+                0 => DEFAULT_INTERVAL,
+                short => short.max(MIN_INTERVAL),
+            };
+        });
+        self.start_hint(id);
         self.stat_now(id);
         self.set_next_look(id);
         self.activate(id);
@@ -126,11 +165,59 @@ impl Reactor {
         if let Some(Some(key)) = self.with_stat(id, |s| s.timer.take()) {
             self.timers.with(|t| t.stop(key));
         }
+        self.stop_hint(id);
+    }
+
+    fn start_hint(&self, id: WatcherId) {
+        let Some(hint) = inotify() else { return };
+        let raw = hint.as_raw_fd();
+        let key = Class::Inner.key(id.0);
+        if self
+            .with_backend(|b| b.watch(raw, key, Readiness::READ, Mode::Level))
+            .is_ok()
+        {
+            self.with_stat(id, |s| {
+                set_marks(&hint, &s.path);
+                s.hint = Some(hint);
+            });
+        }
+    }
+
+    fn stop_hint(&self, id: WatcherId) {
+        if let Some(Some(hint)) = self.with_stat(id, |s| s.hint.take()) {
+            let _ = self.with_backend(|b| {
+                b.fd_closing(hint.as_raw_fd(), &mut Vec::new());
+                Ok(())
+            });
+        }
+    }
+
+    /// The kernel says that something happened to the path or near it.
+    pub(super) fn hint_ready(&self, id: WatcherId) {
+        self.with_stat(id, |s| {
+            let Some(hint) = &s.hint else { return };
+            let mut buffer = [0u8; 4096];
+            loop {
+                // SAFETY: the buffer and its size.
+                let n = unsafe {
+                    libc::read(hint.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
+                };
+                if n <= 0 {
+                    break;
+                }
+            }
+            set_marks(hint, &s.path);
+        });
+        self.compare(id);
     }
 
     /// Its interval is over (`stat_timer_cb`).
     pub(super) fn look_at_stat(&self, id: WatcherId) {
         self.set_next_look(id);
+        self.compare(id);
+    }
+
+    fn compare(&self, id: WatcherId) {
         let changed = self.with_stat(id, |s| {
             let now = look(&s.path);
             if same(&now, &s.attr) {
@@ -141,6 +228,26 @@ impl Reactor {
         });
         if changed == Some(true) {
             self.feed(id, Revents::STAT);
+        }
+    }
+
+    fn stats(&self) -> Vec<WatcherId> {
+        self.watchers.with(|w| {
+            let all = w
+                .slab
+                .iter()
+                .filter(|(_, w)| matches!(w.spec, Spec::Stat(_)));
+            all.map(|(key, _)| WatcherId(key)).collect()
+        })
+    }
+
+    /// In a forked child: inotify instances are shared with the parent, so it gets its own.
+    pub(super) fn renew_hints(&self) {
+        for id in self.stats() {
+            if self.is_active(id) {
+                self.stop_hint(id);
+                self.start_hint(id);
+            }
         }
     }
 }

@@ -427,6 +427,20 @@ impl Reactor {
         }
     }
 
+    /// A descriptor that a watcher keeps for itself is ready.
+    pub(super) fn inner_ready(&self, id: WatcherId) {
+        let is_child = self.watchers.with(|w| match w.spec(id) {
+            Some(Spec::Child(_)) => Some(true),
+            Some(Spec::Stat(_)) => Some(false),
+            _ => None,
+        });
+        match is_child {
+            Some(true) => self.child_ready(id),
+            Some(false) => self.hint_ready(id),
+            None => {}
+        }
+    }
+
     pub(super) fn activate(&self, id: WatcherId) {
         if self.watchers.with(|w| w.activate(id)) {
             self.reference();
