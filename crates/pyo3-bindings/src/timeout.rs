@@ -410,7 +410,10 @@ unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
         let current = ThreadData::get().current.get();
         set(&raw mut (*me).greenlet, ffi::Py_NewRef(current.cast()));
         let after = nanos(ffi::PyFloat_AsDouble((*me).seconds));
-        r.update_now();
+                match crate::hub::HubCore::current() {
+            Some(hub) => hub.update_now()?,
+            None => r.update_now(),
+        }
         let id = r.add(
             WatcherKind::Timer { after, repeat: 0 },
             Owner::Timeout(me.cast()).into_word(),

@@ -462,18 +462,9 @@ impl Stat {
     /// Seconds between two looks; what was asked for until it is started, then what is used.
     #[getter]
     fn interval(slf: &Bound<'_, Self>) -> f64 {
-        let used = slf
-            .as_super()
-            .get()
-            .parts(slf.py())
-            .ok()
-            .and_then(|(r, id)| {
-                if r.is_active(id) {
-                    r.stat_path(id).map(|(_, interval)| interval)
-                } else {
-                    None
-                }
-            });
+        // The reactor has none before it starts, and then what it really uses.
+        let used = slf.as_super().get().parts(slf.py()).ok();
+        let used = used.and_then(|(r, id)| r.stat_path(id)).map(|(_, ns)| ns).filter(|&ns| ns != 0);
         if let Some(ns) = used {
             slf.get().interval.set(ns as f64 / 1e9);
         }

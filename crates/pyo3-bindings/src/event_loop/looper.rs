@@ -43,7 +43,9 @@ pub struct Loop {
     epoch: GilCell<i128>,
     /// The hub that parks fibers on this loop, while there is one.
     hub: UnsafeCell<Option<Rc<HubCore>>>,
-    error_handler: PyCellOpt,
+        error_handler: PyCellOpt,
+    /// The backend's descriptor, or -1; other threads may ask while the backend waits.
+    fd: GilCell<i32>,
 }
 
 // SAFETY: the reactor is touched only by its own thread, with the GIL held except inside the backend's
@@ -227,7 +229,8 @@ impl Loop {
     #[pyo3(signature = (names, default = false))]
     fn new(names: Vec<String>, default: bool) -> PyResult<Self> {
         let reactor = Reactor::new(backend(&names)?)?;
-        let remote = reactor.remote();
+                let remote = reactor.remote();
+        let fd = reactor.as_raw_fd().unwrap_or(-1);
         Ok(Loop {
             reactor: UnsafeCell::new(Some(reactor)),
             remote,
@@ -235,7 +238,9 @@ impl Loop {
             default,
             epoch: GilCell::new(wall_offset()),
             hub: UnsafeCell::new(None),
-            error_handler: PyCellOpt::new(None),
+                        error_handler: PyCellOpt::new(None),
+            fd: GilCell::new(fd),
+
         })
     }
 
@@ -257,7 +262,9 @@ impl Loop {
     /// Rebuilds it in a forked child.
     fn reinit(&self) -> PyResult<()> {
         if let Some(reactor) = self.reactor_ref() {
-            reactor.clone().after_fork()?;
+                        reactor.clone().after_fork()?;
+            self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
+
         }
         Ok(())
     }
@@ -401,7 +408,8 @@ impl Loop {
     }
 
     fn fileno(&self) -> PyResult<Option<i32>> {
-        Ok(self.reactor()?.as_raw_fd())
+                self.reactor()?;
+        Ok(Some(self.fd.get()).filter(|&fd| fd >= 0))
     }
 
     /// Bounds how long callbacks run before descriptors are looked at, in seconds.

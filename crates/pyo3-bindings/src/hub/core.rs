@@ -5,6 +5,7 @@
 //! to Python installs its own state first.
 
 use crate::event_loop::{Loop, LoopHost};
+use crate::gevent_greenlet::TrackedObject;
 use crate::greenlet::{
     Carry, PyGreenlet, arrive, globals, has_delivery, native_transfer, switch_to,
 };
@@ -137,6 +138,27 @@ impl HubCore {
     /// The loop object; borrowed.
     pub fn loop_object(&self) -> *mut PyObject {
         self.face.loop_
+    }
+
+        /// Refreshes the loop's time; by the method of `hub.loop` if that was replaced. `Err` with an error set.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[inline]
+    pub unsafe fn update_now(&self) -> Result<(), ()> {
+        // SAFETY: the hub is alive; its loop is an owned reference or null.
+        unsafe {
+            let shown = (*self.face.greenlet.cast::<TrackedObject>()).loop_;
+            if shown != self.face.loop_ && !shown.is_null() {
+                let r = ffi::PyObject_CallMethodNoArgs(shown, super::update_now_name());
+                if r.is_null() {
+                    return Err(());
+                }
+                ffi::Py_DECREF(r);
+            }
+        }
+        self.hub.reactor().update_now();
+        Ok(())
     }
 
     /// Whether it was told to end.

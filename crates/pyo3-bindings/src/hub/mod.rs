@@ -30,7 +30,8 @@ struct HubObject {
 
 struct Statics {
     switch_method: *mut PyObject,
-    str_switch_out: *mut PyObject,
+        str_switch_out: *mut PyObject,
+    str_update_now: *mut PyObject,
 }
 
 // SAFETY: immortal objects, used with the GIL held.
@@ -165,6 +166,10 @@ unsafe fn switch_out(g: *mut PyGreenlet) -> Result<(), ()> {
         ffi::Py_DECREF(r);
         Ok(())
     }
+}
+
+fn update_now_name() -> *mut PyObject {
+    statics().str_update_now
 }
 
 /// Whether a hub class still has the native `switch`.
@@ -381,7 +386,8 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         let str_switch_out = ffi::PyUnicode_InternFromString(c"switch_out".as_ptr());
         let _ = STATICS.set(Statics {
             switch_method: raw::_PyType_Lookup(hub_type, globals().str_switch),
-            str_switch_out,
+                        str_switch_out,
+            str_update_now: ffi::PyUnicode_InternFromString(c"update_now".as_ptr()),
         });
         m.add("Hub", Bound::from_borrowed_ptr(py, hub_type.cast()))?;
     }

@@ -43,13 +43,17 @@ unsafe extern "C" fn sleep(
         if hub.may_block().is_err() {
             return null_mut();
         }
-        let park = hub.core().prepare();
-        let outcome = if seconds <= 0.0 {
+                let outcome = if seconds <= 0.0 {
+            let park = hub.core().prepare();
             hub.core().unpark(park.token(), Wake::Event);
             hub.park(park, None)
         } else {
+                        if hub.update_now().is_err() {
+                return null_mut();
+            }
             let r = hub.reactor();
-            r.update_now();
+
+                        let park = hub.core().prepare();
             let deadline = r.now().saturating_add(nanos(seconds));
             if counts != 0 {
                 hub.park(park, Some(deadline))
