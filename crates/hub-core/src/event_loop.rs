@@ -246,7 +246,8 @@ pub struct Caps {
     pub path: How,
 }
 
-/// Wakes a loop from any thread. Calls coalesce; using it after the loop is gone does nothing.
+/// Wakes a loop from any thread, and from a signal handler. Calls coalesce; using it after the loop is gone
+/// does nothing.
 pub trait Wake: Send + Sync {
     /// Makes the running, or else the next, [`Loop::poll`] return with [`Event::Woken`].
     fn wake(&self);

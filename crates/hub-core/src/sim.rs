@@ -13,8 +13,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// How long a sleep without an end waits for another thread, in real time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -297,28 +298,32 @@ impl Loop for SimLoop {
     }
 }
 
+/// A flag: it may be set in a signal handler.
 #[derive(Default)]
 struct SimWaker {
-    woken: Mutex<bool>,
-    changed: Condvar,
+    woken: AtomicBool,
 }
 
 impl SimWaker {
     fn take(&self) -> bool {
-        std::mem::take(&mut *self.woken.lock().unwrap_or_else(|e| e.into_inner()))
+        self.woken.swap(false, Ordering::SeqCst)
     }
 
     /// Waits for a wake in real time.
     fn wait(&self) -> bool {
-        let woken = self.woken.lock().unwrap_or_else(|e| e.into_inner());
-        let waited = self.changed.wait_timeout_while(woken, PATIENCE, |w| !*w);
-        std::mem::take(&mut *waited.unwrap_or_else(|e| e.into_inner()).0)
+        let end = Instant::now() + PATIENCE;
+        while !self.take() {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        true
     }
 }
 
 impl Wake for SimWaker {
     fn wake(&self) {
-        *self.woken.lock().unwrap_or_else(|e| e.into_inner()) = true;
-        self.changed.notify_all();
+        self.woken.store(true, Ordering::SeqCst);
     }
 }

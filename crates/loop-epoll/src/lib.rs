@@ -56,6 +56,7 @@ pub struct EpollLoop {
     waker: Arc<EventWaker>,
     mask: Option<libc::sigset_t>,
     buffer: Vec<libc::epoll_event>,
+    level_buffer: Vec<libc::epoll_event>,
     /// An event came from a description that can no longer be removed: the sets have to be made anew.
     stale: bool,
     caps: Caps,
@@ -80,6 +81,7 @@ impl EpollLoop {
             waker,
             mask: None,
             buffer: Vec::with_capacity(ROOM),
+            level_buffer: Vec::new(),
             stale: false,
             caps: Caps {
                 name: "epoll",
@@ -180,10 +182,16 @@ impl EpollLoop {
         let Some(level) = &mut self.level else {
             return Ok(());
         };
-        let mut buffer = Vec::with_capacity(ROOM);
-        level.wait(&mut buffer, Timeout::Zero, None)?;
+        let mut buffer = std::mem::take(&mut self.level_buffer);
+        buffer.clear();
+        buffer.reserve(ROOM);
         self.counters.syscalls += 1;
-        self.deliver(Mode::Level, &buffer, out)
+        let mut result = level.wait(&mut buffer, Timeout::Zero, None);
+        if result.is_ok() {
+            result = self.deliver(Mode::Level, &buffer, out);
+        }
+        self.level_buffer = buffer;
+        result
     }
 
     fn ready(
