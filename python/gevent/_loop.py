@@ -4,7 +4,10 @@ import sys
 import traceback
 import warnings
 
+from zope.interface import classImplements
+
 from gevent import _core
+from gevent._interfaces import ICallback, ILoop
 from gevent.exceptions import HubDestroyed
 
 __all__ = ["loop"]
@@ -194,3 +197,7 @@ class loop(_core.Loop):
 
     def __repr__(self):
         return f"<{self.__class__.__name__} at 0x{id(self):x} {self._format()}>"
+
+
+classImplements(loop, ILoop)
+classImplements(_core.callback, ICallback)

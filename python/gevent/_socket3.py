@@ -173,7 +173,7 @@ class socket(_socketcommon.SocketMixin):
             except BlockingIOError:
                 if self.timeout == 0.0:
                     raise
-            self._wait(self._read_event)
+            self._await(1)
         try:
             accepted = socket(self.family, self.type, self.proto, fileno=fd)
         except BaseException:

@@ -29,7 +29,7 @@ from time import monotonic as _monotonic
 
 import _socket
 
-from gevent import _hub_primitives
+from gevent import _core, _hub_primitives
 from gevent._hub_local import get_hub_noargs as get_hub
 from gevent._util import copy_globals
 from gevent.exceptions import ConcurrentObjectUseError
@@ -261,23 +261,21 @@ def _reader(name):
             except BlockingIOError:
                 if self.timeout == 0.0:
                     raise
-            self._wait(self._read_event)
+            self._await(1)
 
     method.__name__ = name
     method.__qualname__ = 'SocketMixin.' + name
     return method
 
 
-class SocketMixin:
+class SocketMixin(_core.SocketBase):
     """The part of a cooperative socket that is the same for every kind of it."""
 
     __slots__ = (
         '__weakref__',
         '_read_event',
-        '_sock',
         '_write_event',
         'hub',
-        'timeout',
     )
 
     def __init__(self):
@@ -306,6 +304,7 @@ class SocketMixin:
 
     def _drop_events_and_close(self, closefd=True, _cancel_wait_ex=cancel_wait_ex):
         # The last argument keeps the descriptor alive until nobody waits for it any more.
+        self._release_source()
         self.hub.cancel_waits_close_and_then(
             self._take_watchers(),
             _cancel_wait_ex,
@@ -365,8 +364,10 @@ class SocketMixin:
     def shutdown(self, how):
         # SHUT_RD is 0, SHUT_WR 1 and SHUT_RDWR 2.
         if how != 1:
+            self._interrupt_wait(1)
             self.hub.cancel_wait(self._made_watcher('_read_event'), cancel_wait_ex)
         if how != 0:
+            self._interrupt_wait(2)
             self.hub.cancel_wait(self._made_watcher('_write_event'), cancel_wait_ex)
         self._sock.shutdown(how)
 
@@ -445,7 +446,7 @@ class SocketMixin:
                     return None
                 if (result in (EWOULDBLOCK, EINPROGRESS, EALREADY)
                         or (result == EINVAL and is_windows)):
-                    self._wait(self._write_event)
+                    self._await(2)
                     continue
                 if (result == EHOSTUNREACH and isinstance(address, tuple)
                         and address[0] == 'fe80::1'):
@@ -453,8 +454,7 @@ class SocketMixin:
                     result = ECONNREFUSED
                 raise OSError(result, strerror(result))
 
-    recv = _reader('recv')
-    recv_into = _reader('recv_into')
+    # recv, recv_into, send and sendall are native.
     recvfrom = _reader('recvfrom')
     recvfrom_into = _reader('recvfrom_into')
     if hasattr(_socket.socket, 'recvmsg'):
@@ -464,24 +464,14 @@ class SocketMixin:
 
     def _send_once_more(self, timeout, send, *args):
         """Wait to be writable, then try *send* again. Zero if somebody else was faster."""
-        self._wait(self._write_event, timeout=timeout)
+        self._await(2, timeout)
         try:
             return send(*args)
         except BlockingIOError:
             return 0
 
-    def send(self, data, flags=0, timeout=timeout_default):
-        if timeout is timeout_default:
-            timeout = self.timeout
-        try:
-            return self._sock.send(data, flags)
-        except OSError as ex:
-            if ex.errno not in GSENDAGAIN or timeout == 0.0:
-                raise
-        return self._send_once_more(timeout, self._sock.send, data, flags)
-
-    def sendall(self, data, flags=0):
-        # By way of self.send, which a TLS socket overrides.
+    def _sendall_by_send(self, data, flags=0):
+        # For a subclass that overrides send, as a TLS socket does.
         return _sendall(self, _octets(data), flags)
 
     def sendto(self, *args):

@@ -6,6 +6,7 @@ pub mod gevent_greenlet;
 pub mod greenlet;
 pub mod hub;
 pub mod raw;
+pub mod socket;
 pub mod thread_data;
 pub mod timeout;
 pub mod tstate;
@@ -22,6 +23,7 @@ mod _core {
         event_loop::register(m)?;
         gevent_greenlet::register(m)?;
         hub::register(m)?;
+        socket::register(m)?;
         timeout::register(m)
     }
 }

@@ -410,7 +410,7 @@ unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
         let current = ThreadData::get().current.get();
         set(&raw mut (*me).greenlet, ffi::Py_NewRef(current.cast()));
         let after = nanos(ffi::PyFloat_AsDouble((*me).seconds));
-                match crate::hub::HubCore::current() {
+        match crate::hub::HubCore::current() {
             Some(hub) => hub.update_now()?,
             None => r.update_now(),
         }

@@ -464,7 +464,10 @@ impl Stat {
     fn interval(slf: &Bound<'_, Self>) -> f64 {
         // The reactor has none before it starts, and then what it really uses.
         let used = slf.as_super().get().parts(slf.py()).ok();
-        let used = used.and_then(|(r, id)| r.stat_path(id)).map(|(_, ns)| ns).filter(|&ns| ns != 0);
+        let used = used
+            .and_then(|(r, id)| r.stat_path(id))
+            .map(|(_, ns)| ns)
+            .filter(|&ns| ns != 0);
         if let Some(ns) = used {
             slf.get().interval.set(ns as f64 / 1e9);
         }

@@ -43,7 +43,7 @@ pub struct Loop {
     epoch: GilCell<i128>,
     /// The hub that parks fibers on this loop, while there is one.
     hub: UnsafeCell<Option<Rc<HubCore>>>,
-        error_handler: PyCellOpt,
+    error_handler: PyCellOpt,
     /// The backend's descriptor, or -1; other threads may ask while the backend waits.
     fd: GilCell<i32>,
 }
@@ -229,7 +229,7 @@ impl Loop {
     #[pyo3(signature = (names, default = false))]
     fn new(names: Vec<String>, default: bool) -> PyResult<Self> {
         let reactor = Reactor::new(backend(&names)?)?;
-                let remote = reactor.remote();
+        let remote = reactor.remote();
         let fd = reactor.as_raw_fd().unwrap_or(-1);
         Ok(Loop {
             reactor: UnsafeCell::new(Some(reactor)),
@@ -238,9 +238,8 @@ impl Loop {
             default,
             epoch: GilCell::new(wall_offset()),
             hub: UnsafeCell::new(None),
-                        error_handler: PyCellOpt::new(None),
+            error_handler: PyCellOpt::new(None),
             fd: GilCell::new(fd),
-
         })
     }
 
@@ -262,9 +261,8 @@ impl Loop {
     /// Rebuilds it in a forked child.
     fn reinit(&self) -> PyResult<()> {
         if let Some(reactor) = self.reactor_ref() {
-                        reactor.clone().after_fork()?;
+            reactor.clone().after_fork()?;
             self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
-
         }
         Ok(())
     }
@@ -408,7 +406,7 @@ impl Loop {
     }
 
     fn fileno(&self) -> PyResult<Option<i32>> {
-                self.reactor()?;
+        self.reactor()?;
         Ok(Some(self.fd.get()).filter(|&fd| fd >= 0))
     }
 

@@ -879,8 +879,12 @@ pub unsafe extern "C" fn kill(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, n
             }
             Parked::Raised(_) => return null_mut(),
         }
-                if !super::is_plain_class(ffi::Py_TYPE(slf)) {
-            let timeout = if timeout.is_null() { ffi::Py_None() } else { timeout };
+        if !super::is_plain_class(ffi::Py_TYPE(slf)) {
+            let timeout = if timeout.is_null() {
+                ffi::Py_None()
+            } else {
+                timeout
+            };
             return ffi::PyObject_CallMethodOneArg(slf, types().str_join, timeout);
         }
         if timeout.is_null() {

@@ -31,7 +31,7 @@ pub struct Types {
     pub str_start: *mut PyObject,
     /// `"start_later"`.
     pub str_start_later: *mut PyObject,
-        /// `"join"`.
+    /// `"join"`.
     pub str_join: *mut PyObject,
     /// `"spawning_stack_limit"`.
     pub str_stack_limit: *mut PyObject,
@@ -356,7 +356,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             str_spawn_tree_locals: intern(c"spawn_tree_locals"),
             str_start: intern(c"start"),
             str_start_later: intern(c"start_later"),
-                        str_join: intern(c"join"),
+            str_join: intern(c"join"),
             str_stack_limit: intern(c"spawning_stack_limit"),
         };
         let _ = TYPES.set(made);

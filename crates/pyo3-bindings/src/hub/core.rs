@@ -140,7 +140,7 @@ impl HubCore {
         self.face.loop_
     }
 
-        /// Refreshes the loop's time; by the method of `hub.loop` if that was replaced. `Err` with an error set.
+    /// Refreshes the loop's time; by the method of `hub.loop` if that was replaced. `Err` with an error set.
     ///
     /// # Safety
     /// The GIL is held.

@@ -30,7 +30,7 @@ struct HubObject {
 
 struct Statics {
     switch_method: *mut PyObject,
-        str_switch_out: *mut PyObject,
+    str_switch_out: *mut PyObject,
     str_update_now: *mut PyObject,
 }
 
@@ -386,7 +386,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         let str_switch_out = ffi::PyUnicode_InternFromString(c"switch_out".as_ptr());
         let _ = STATICS.set(Statics {
             switch_method: raw::_PyType_Lookup(hub_type, globals().str_switch),
-                        str_switch_out,
+            str_switch_out,
             str_update_now: ffi::PyUnicode_InternFromString(c"update_now".as_ptr()),
         });
         m.add("Hub", Bound::from_borrowed_ptr(py, hub_type.cast()))?;

@@ -43,17 +43,17 @@ unsafe extern "C" fn sleep(
         if hub.may_block().is_err() {
             return null_mut();
         }
-                let outcome = if seconds <= 0.0 {
+        let outcome = if seconds <= 0.0 {
             let park = hub.core().prepare();
             hub.core().unpark(park.token(), Wake::Event);
             hub.park(park, None)
         } else {
-                        if hub.update_now().is_err() {
+            if hub.update_now().is_err() {
                 return null_mut();
             }
             let r = hub.reactor();
 
-                        let park = hub.core().prepare();
+            let park = hub.core().prepare();
             let deadline = r.now().saturating_add(nanos(seconds));
             if counts != 0 {
                 hub.park(park, Some(deadline))

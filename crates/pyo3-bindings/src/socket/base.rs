@@ -1,0 +1,514 @@
+//! The class: what it knows of the socket in `_sock`, and the calls that move data.
+
+use super::wait::{Direction, Place};
+use crate::cells::{GilCell, PyCellOpt};
+use crate::event_loop::nanos;
+use crate::raw::_PyType_Lookup;
+use gevent_hub_core::reactor::{Nanos, monotonic};
+use pyo3::exceptions::{PyBlockingIOError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::cell::UnsafeCell;
+use std::io;
+use std::os::fd::RawFd;
+
+/// Reads up to this many bytes go through a buffer of the thread, and with the GIL held.
+const SCRATCH: usize = 64 << 10;
+
+thread_local! {
+    static BUFFER: UnsafeCell<Box<[u8; SCRATCH]>> =
+        UnsafeCell::new(vec![0; SCRATCH].into_boxed_slice().try_into().expect("of that size"));
+}
+
+/// `SO_SNDBUF` sized pieces are not needed: the kernel takes what it can.
+const GIL_HELD_UP_TO: usize = 64 << 10;
+
+/// The base of `gevent.socket.socket`.
+#[pyclass(subclass, frozen, module = "gevent._core", name = "SocketBase")]
+pub struct SocketBase {
+    sock: PyCellOpt,
+    timeout: PyCellOpt,
+    /// The timeout in nanoseconds; `u64::MAX` for none.
+    limit: GilCell<Nanos>,
+    fd: GilCell<RawFd>,
+    /// A stream of the internet: a short read has emptied it.
+    inet_stream: GilCell<bool>,
+    place: PlaceCell,
+}
+
+struct PlaceCell(Place);
+// SAFETY: touched only with the GIL held.
+unsafe impl Send for PlaceCell {}
+// SAFETY: as above.
+unsafe impl Sync for PlaceCell {}
+
+unsafe extern "C" {
+    /// Cuts a new bytes object to size; exported by every CPython, and absent from pyo3's list.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: isize) -> i32;
+}
+
+const NEVER: Nanos = Nanos::MAX;
+
+fn would_block() -> PyErr {
+    PyBlockingIOError::new_err((libc::EAGAIN, "Resource temporarily unavailable"))
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn os_error(errno: i32) -> PyErr {
+    io::Error::from_raw_os_error(errno).into()
+}
+
+impl SocketBase {
+    /// The descriptor, -1 when it is closed.
+    #[inline]
+    pub fn fd(&self) -> RawFd {
+        self.fd.get()
+    }
+
+    /// Where it is registered.
+    #[inline]
+    pub fn place(&self) -> &Place {
+        &self.place.0
+    }
+
+    /// When a call that begins now times out. The first part is false for a non-blocking socket.
+    #[inline]
+    fn patience(&self, given: Option<Option<f64>>) -> (bool, Option<Nanos>) {
+        let limit = match given {
+            None => self.limit.get(),
+            Some(None) => NEVER,
+            Some(Some(seconds)) => nanos(seconds),
+        };
+        match limit {
+            0 => (false, None),
+            NEVER => (true, None),
+            ns => (true, Some(monotonic().saturating_add(ns))),
+        }
+    }
+
+    /// Repeats `call` until it gives something else than EAGAIN, waiting in between.
+    #[inline]
+    fn until_done(
+        slf: &Bound<'_, Self>,
+        direction: Direction,
+        given: Option<Option<f64>>,
+        mut call: impl FnMut(RawFd) -> isize,
+    ) -> PyResult<usize> {
+        let me = slf.get();
+        let mut patience = None;
+        let known_empty =
+            direction == Direction::Read && me.limit.get() != 0 && !me.place().maybe_readable();
+        if known_empty {
+            let (_, deadline) = *patience.get_or_insert_with(|| me.patience(given));
+            Self::wait_again(slf, direction, deadline, false)?;
+        }
+        loop {
+            let fd = me.fd();
+            if fd < 0 {
+                return Err(os_error(libc::EBADF));
+            }
+            let n = call(fd);
+            if n >= 0 {
+                return Ok(n as usize);
+            }
+            match last_errno() {
+                libc::EINTR => slf.py().check_signals()?,
+                libc::EAGAIN => {
+                    let (waits, deadline) = *patience.get_or_insert_with(|| me.patience(given));
+                    if !waits {
+                        return Err(would_block());
+                    }
+                    Self::wait(slf, direction, deadline)?;
+                }
+                errno => return Err(os_error(errno)),
+            }
+        }
+    }
+
+    /// Whether the class has this method from here, so that another may rely on it.
+    fn is_ours(slf: &Bound<'_, Self>, name: &Bound<'_, pyo3::types::PyString>) -> bool {
+        let py = slf.py();
+        let base = py.get_type::<SocketBase>();
+        // SAFETY: types and an interned name; the results are borrowed and only compared.
+        unsafe {
+            let theirs = _PyType_Lookup(ffi::Py_TYPE(slf.as_ptr()), name.as_ptr());
+            std::ptr::eq(theirs, _PyType_Lookup(base.as_type_ptr(), name.as_ptr()))
+        }
+    }
+
+    fn send_some(
+        slf: &Bound<'_, Self>,
+        data: *const u8,
+        len: usize,
+        flags: i32,
+        given: Option<Option<f64>>,
+    ) -> PyResult<usize> {
+        let py = slf.py();
+        let flags = flags | libc::MSG_NOSIGNAL;
+        Self::until_done(slf, Direction::Write, given, |fd| {
+            // SAFETY: `data` is readable for `len`: the caller holds its buffer.
+            let send = || unsafe { libc::send(fd, data.cast(), len, flags) };
+            if len <= GIL_HELD_UP_TO {
+                send()
+            } else {
+                let addr = data as usize;
+                let (n, errno) = py.detach(move || {
+                    // SAFETY: as above; the buffer stays exported.
+                    let n = unsafe { libc::send(fd, addr as *const libc::c_void, len, flags) };
+                    (n, last_errno())
+                });
+                // SAFETY: errno is the thread's.
+                unsafe { *libc::__errno_location() = errno };
+                n
+            }
+        })
+    }
+}
+
+/// A `timeout` argument that was left out.
+fn given(timeout: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<Option<Option<f64>>> {
+    match timeout {
+        None if default => Ok(None),
+        None => Ok(Some(None)),
+        Some(t) if t.is_none() => Ok(Some(None)),
+        Some(t) => match t.extract::<f64>() {
+            Ok(seconds) => Ok(Some(Some(seconds))),
+            // `timeout_default`, the marker of the Python side.
+            Err(_) => Ok(None),
+        },
+    }
+}
+
+#[pymethods]
+impl SocketBase {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(
+        _args: &Bound<'_, pyo3::types::PyTuple>,
+        _kwargs: Option<&Bound<'_, pyo3::types::PyDict>>,
+    ) -> Self {
+        SocketBase {
+            sock: PyCellOpt::new(None),
+            timeout: PyCellOpt::new(None),
+            limit: GilCell::new(NEVER),
+            fd: GilCell::new(-1),
+            inet_stream: GilCell::new(false),
+            place: PlaceCell(Place::default()),
+        }
+    }
+
+    /// The standard library's socket, which owns the descriptor.
+    #[getter(_sock)]
+    fn get_sock(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.sock.get(py)
+    }
+
+    #[setter(_sock)]
+    fn set_sock(&self, py: Python<'_>, sock: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let mut fd = -1;
+        let mut inet_stream = false;
+        if let Some(s) = &sock {
+            fd = s.call_method0("fileno")?.extract()?;
+            if fd >= 0 {
+                let family: i32 = s.getattr("family")?.extract()?;
+                let kind: i32 = s.getattr("type")?.extract()?;
+                let kind = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+                inet_stream =
+                    matches!(family, libc::AF_INET | libc::AF_INET6) && kind == libc::SOCK_STREAM;
+            }
+        }
+        self.place().release(py);
+        self.fd.set(fd);
+        self.inet_stream.set(inet_stream);
+        self.sock.set(sock.map(Bound::unbind));
+        Ok(())
+    }
+
+    /// Seconds that a call may take; None for any, 0.0 for a non-blocking socket.
+    #[getter(timeout)]
+    fn get_timeout(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.timeout.get(py)
+    }
+
+    #[setter(timeout)]
+    fn set_timeout(&self, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let limit = match &value {
+            None => NEVER,
+            Some(v) => nanos(v.extract::<f64>()?),
+        };
+        self.limit.set(limit);
+        self.timeout.set(value.map(Bound::unbind));
+        Ok(())
+    }
+
+    /// Takes the descriptor off the loop, before it is closed; who waits gets to know.
+    fn _release_source(&self, py: Python<'_>) {
+        self.place().release(py);
+    }
+
+    /// Raises the error of a closed socket where `direction` (1 read, 2 write) is waited for.
+    fn _interrupt_wait(&self, direction: i32) {
+        let direction = if direction == 1 {
+            Direction::Read
+        } else {
+            Direction::Write
+        };
+        self.place().interrupt(direction);
+    }
+
+    /// Waits, after a call gave EAGAIN: 1 to be readable, 2 to be writable. By default as long as the
+    /// socket's timeout allows.
+    #[pyo3(signature = (direction, *timeout))]
+    fn _await(
+        slf: &Bound<'_, Self>,
+        direction: i32,
+        timeout: &Bound<'_, pyo3::types::PyTuple>,
+    ) -> PyResult<()> {
+        let first = timeout.get_item(0).ok();
+        let given = given(first.as_ref(), true)?;
+        let (waits, deadline) = slf.get().patience(given);
+        if !waits {
+            return Err(pyo3::exceptions::PyTimeoutError::new_err("timed out"));
+        }
+        let direction = if direction == 1 {
+            Direction::Read
+        } else {
+            Direction::Write
+        };
+        Self::wait(slf, direction, deadline)
+    }
+
+    /// Receives up to `bufsize` bytes; none at the end of a stream.
+    #[pyo3(signature = (bufsize, flags = 0, /))]
+    fn recv<'py>(
+        slf: &Bound<'py, Self>,
+        bufsize: isize,
+        flags: i32,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let py = slf.py();
+        let Ok(size) = usize::try_from(bufsize) else {
+            return Err(PyValueError::new_err("negative buffersize in recv"));
+        };
+        let me = slf.get();
+        if size <= SCRATCH {
+            let buffer = BUFFER.with(|b| b.get());
+            let got = Self::until_done(slf, Direction::Read, None, |fd| {
+                // SAFETY: the thread's own buffer; nothing else uses it between this call and the copy
+                // below, because neither switches.
+                unsafe { libc::recv(fd, (*buffer).as_mut_ptr().cast(), size, flags) }
+            })?;
+            if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
+                me.place().was_emptied();
+            }
+            // SAFETY: `got` bytes were just written.
+            return Ok(PyBytes::new(py, unsafe { &(&(*buffer))[..got] }));
+        }
+        // SAFETY: a new bytes object that nobody else has; it is cut to what was written.
+        unsafe {
+            let bytes = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as isize);
+            if bytes.is_null() {
+                return Err(PyErr::fetch(py));
+            }
+            let mut bytes = bytes;
+            let at = ffi::PyBytes_AsString(bytes) as usize;
+            let got = Self::until_done(slf, Direction::Read, None, |fd| {
+                let (n, errno) = py.detach(move || {
+                    let n = libc::recv(fd, at as *mut libc::c_void, size, flags);
+                    (n, last_errno())
+                });
+                *libc::__errno_location() = errno;
+                n
+            });
+            match got {
+                Ok(got) => {
+                    if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
+                        me.place().was_emptied();
+                    }
+                    if _PyBytes_Resize(&raw mut bytes, got as isize) < 0 {
+                        return Err(PyErr::fetch(py));
+                    }
+                    Ok(Bound::from_owned_ptr(py, bytes).cast_into_unchecked())
+                }
+                Err(e) => {
+                    ffi::Py_DECREF(bytes);
+                    Err(e)
+                }
+            }
+        }
+    }
+
+    /// Receives into a writable buffer: `nbytes` bytes, or as many as it has. The buffer cannot be resized
+    /// while this waits.
+    #[pyo3(signature = (buffer, nbytes = 0, flags = 0))]
+    fn recv_into(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        nbytes: isize,
+        flags: i32,
+    ) -> PyResult<usize> {
+        let py = slf.py();
+        let Ok(mut size) = usize::try_from(nbytes) else {
+            return Err(PyValueError::new_err("negative buffersize in recv_into"));
+        };
+        let view = WritableView::of(buffer)?;
+        if size == 0 {
+            size = view.len();
+        }
+        if size > view.len() {
+            return Err(PyValueError::new_err(
+                "buffer too small for requested bytes",
+            ));
+        }
+        let at = view.ptr() as usize;
+        let got = Self::until_done(slf, Direction::Read, None, |fd| {
+            if size <= GIL_HELD_UP_TO {
+                // SAFETY: the exported buffer is writable for `size`.
+                return unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
+            }
+            let (n, errno) = py.detach(move || {
+                // SAFETY: as above; the export keeps it in place.
+                let n = unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
+                (n, last_errno())
+            });
+            // SAFETY: errno is the thread's.
+            unsafe { *libc::__errno_location() = errno };
+            n
+        })?;
+        let me = slf.get();
+        if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
+            me.place().was_emptied();
+        }
+        Ok(got)
+    }
+
+    /// Sends some of `data`; returns how many bytes.
+    #[pyo3(signature = (data, flags = 0, *timeout))]
+    fn send(
+        slf: &Bound<'_, Self>,
+        data: &Bound<'_, PyAny>,
+        flags: i32,
+        timeout: &Bound<'_, pyo3::types::PyTuple>,
+    ) -> PyResult<usize> {
+        let limit = match timeout.get_item(0) {
+            Ok(t) => given(Some(&t), true)?,
+            Err(_) => None,
+        };
+        let view = ReadableView::of(data)?;
+        Self::send_some(slf, view.ptr(), view.len(), flags, limit)
+    }
+
+    /// Sends all of `data`, within the socket's timeout.
+    #[pyo3(signature = (data, flags = 0))]
+    fn sendall(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, flags: i32) -> PyResult<()> {
+        let py = slf.py();
+        if !Self::is_ours(slf, pyo3::intern!(py, "send")) {
+            // A subclass sends in its own way.
+            return slf
+                .call_method1(pyo3::intern!(py, "_sendall_by_send"), (data, flags))
+                .map(drop);
+        }
+        let view = ReadableView::of(data)?;
+        let (start, len) = (view.ptr(), view.len());
+        let me = slf.get();
+        let end = me.patience(None).1;
+        let mut sent = 0;
+        while sent < len {
+            let left = match end {
+                None => None,
+                // The limit is for the whole; the first send is tried even if it is over.
+                Some(end) if sent == 0 => Some(Some(end.saturating_sub(monotonic()) as f64 / 1e9)),
+                Some(end) => match end.checked_sub(monotonic()) {
+                    Some(ns) if ns > 0 => Some(Some(ns as f64 / 1e9)),
+                    _ => return Err(pyo3::exceptions::PyTimeoutError::new_err("timed out")),
+                },
+            };
+            // SAFETY: within the exported buffer.
+            let at = unsafe { start.add(sent) };
+            sent += Self::send_some(slf, at, len - sent, flags, left)?;
+        }
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.sock.traverse(&visit)
+    }
+}
+
+impl Drop for SocketBase {
+    fn drop(&mut self) {
+        // SAFETY: objects are deallocated with the GIL held.
+        let py = unsafe { Python::assume_attached() };
+        self.place().release(py);
+    }
+}
+
+/// A buffer that may be read.
+enum ReadableView<'a, 'py> {
+    Bytes(&'a Bound<'py, PyBytes>),
+    Other(Exported),
+}
+
+impl<'a, 'py> ReadableView<'a, 'py> {
+    fn of(data: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        match data.cast::<PyBytes>() {
+            Ok(bytes) => Ok(ReadableView::Bytes(bytes)),
+            Err(_) => Exported::of(data, ffi::PyBUF_SIMPLE).map(ReadableView::Other),
+        }
+    }
+
+    fn ptr(&self) -> *const u8 {
+        match self {
+            ReadableView::Bytes(b) => b.as_bytes().as_ptr(),
+            ReadableView::Other(e) => e.0.buf.cast(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            ReadableView::Bytes(b) => b.as_bytes().len(),
+            ReadableView::Other(e) => e.0.len as usize,
+        }
+    }
+}
+
+/// A buffer that may be written.
+struct WritableView(Exported);
+
+impl WritableView {
+    fn of(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Exported::of(data, ffi::PyBUF_WRITABLE).map(WritableView)
+    }
+
+    fn ptr(&self) -> *mut u8 {
+        self.0.0.buf.cast()
+    }
+
+    fn len(&self) -> usize {
+        self.0.0.len as usize
+    }
+}
+
+/// An exported buffer: the object cannot move or resize it until it is dropped.
+struct Exported(Box<ffi::Py_buffer>);
+
+impl Exported {
+    fn of(data: &Bound<'_, PyAny>, flags: i32) -> PyResult<Self> {
+        let mut view = Box::new(ffi::Py_buffer::new());
+        // SAFETY: room for the result; released on drop if it succeeded.
+        if unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut *view, flags) } != 0 {
+            return Err(PyErr::fetch(data.py()));
+        }
+        Ok(Exported(view))
+    }
+}
+
+impl Drop for Exported {
+    fn drop(&mut self) {
+        // SAFETY: exported by `of`, with the GIL held as here.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.0) };
+    }
+}

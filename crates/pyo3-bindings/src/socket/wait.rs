@@ -1,0 +1,233 @@
+//! Waiting for a socket: its source on the hub's loop, and how a wait can end.
+
+use super::base::SocketBase;
+use crate::event_loop::Loop;
+use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
+use gevent_hub_core::event_loop::Readiness;
+use gevent_hub_core::reactor::{Nanos, SourceId, Token, Wake};
+use pyo3::exceptions::PyTimeoutError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use std::cell::Cell;
+
+/// The direction of a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Until something can be read.
+    Read,
+    /// Until something can be written.
+    Write,
+}
+
+impl Direction {
+    fn interest(self) -> Readiness {
+        match self {
+            Direction::Read => Readiness::READ,
+            Direction::Write => Readiness::WRITE,
+        }
+    }
+}
+
+/// Where a descriptor is registered, and who waits.
+#[derive(Default)]
+pub struct Place {
+    /// The loop (an owned reference) and the source there.
+    home: Cell<Option<(*mut ffi::PyObject, SourceId)>>,
+    waiting: [Cell<Option<Token>>; 2],
+}
+
+/// What a latched bit says besides "data": while one is set, a short read tells nothing.
+const MORE_THAN_DATA: Readiness =
+    Readiness(Readiness::RDHUP.0 | Readiness::HUP.0 | Readiness::ERR.0 | Readiness::PRI.0);
+
+static CANCEL_WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static CONCURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn cancelled(py: Python<'_>) -> PyErr {
+    let class = CANCEL_WAIT.get_or_try_init(py, || {
+        py.import("gevent._socketcommon")?
+            .getattr("cancel_wait_ex")
+            .map(Bound::unbind)
+    });
+    match class.and_then(|c| c.bind(py).call0()) {
+        Ok(e) => PyErr::from_value(e),
+        Err(e) => e,
+    }
+}
+
+fn in_use(py: Python<'_>, text: String) -> PyErr {
+    let class = CONCURRENT.get_or_try_init(py, || {
+        py.import("gevent.exceptions")?
+            .getattr("ConcurrentObjectUseError")
+            .map(Bound::unbind)
+    });
+    match class.and_then(|c| c.bind(py).call1((text,))) {
+        Ok(e) => PyErr::from_value(e),
+        Err(e) => e,
+    }
+}
+
+impl Place {
+    #[inline]
+    fn here(&self, hub: &HubCore) -> Option<SourceId> {
+        self.home
+            .get()
+            .filter(|(l, _)| *l == hub.loop_object())
+            .map(|(_, s)| s)
+    }
+
+    /// Whether a read is worth a system call.
+    #[inline]
+    pub fn maybe_readable(&self) -> bool {
+        let Some(hub) = HubCore::current() else {
+            return true;
+        };
+        self.here(hub).is_none_or(|s| {
+            hub.reactor()
+                .source_ready(s)
+                .has(MORE_THAN_DATA.with(Readiness::READ))
+        })
+    }
+
+    /// A stream gave less than was asked for: that has emptied it, unless more than data is there.
+    #[inline]
+    pub fn was_emptied(&self) {
+        let Some(hub) = HubCore::current() else {
+            return;
+        };
+        if let Some(s) = self.here(hub)
+            && !hub.reactor().source_ready(s).has(MORE_THAN_DATA)
+        {
+            hub.reactor().source_clear(s, Readiness::READ);
+        }
+    }
+
+    fn settle(&self, py: Python<'_>, hub: &HubCore, fd: i32) -> SourceId {
+        self.release(py);
+        let s = hub.reactor().source(fd);
+        // SAFETY: a loop that is alive.
+        let l = unsafe { ffi::Py_NewRef(hub.loop_object()) };
+        self.home.set(Some((l, s)));
+        s
+    }
+
+    /// Takes the descriptor off its loop; who waits there gets to know that it is closed.
+    pub fn release(&self, py: Python<'_>) {
+        let Some((l, s)) = self.home.take() else {
+            return;
+        };
+        // SAFETY: the place's own reference to a loop.
+        let l = unsafe { Bound::from_owned_ptr(py, l).cast_into_unchecked::<Loop>() };
+        if l.get().on_thread() {
+            if let Some(r) = l.get().reactor_ref() {
+                r.source_closing(s);
+            }
+        } else {
+            l.get().later(move |r| r.source_closing(s));
+        }
+    }
+
+    /// The descriptor will live on: takes it off its loop without a word to who waits.
+    pub fn interrupt(&self, direction: Direction) {
+        if let (Some(token), Some(hub)) =
+            (self.waiting[direction as usize].get(), HubCore::current())
+        {
+            hub.core().unpark(token, Wake::Closed);
+        }
+    }
+
+    /// The loop that it is registered with, for the collector.
+    pub fn loop_ptr(&self) -> *mut ffi::PyObject {
+        self.home.get().map_or(std::ptr::null_mut(), |(l, _)| l)
+    }
+}
+
+impl SocketBase {
+    /// Waits after an EAGAIN until `direction` is ready, or raises.
+    ///
+    /// # Errors
+    /// TimeoutError, ConcurrentObjectUseError, the error of a closed socket, or what was thrown.
+    pub fn wait(
+        slf: &Bound<'_, Self>,
+        direction: Direction,
+        deadline: Option<Nanos>,
+    ) -> PyResult<()> {
+        Self::wait_again(slf, direction, deadline, true)
+    }
+
+    /// As `wait`; `clear` says that a call gave EAGAIN, so that the latch is to be cleared.
+    ///
+    /// # Errors
+    /// As `wait`.
+    pub fn wait_again(
+        slf: &Bound<'_, Self>,
+        direction: Direction,
+        deadline: Option<Nanos>,
+        clear: bool,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let me = slf.get();
+        let want = direction.interest();
+        let slot = &me.place().waiting[direction as usize];
+        if slot.get().is_some() {
+            let text = format!(
+                "This socket is already used by another greenlet: {}",
+                slf.repr()?
+            );
+            return Err(in_use(py, text));
+        }
+        let fd = me.fd();
+        if fd < 0 {
+            return Err(in_use(
+                py,
+                "The socket has already been closed by another greenlet".to_owned(),
+            ));
+        }
+        let Ok(hub) = get_core() else {
+            return Err(PyErr::fetch(py));
+        };
+        // SAFETY: the GIL is held.
+        if unsafe { hub.may_block() }.is_err() {
+            return Err(PyErr::fetch(py));
+        }
+        let reactor = hub.reactor();
+        let source = match me.place().here(hub) {
+            Some(s) => s,
+            None => me.place().settle(py, hub, fd),
+        };
+        if clear {
+            reactor.source_clear(source, want);
+        }
+        let park = hub.core().prepare();
+        let token = park.token();
+        if !reactor.source_wait(source, want, token)? {
+            return Ok(());
+        }
+        slot.set(Some(token));
+        // SAFETY: the GIL is held with the running greenlet's state in, which is not the hub's.
+        let outcome = unsafe { hub.park(park, deadline) };
+        slot.set(None);
+        match outcome {
+            Parked::Woken(Wake::Timeout) => {
+                reactor.source_unwait(source, token);
+                Err(PyTimeoutError::new_err("timed out"))
+            }
+            Parked::Woken(Wake::Closed) => {
+                reactor.source_unwait(source, token);
+                Err(cancelled(py))
+            }
+            Parked::Woken(_) => Ok(()),
+            Parked::Switched(value, _) => {
+                reactor.source_unwait(source, token);
+                // SAFETY: the GIL is held; an owned reference.
+                unsafe { unexpected_switch(c"a wait for a socket", value) };
+                Err(PyErr::fetch(py))
+            }
+            Parked::Raised(_) => {
+                reactor.source_unwait(source, token);
+                Err(PyErr::fetch(py))
+            }
+        }
+    }
+}
