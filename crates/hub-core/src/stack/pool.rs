@@ -27,9 +27,11 @@ const WINDOW: u64 = 1_000_000_000;
 const KEEP_BELOW: usize = 3 * PAGE;
 /// Annex that stays in memory, above the shared page.
 const KEEP_ABOVE: usize = 2 * PAGE;
-/// Where a deep use is looked for: bytes below, and above, the shared page.
-const MARKS_BELOW: [usize; 5] = [32 << 10, 48 << 10, 64 << 10, 128 << 10, 256 << 10];
-const MARKS_ABOVE: [usize; 3] = [16 << 10, 32 << 10, 48 << 10];
+/// Pages in which a deep use is looked for, nearest first: bytes below, and above, the shared page. A use is
+/// deep if it left traces in all of them. A page that was never touched ends the search, as looking at it
+/// costs a fault.
+const MARKS_BELOW: [usize; 3] = [8 << 10, 16 << 10, 32 << 10];
+const MARKS_ABOVE: [usize; 2] = [8 << 10, 16 << 10];
 
 struct Shelf {
     free: Vec<Slot>,
@@ -291,19 +293,16 @@ fn give_up_depths(slot: Slot) -> bool {
         unsafe { std::ptr::write_bytes(line as *mut u8, 0, LOOK) };
     }
     let mut areas = [(0, 0); 2];
-    let written = |addr: usize| {
-        // SAFETY: the marks looked at are within the slot, above its guard.
-        unsafe { touched(addr) || touched(addr + LOOK) }
+    let written = |page: usize| {
+        // Several looks, as a frame may step over one.
+        let within = page >= slot.limit() && page + PAGE <= slot.end();
+        // SAFETY: within the slot, above its guard.
+        within && (0..4).any(|quarter| unsafe { touched(page + quarter * PAGE / 4) })
     };
-    let below = MARKS_BELOW.map(|m| top.saturating_sub(m));
-    if below.into_iter().any(|a| a >= slot.limit() && written(a)) {
+    if MARKS_BELOW.iter().all(|m| written(top.saturating_sub(*m))) {
         areas[0] = (slot.limit(), top - KEEP_BELOW - slot.limit());
     }
-    let above = MARKS_ABOVE.map(|m| top + m);
-    if above
-        .into_iter()
-        .any(|a| a + 2 * LOOK <= slot.end() && written(a))
-    {
+    if MARKS_ABOVE.iter().all(|m| written(top + m)) {
         areas[1] = (top + KEEP_ABOVE, slot.end() - top - KEEP_ABOVE);
     }
     let deep = areas.iter().any(|a| a.1 != 0);

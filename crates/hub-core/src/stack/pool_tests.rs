@@ -167,7 +167,7 @@ fn a_deep_stack_gives_up_its_depths_and_a_shallow_one_keeps_its_page() {
     on_fresh_pool(|| {
         let s = acquire().unwrap();
         let (low, base) = (s.limit_addr() + (64 << 10), s.base_addr());
-        touch(&s, 8 << 10);
+        touch(&s, 24 << 10);
         release(s);
         assert_eq!(stats().deep, 0);
         let s = acquire().unwrap();
