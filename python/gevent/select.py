@@ -98,7 +98,16 @@ class SelectResult:
             for fileobjs, mask, found in ((rlist, _EV_READ, readable),
                                           (wlist, _EV_WRITE, writable)):
                 for fileobj in fileobjs:
-                    watcher = loop.io(get_fileno(fileobj), mask)
+                    try:
+                        watcher = loop.io(get_fileno(fileobj), mask)
+                    except OSError as ex:
+                        if ex.errno != EBADF:
+                            raise
+                        # Another thread has closed it since it was looked at. Nobody will have to
+                        # wait for it to say so.
+                        found.append(fileobj)
+                        something.set()
+                        continue
                     watcher.priority = loop.MAXPRI
                     watchers.append(watcher)
                     watcher.start(on_ready, fileobj, watcher, found)

@@ -236,6 +236,16 @@ def _clear_nonblock(stream):
         pass
 
 
+def _may_have_ended(pid):
+    """Whether the child *pid* is a zombie, or no child any more, or that cannot be told."""
+    if not hasattr(os, 'waitid'):
+        return True
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
 class Popen(__subprocess__.Popen):
     """A child process; see :class:`subprocess.Popen` for the arguments.
 
@@ -385,9 +395,9 @@ class Popen(__subprocess__.Popen):
         return self._internal_poll()
 
     def _internal_poll(self, _deadstate=None):
-        if self.returncode is None and get_hub() is not getcurrent():
-            if getattr(self._loop, 'sig_pending', True):
-                sleep(0.00001)
+        # The status is the loop's to fetch; a look at whether there is one leaves it in place.
+        if self.returncode is None and _may_have_ended(self.pid) and get_hub() is not getcurrent():
+            sleep(0.00001)
         return self.returncode
 
     def wait(self, timeout=None, _raise_exc=True):

@@ -1,7 +1,7 @@
 """Name lookup: what kinds there are, and what they have in common.
 
 The hub's resolver is what the functions of :mod:`gevent.socket` ask. ``GEVENT_RESOLVER``, or
-``gevent.config.resolver``, says which: ``thread`` (the default), ``block``, ``ares``, ``dnspython``,
+``gevent.config.resolver``, says which: ``thread`` (the default), ``block``, ``ares``, ``dnspython``
 or the full name of a class with the methods of :class:`AbstractResolver`.
 """
 import sys
