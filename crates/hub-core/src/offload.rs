@@ -451,4 +451,54 @@ mod tests {
         };
         assert_eq!(value, 1);
     }
+
+    fn in_task<T: 'static>(f: impl FnOnce() -> T + 'static) -> T {
+        crate::task::Runtime::with_reactor(Reactor::for_tests(&Sim::new())).block_on(f)
+    }
+
+    fn call<T: Send + 'static>(
+        pool: &Pool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        Hub::with(|hub| pool.call(hub.expect("a task has a hub"), work))
+    }
+
+    #[test]
+    fn a_fiber_waits_for_its_call_while_others_run() {
+        let others = in_task(|| {
+            let pool = Pool::new(2, IDLE);
+            let (go, wait) = mpsc::channel();
+            let other = crate::task::spawn(move || go.send(21u32).is_ok());
+            let value = call(&pool, move || wait.recv().map(|n| n * 2));
+            assert_eq!(value.unwrap(), Ok(42));
+            let panic = call(&pool, || -> u8 { std::panic::panic_any(5i32) });
+            assert!(
+                matches!(panic, Err(CallError::Panicked(p)) if p.downcast_ref() == Some(&5i32))
+            );
+            other.join()
+        });
+        assert!(matches!(others, Ok(true)));
+    }
+
+    #[test]
+    fn an_interrupted_fiber_leaves_its_call_behind() {
+        in_task(|| {
+            let (go, wait) = mpsc::channel::<()>();
+            let (begun, began) = mpsc::channel();
+            let waiting = crate::task::spawn(move || {
+                let pool = Pool::new(1, IDLE);
+                let work = move || {
+                    begun.send(()).unwrap();
+                    wait.recv().is_ok()
+                };
+                matches!(call(&pool, work), Err(CallError::Interrupted(_)))
+            });
+            while began.try_recv().is_err() {
+                crate::task::sleep(Duration::ZERO).unwrap();
+            }
+            waiting.interrupt();
+            assert!(matches!(waiting.join(), Ok(true)));
+            go.send(()).unwrap();
+        });
+    }
 }

@@ -2,9 +2,11 @@
 
 use crate::support::*;
 use gevent_hub_core::event_loop::{Mode, Op, Start, Until};
-use gevent_hub_core::reactor::{RunMode, WatcherKind, monotonic};
+use gevent_hub_core::offload::Pool;
+use gevent_hub_core::reactor::{RunMode, Token, WatcherKind, monotonic};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// The child hears of its descriptors, stops watching one, and the parent hears of it all the same.
 pub fn a_child_hears_its_own_and_leaves_the_parent_alone(make: MakeLoop) {
@@ -110,6 +112,23 @@ pub fn the_reactor_runs_fork_watchers_in_the_child(make: MakeLoop) {
     assert!(!r.said().contains("w2"), "the parent is not forked");
     put(&b, b"y");
     assert_eq!(r.run_until(1), "w1");
+}
+
+/// The threads of the offload pool are not in the child; it gets new ones.
+pub fn the_offload_pool_works_in_the_child(make: MakeLoop) {
+    let _process = process();
+    let pool = Pool::new(2, Duration::from_millis(50));
+    let r = Recorder::new(&|| reactor(make()));
+    let job = pool.submit(r.reactor.remote(), Token(1), || 5).unwrap();
+    assert_eq!(r.run_until(1), "1:Event");
+    assert!(matches!(job.take(), Some(Ok(5))));
+    let pid = in_child(|| {
+        r.reactor.after_fork().unwrap();
+        let job = pool.submit(r.reactor.remote(), Token(2), || 6).unwrap();
+        r.run_until(1) == "2:Event" && matches!(job.take(), Some(Ok(6)))
+    });
+    assert_ok(pid);
+    assert_eq!(r.said(), "");
 }
 
 fn get_all_ready(s: &UnixStream) -> Vec<u8> {

@@ -106,7 +106,8 @@ macro_rules! loop_suite {
             a_child_hears_its_own_and_leaves_the_parent_alone
             operations_start_again_in_the_child
             wakes_of_the_child_stay_in_the_child
-            the_reactor_runs_fork_watchers_in_the_child);
+            the_reactor_runs_fork_watchers_in_the_child
+            the_offload_pool_works_in_the_child);
         $crate::cases!(|| $crate::support::reactor($make()), sources:
             a_fiber_waits_only_after_eagain
             an_end_of_file_in_the_same_edge_is_not_lost
