@@ -445,6 +445,22 @@ PyObject *gl_take_raised(void)
 #endif
 }
 
+/* Makes the instance that raising `type` with `value` (or NULL) would raise, with the traceback `tb` (or
+ * NULL). If making it fails, the result is that error, as with `raise`. */
+PyObject *gl_make_exception(PyObject *type, PyObject *value, PyObject *tb)
+{
+    Py_INCREF(type);
+    Py_XINCREF(value);
+    Py_XINCREF(tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (value != NULL) {
+        PyException_SetTraceback(value, tb != NULL ? tb : Py_None);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+    return value;
+}
+
 /* Makes `exc` (stolen, not NULL) the pending error as it is: no context is chained to it. */
 void gl_set_raised(PyObject *exc)
 {

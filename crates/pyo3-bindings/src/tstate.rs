@@ -44,6 +44,11 @@ unsafe extern "C" {
     fn gl_state_clear(g: *mut c_void);
     fn gl_take_raised() -> *mut PyObject;
     fn gl_set_raised(exc: *mut PyObject);
+    fn gl_make_exception(
+        ty: *mut PyObject,
+        value: *mut PyObject,
+        tb: *mut PyObject,
+    ) -> *mut PyObject;
     fn gl_enter_tracing(ts: *mut PyThreadState);
     fn gl_leave_tracing(ts: *mut PyThreadState);
     fn gl_trash_nesting(ts: *mut PyThreadState) -> c_int;
@@ -201,6 +206,20 @@ pub unsafe fn take_raised() -> *mut PyObject {
 pub unsafe fn set_raised(exc: *mut PyObject) {
     // SAFETY: the caller's promise.
     unsafe { gl_set_raised(exc) }
+}
+
+/// The instance that raising the class `ty` with `value` (or null) and the traceback `tb` (or null)
+/// would raise; if making it fails, that error. Null only without memory.
+///
+/// # Safety
+/// The GIL is held; the arguments are borrowed, and `ty` is an exception class.
+pub unsafe fn make_exception(
+    ty: *mut PyObject,
+    value: *mut PyObject,
+    tb: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { gl_make_exception(ty, value, tb) }
 }
 
 /// Runs `body` with the thread's trace and profile functions asleep.

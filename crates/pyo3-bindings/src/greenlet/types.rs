@@ -259,14 +259,7 @@ pub unsafe fn make_exception(
             return null_mut();
         }
         if ffi::PyExceptionClass_Check(ty) != 0 {
-            let (mut t, mut v, mut b) = (new_ref(ty), new_ref(value), new_ref(tb));
-            ffi::PyErr_NormalizeException(&raw mut t, &raw mut v, &raw mut b);
-            if !v.is_null() {
-                ffi::PyException_SetTraceback(v, if b.is_null() { none } else { b });
-            }
-            ffi::Py_XDECREF(t);
-            ffi::Py_XDECREF(b);
-            return v;
+            return tstate::make_exception(ty, value, tb);
         }
         if ffi::PyExceptionInstance_Check(ty) == 0 {
             let text = c"exceptions must be classes, or instances, not %s";
