@@ -4,6 +4,7 @@
 :class:`FileObjectBase` holds the result and passes calls on. :class:`FileObjectBlock` and
 :class:`FileObjectThread` are here as well; :mod:`gevent._fileobjectposix` has the third kind.
 """
+
 import functools
 import io
 import os
@@ -19,14 +20,14 @@ class cancel_wait_ex(OSError):
     """Raised in a greenlet that waits for a file which another closes."""
 
     def __init__(self):
-        super().__init__(EBADF, 'File descriptor was closed in another greenlet')
+        super().__init__(EBADF, "File descriptor was closed in another greenlet")
 
 
 class FileObjectClosed(OSError):
     """Raised by any use of a file after its end."""
 
     def __init__(self):
-        super().__init__(EBADF, 'Bad file descriptor (FileObject was closed)')
+        super().__init__(EBADF, "Bad file descriptor (FileObject was closed)")
 
 
 class FlushingBufferedWriter(io.BufferedWriter):
@@ -47,7 +48,7 @@ class WriteallMixin:
         total = len(value)
         rest = memoryview(value)
         while rest:
-            rest = rest[write(rest):]
+            rest = rest[write(rest) :]
         return total
 
 
@@ -71,8 +72,7 @@ class WriteallFileIO(WriteIsWriteallMixin, io.FileIO):
 def _one_of(name, value, old_name, old_value, default):
     """The argument *name*, which may go by an older name too, but not by both."""
     if value is not None and old_value is not None:
-        raise TypeError('Cannot specify both %s=%s and %s=%s'
-                        % (name, value, old_name, old_value))
+        raise TypeError("Cannot specify both %s=%s and %s=%s" % (name, value, old_name, old_value))
     if value is None:
         value = old_value
     return default if value is None else value
@@ -80,7 +80,7 @@ def _one_of(name, value, old_name, old_value, default):
 
 def _check_type(value, kind, what):
     if not isinstance(value, kind):
-        raise TypeError('invalid %s: %r' % (what, value))
+        raise TypeError("invalid %s: %r" % (what, value))
 
 
 class OpenDescriptor:
@@ -95,37 +95,49 @@ class OpenDescriptor:
     _opened = None
     _opened_raw = None
 
-    def __init__(self, fobj, mode='r', bufsize=None, close=None,
-                 encoding=None, errors=None, newline=None,
-                 buffering=None, closefd=None,
-                 atomic_write=False):
-        closefd = _one_of('closefd', closefd, 'close', close, True)
-        buffering = _one_of('buffering', buffering, 'bufsize', bufsize, -1)
+    def __init__(
+        self,
+        fobj,
+        mode="r",
+        bufsize=None,
+        close=None,
+        encoding=None,
+        errors=None,
+        newline=None,
+        buffering=None,
+        closefd=None,
+        atomic_write=False,
+    ):
+        closefd = _one_of("closefd", closefd, "close", close, True)
+        buffering = _one_of("buffering", buffering, "bufsize", bufsize, -1)
 
-        if not hasattr(fobj, 'fileno'):
+        if not hasattr(fobj, "fileno"):
             if not isinstance(fobj, int):
                 fobj = os.fspath(fobj)
             if not isinstance(fobj, (str, bytes, int)):
-                raise TypeError('invalid file: %r' % (fobj,))
+                raise TypeError("invalid file: %r" % (fobj,))
             if isinstance(fobj, (str, bytes)):
                 # Nobody else could close it.
                 closefd = True
-        _check_type(mode, str, 'mode')
-        _check_type(buffering, int, 'buffering')
-        _check_type(encoding, (str, type(None)), 'encoding')
-        _check_type(errors, (str, type(None)), 'errors')
+        _check_type(mode, str, "mode")
+        _check_type(buffering, int, "buffering")
+        _check_type(encoding, (str, type(None)), "encoding")
+        _check_type(errors, (str, type(None)), "errors")
 
         self._fobj = fobj
         self._parse_mode(mode)
         if self.binary:
-            for name, value in (('encoding', encoding), ('errors', errors), ('newline', newline)):
+            for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
                 if value is not None:
-                    article = 'a' if name == 'newline' else 'an'
+                    article = "a" if name == "newline" else "an"
                     raise ValueError("binary mode doesn't take %s %s argument" % (article, name))
             if buffering == 1:
-                warnings.warn("line buffering (buffering=1) isn't supported in binary "
-                              "mode, the default buffer size will be used",
-                              RuntimeWarning, stacklevel=4)
+                warnings.warn(
+                    "line buffering (buffering=1) isn't supported in binary "
+                    "mode, the default buffer size will be used",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
         self.native = not (self.text or self.binary or encoding or errors)
         self.buffering = buffering
         self.encoding = encoding
@@ -136,16 +148,16 @@ class OpenDescriptor:
 
     def _parse_mode(self, mode):
         modes = set(mode)
-        if modes - set('axrwb+tU') or len(mode) > len(modes):
-            raise ValueError('invalid mode: %r' % (mode,))
-        self.creating = 'x' in modes
-        self.reading = 'r' in modes
-        self.writing = 'w' in modes
-        self.appending = 'a' in modes
-        self.updating = '+' in modes
-        self.text = 't' in modes
-        self.binary = 'b' in modes
-        self.universal = 'U' in modes
+        if modes - set("axrwb+tU") or len(mode) > len(modes):
+            raise ValueError("invalid mode: %r" % (mode,))
+        self.creating = "x" in modes
+        self.reading = "r" in modes
+        self.writing = "w" in modes
+        self.appending = "a" in modes
+        self.updating = "+" in modes
+        self.text = "t" in modes
+        self.binary = "b" in modes
+        self.universal = "U" in modes
         self.can_write = self.creating or self.writing or self.appending or self.updating
         if self.universal:
             if self.can_write:
@@ -157,14 +169,20 @@ class OpenDescriptor:
         if kinds > 1:
             raise ValueError("can't have read/write/append mode at once")
         if not kinds:
-            raise ValueError('must have exactly one of read/write/append mode')
+            raise ValueError("must have exactly one of read/write/append mode")
         self.can_read = self.reading or self.updating
-        self.fileio_mode = ''.join(
-            letter for letter, wanted in (('x', self.creating), ('r', self.reading),
-                                          ('w', self.writing), ('a', self.appending),
-                                          ('+', self.updating))
-            if wanted)
-        self.mode = self.fileio_mode + 't' * self.text + 'b' * self.binary
+        self.fileio_mode = "".join(
+            letter
+            for letter, wanted in (
+                ("x", self.creating),
+                ("r", self.reading),
+                ("w", self.writing),
+                ("a", self.appending),
+                ("+", self.updating),
+            )
+            if wanted
+        )
+        self.mode = self.fileio_mode + "t" * self.text + "b" * self.binary
 
     def is_fd(self):
         """Whether the file was given as a number."""
@@ -188,7 +206,7 @@ class OpenDescriptor:
         return self._opened_raw
 
     def _do_open_raw(self):
-        if hasattr(self._fobj, 'fileno'):
+        if hasattr(self._fobj, "fileno"):
             return self._fobj
         return FileIO(self._fobj, self.fileio_mode, self.closefd)
 
@@ -198,8 +216,10 @@ class OpenDescriptor:
     @staticmethod
     def is_buffered(stream):
         """Whether *stream* has, or is, a buffer."""
-        return (isinstance(stream, (io.BufferedIOBase, io.TextIOBase))
-                or getattr(stream, 'buffer', None) is not None)
+        return (
+            isinstance(stream, (io.BufferedIOBase, io.TextIOBase))
+            or getattr(stream, "buffer", None) is not None
+        )
 
     @classmethod
     def buffer_size_for_stream(cls, stream):
@@ -230,7 +250,7 @@ class OpenDescriptor:
 
     def _wrapped(self, raw):
         if self.binary and isinstance(raw, io.TextIOBase):
-            raise ValueError('Unable to perform binary IO on top of text IO stream')
+            raise ValueError("Unable to perform binary IO on top of text IO stream")
 
         result = raw
         buffering = self.buffering
@@ -241,7 +261,8 @@ class OpenDescriptor:
             result = self._buffered(raw, buffering)
         if not self.binary and not isinstance(raw, io.TextIOBase):
             result = io.TextIOWrapper(
-                result, self.encoding, self.errors, self.newline, line_buffering)
+                result, self.encoding, self.errors, self.newline, line_buffering
+            )
 
         if result is not raw or self._raw_object_is_new(raw):
             # Somebody else's object keeps the mode that it has.
@@ -257,7 +278,7 @@ class OpenDescriptor:
 class _ClosedIO:
     """What a closed file refers to instead of its parts. It still knows their name."""
 
-    __slots__ = ('name',)
+    __slots__ = ("name",)
 
     def __init__(self, io_obj):
         try:
@@ -266,7 +287,7 @@ class _ClosedIO:
             pass
 
     def __getattr__(self, name):
-        if name == 'name':
+        if name == "name":
             raise AttributeError(name)
         raise FileObjectClosed
 
@@ -279,22 +300,22 @@ class FileObjectBase:
 
     #: Methods of ``io`` that become attributes here, where there are any.
     _delegate_methods = (
-        'flush',
-        'fileno',
-        'writable',
-        'readable',
-        'seek',
-        'seekable',
-        'tell',
-        'read',
-        'readline',
-        'readlines',
-        'read1',
-        'readinto',
-        'write',
-        'writeall',
-        'writelines',
-        'truncate',
+        "flush",
+        "fileno",
+        "writable",
+        "readable",
+        "seek",
+        "seekable",
+        "tell",
+        "read",
+        "readline",
+        "readlines",
+        "read1",
+        "readinto",
+        "write",
+        "writeall",
+        "writelines",
+        "truncate",
     )
 
     _io = None
@@ -352,12 +373,16 @@ class FileObjectBase:
         return getattr(self._io, name)
 
     def __repr__(self):
-        return '<%s at 0x%x %s_fobj=%r%s>' % (
-            self.__class__.__name__, id(self),
-            'closed' if self.closed else '', self.io, self._extra_repr())
+        return "<%s at 0x%x %s_fobj=%r%s>" % (
+            self.__class__.__name__,
+            id(self),
+            "closed" if self.closed else "",
+            self.io,
+            self._extra_repr(),
+        )
 
     def _extra_repr(self):
-        return ''
+        return ""
 
     def __enter__(self):
         return self
@@ -398,8 +423,8 @@ class FileObjectThread(FileObjectBase):
     """
 
     def __init__(self, *args, **kwargs):
-        lock = kwargs.pop('lock', True)
-        threadpool = kwargs.pop('threadpool', None)
+        lock = kwargs.pop("lock", True)
+        threadpool = kwargs.pop("threadpool", None)
         descriptor = OpenDescriptor(*args, **kwargs)
 
         self.threadpool = threadpool or get_hub().threadpool
@@ -408,8 +433,8 @@ class FileObjectThread(FileObjectBase):
         elif not lock:
             lock = DummySemaphore()
         self.lock = lock
-        if not hasattr(lock, '__enter__'):
-            raise TypeError('Expected a Semaphore or boolean, got %r' % type(lock))
+        if not hasattr(lock, "__enter__"):
+            raise TypeError("Expected a Semaphore or boolean, got %r" % type(lock))
         # Methods handed out look here, and not at us: they must not keep us alive.
         self._io_holder = [descriptor.opened()]
         super().__init__(descriptor)
@@ -441,7 +466,7 @@ class FileObjectThread(FileObjectBase):
         self._io_holder[0] = self._io
 
     def _extra_repr(self):
-        return ' threadpool=%r' % (self.threadpool,)
+        return " threadpool=%r" % (self.threadpool,)
 
     def _wrap_method(self, method):
         io_holder, lock, threadpool = self._io_holder, self.lock, self.threadpool

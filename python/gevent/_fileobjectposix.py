@@ -1,4 +1,5 @@
 """Cooperative files for descriptors that can be waited for: :class:`FileObjectPosix`."""
+
 import os
 from io import DEFAULT_BUFFER_SIZE, FileIO, RawIOBase, UnsupportedOperation
 
@@ -41,11 +42,15 @@ class GreenFileDescriptorIO(RawIOBase):
             raise
 
     def __repr__(self):
-        return '<%s at 0x%x fileno=%s mode=%r>' % (
-            type(self).__name__, id(self), self._fileno, self.mode)
+        return "<%s at 0x%x fileno=%s mode=%r>" % (
+            type(self).__name__,
+            id(self),
+            self._fileno,
+            self.mode,
+        )
 
     def isatty(self):
-        with FileIO(self._fileno, 'r', False) as file:
+        with FileIO(self._fileno, "r", False) as file:
             return file.isatty()
 
     def readable(self):
@@ -80,8 +85,8 @@ class GreenFileDescriptorIO(RawIOBase):
         self._fileno = self._keep_alive = None
         self.hub = self._read_watcher = self._write_watcher = None
         hub.cancel_waits_close_and_then(
-            watchers, cancel_wait_ex,
-            self._finish_close, self._closefd, fileno, keep_alive)
+            watchers, cancel_wait_ex, self._finish_close, self._closefd, fileno, keep_alive
+        )
 
     @staticmethod
     def _finish_close(closefd, fileno, keep_alive):
@@ -89,7 +94,7 @@ class GreenFileDescriptorIO(RawIOBase):
             if closefd:
                 _close(fileno)
         finally:
-            if hasattr(keep_alive, 'close'):
+            if hasattr(keep_alive, "close"):
                 keep_alive.close()
 
     def _when_ready(self, watcher, call, argument):
@@ -103,7 +108,7 @@ class GreenFileDescriptorIO(RawIOBase):
 
     def _read_some(self, size):
         if self._read_watcher is None:
-            raise UnsupportedOperation('read')
+            raise UnsupportedOperation("read")
         return self._when_ready(self._read_watcher, _read, size)
 
     def readall(self):
@@ -114,17 +119,17 @@ class GreenFileDescriptorIO(RawIOBase):
         except cancel_wait_ex:
             # Closed under us: what has come so far is all there will be.
             pass
-        return b''.join(parts)
+        return b"".join(parts)
 
     def readinto(self, b):
-        view = memoryview(b).cast('B')
+        view = memoryview(b).cast("B")
         data = self._read_some(len(view))
-        view[:len(data)] = data
+        view[: len(data)] = data
         return len(data)
 
     def write(self, b):
         if self._write_watcher is None:
-            raise UnsupportedOperation('write')
+            raise UnsupportedOperation("write")
         return self._when_ready(self._write_watcher, _write, b)
 
     def seek(self, offset, whence=0):

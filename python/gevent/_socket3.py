@@ -6,6 +6,7 @@ plain socket takes ``_sock``.
 
 Use :mod:`gevent.socket`; this module is where its parts are kept.
 """
+
 import os
 import socket as __socket__
 from errno import EBADF
@@ -23,22 +24,20 @@ __extensions__ = _socketcommon.__extensions__
 __imports__ = _socketcommon.__imports__
 __dns__ = _socketcommon.__dns__
 
-copy_globals(_socketcommon, globals(),
-             names_to_ignore=__extensions__,
-             dunder_names_to_keep=())
+copy_globals(_socketcommon, globals(), names_to_ignore=__extensions__, dunder_names_to_keep=())
 
 #: The class as the interpreter shipped it: this module is imported before anything is patched.
 _plain_socket = __socket__.socket
 
 SocketIO = __socket__.SocketIO
 
-_SOCK_NONBLOCK = getattr(_socket, 'SOCK_NONBLOCK', 0)
+_SOCK_NONBLOCK = getattr(_socket, "SOCK_NONBLOCK", 0)
 
 
 class _closedsocket:
     """Stands in for ``_sock`` after the end: remembers what it was, refuses to do anything."""
 
-    __slots__ = ('description', 'family', 'orig_fileno', 'proto', 'type')
+    __slots__ = ("description", "family", "orig_fileno", "proto", "type")
 
     def __init__(self, family, type, proto, orig_fileno, description):
         self.family = family
@@ -51,8 +50,11 @@ class _closedsocket:
         return False
 
     def __repr__(self):
-        return '<socket object [closed proxy at 0x%x fd=%s %s]>' % (
-            id(self), self.orig_fileno, self.description)
+        return "<socket object [closed proxy at 0x%x fd=%s %s]>" % (
+            id(self),
+            self.orig_fileno,
+            self.description,
+        )
 
     def fileno(self):
         return -1
@@ -63,7 +65,7 @@ class _closedsocket:
         """Closing twice is allowed."""
 
     def _refuse(*_args, **_kwargs):
-        raise OSError(EBADF, 'Bad file descriptor')
+        raise OSError(EBADF, "Bad file descriptor")
 
     # By name too, for whoever looks them up on the class.
     send = sendto = recv = recv_into = recvfrom = recvfrom_into = getsockname = _refuse
@@ -73,7 +75,7 @@ class _closedsocket:
 class _wrefsocket(_socket.socket):
     """The C socket, made weakly referable: ``_ssl`` wants that of its owner."""
 
-    __slots__ = ('__weakref__',)
+    __slots__ = ("__weakref__",)
 
 
 class socket(_socketcommon.SocketMixin):
@@ -88,8 +90,8 @@ class socket(_socketcommon.SocketMixin):
     _gevent_sock_class = _wrefsocket
 
     __slots__ = (
-        '_closed',
-        '_io_refs',
+        "_closed",
+        "_io_refs",
     )
 
     def __init__(self, family=-1, type=-1, proto=-1, fileno=None):
@@ -109,11 +111,12 @@ class socket(_socketcommon.SocketMixin):
 
     def __getattr__(self, name):
         # Only reached for a name that is not set: the watchers, until the first wait needs one.
-        if name in ('_read_event', '_write_event'):
+        if name in ("_read_event", "_write_event"):
             return self._watcher(name)
         return getattr(self._sock, name)
 
     if _SOCK_NONBLOCK:
+
         @property
         def type(self):
             kind = self._sock.type
@@ -136,23 +139,24 @@ class socket(_socketcommon.SocketMixin):
             text = repr(self._sock)
         except Exception as ex:
             # A descriptor that no longer answers must not make printing fail.
-            return '<socket [%r]>' % (ex,)
-        opening = '<socket object'
+            return "<socket [%r]>" % (ex,)
+        opening = "<socket object"
         if not text.startswith(opening):
             return text
-        return '<%s.%s%s at 0x%x%s%s' % (
+        return "<%s.%s%s at 0x%x%s%s" % (
             self.__class__.__module__,
             self.__class__.__name__,
-            ' [closed]' if getattr(self, '_closed', False) else '',
+            " [closed]" if getattr(self, "_closed", False) else "",
             id(self),
             self._extra_repr(),
-            text[len('<socket'):])
+            text[len("<socket") :],
+        )
 
     def _extra_repr(self):
-        return ''
+        return ""
 
     def __getstate__(self):
-        raise TypeError('Cannot serialize socket object')
+        raise TypeError("Cannot serialize socket object")
 
     def dup(self):
         """A new socket on a duplicate of the descriptor, with the same timeout."""
@@ -225,12 +229,12 @@ class socket(_socketcommon.SocketMixin):
             family, type, proto, fileno = sock.family, sock.type, sock.proto, sock.fileno()
         except OSError:
             pass
-        self._drop_events_and_close(closefd=reason == 'closed')
+        self._drop_events_and_close(closefd=reason == "closed")
         self._sock = _closedsocket(family, type, proto, fileno, reason)
 
     def _real_close(self, _ss=_socket.socket):
         if self._sock:
-            self._detach_socket('closed')
+            self._detach_socket("closed")
 
     def close(self):
         """Close the socket, once the files that :meth:`makefile` made are closed too."""
@@ -245,7 +249,7 @@ class socket(_socketcommon.SocketMixin):
         """
         self._closed = True
         sock = self._sock
-        self._detach_socket('detached')
+        self._detach_socket("detached")
         return sock.detach()
 
     def _sendfile_use_sendfile(self, file, offset=0, count=None):
@@ -255,7 +259,7 @@ class socket(_socketcommon.SocketMixin):
     def _sendfile_use_send(self, file, offset=0, count=None):
         self._check_sendfile_params(file, offset, count)
         if self.gettimeout() == 0:
-            raise ValueError('non-blocking sockets are not supported')
+            raise ValueError("non-blocking sockets are not supported")
         if offset:
             file.seek(offset)
         total = 0
@@ -274,19 +278,19 @@ class socket(_socketcommon.SocketMixin):
                     view = view[sent:]
             return total
         finally:
-            if total and hasattr(file, 'seek'):
+            if total and hasattr(file, "seek"):
                 file.seek(offset + total)
 
     def _check_sendfile_params(self, file, offset, count):
-        if 'b' not in getattr(file, 'mode', 'b'):
-            raise ValueError('file should be opened in binary mode')
+        if "b" not in getattr(file, "mode", "b"):
+            raise ValueError("file should be opened in binary mode")
         if not self.type & SOCK_STREAM:
-            raise ValueError('only SOCK_STREAM type sockets are supported')
+            raise ValueError("only SOCK_STREAM type sockets are supported")
         if count is not None:
             if not isinstance(count, int):
-                raise TypeError(f'count must be a positive integer (got {count!r})')
+                raise TypeError(f"count must be a positive integer (got {count!r})")
             if count <= 0:
-                raise ValueError(f'count must be a positive integer (got {count!r})')
+                raise ValueError(f"count must be a positive integer (got {count!r})")
 
     def sendfile(self, file, offset=0, count=None):
         """Send *file*, opened in binary mode, from *offset*: *count* bytes, or all there is.
@@ -298,13 +302,13 @@ class socket(_socketcommon.SocketMixin):
 
     def get_inheritable(self):
         """Whether child processes inherit the descriptor."""
-        if os.name == 'nt':
+        if os.name == "nt":
             return os.get_handle_inheritable(self.fileno())
         return os.get_inheritable(self.fileno())
 
     def set_inheritable(self, inheritable):
         """Choose whether child processes inherit the descriptor."""
-        if os.name == 'nt':
+        if os.name == "nt":
             os.set_handle_inheritable(self.fileno(), inheritable)
         else:
             os.set_inheritable(self.fileno(), inheritable)
@@ -318,23 +322,24 @@ def fromfd(fd, family, type, proto=0):
     return socket(family, type, proto, dup(fd))
 
 
-if hasattr(_socket.socket, 'share'):  # Windows
+if hasattr(_socket.socket, "share"):  # Windows
+
     def fromshare(info):
         """A socket from the bytes that ``share`` of another process's socket returned."""
         return socket(0, 0, 0, info)
 
-    __implements__.append('fromshare')
+    __implements__.append("fromshare")
 
 
 def _fallback_socketpair(family=AF_INET, type=SOCK_STREAM, proto=0):
     """Two connected sockets by way of a listener on loopback, for systems without the call."""
-    hosts = {AF_INET: '127.0.0.1', AF_INET6: '::1'}
+    hosts = {AF_INET: "127.0.0.1", AF_INET6: "::1"}
     if family not in hosts:
-        raise ValueError('Only AF_INET and AF_INET6 socket address families are supported')
+        raise ValueError("Only AF_INET and AF_INET6 socket address families are supported")
     if type != SOCK_STREAM:
-        raise ValueError('Only SOCK_STREAM socket type is supported')
+        raise ValueError("Only SOCK_STREAM socket type is supported")
     if proto != 0:
-        raise ValueError('Only protocol zero is supported')
+        raise ValueError("Only protocol zero is supported")
 
     made = []
     try:
@@ -352,9 +357,11 @@ def _fallback_socketpair(family=AF_INET, type=SOCK_STREAM, proto=0):
             server, _ = listener.accept()
             made.append(server)
         # Somebody else on this machine may have been first.
-        if (server.getsockname() != client.getpeername()
-                or client.getsockname() != server.getpeername()):
-            raise ConnectionError('Unexpected peer connection')
+        if (
+            server.getsockname() != client.getpeername()
+            or client.getsockname() != server.getpeername()
+        ):
+            raise ConnectionError("Unexpected peer connection")
     except BaseException:
         for sock in made:
             sock.close()
@@ -362,29 +369,33 @@ def _fallback_socketpair(family=AF_INET, type=SOCK_STREAM, proto=0):
     return server, client
 
 
-if hasattr(__socket__, '_fallback_socketpair'):
-    __implements__.append('_fallback_socketpair')
+if hasattr(__socket__, "_fallback_socketpair"):
+    __implements__.append("_fallback_socketpair")
 
 
-if hasattr(_socket, 'socketpair'):
+if hasattr(_socket, "socketpair"):
+
     def socketpair(family=None, type=SOCK_STREAM, proto=0):
         """Two sockets connected to each other, of ``AF_UNIX`` where there is such a thing."""
         if family is None:
-            family = getattr(__socket__, 'AF_UNIX', AF_INET)
-        return tuple(socket(family, type, proto, end.detach())
-                     for end in _socket.socketpair(family, type, proto))
+            family = getattr(__socket__, "AF_UNIX", AF_INET)
+        return tuple(
+            socket(family, type, proto, end.detach())
+            for end in _socket.socketpair(family, type, proto)
+        )
 else:
     socketpair = _fallback_socketpair
 
 
-__all__ = [name for name in __implements__ + __extensions__ + __imports__
-           if name != '_fallback_socketpair']
+__all__ = [
+    name for name in __implements__ + __extensions__ + __imports__ if name != "_fallback_socketpair"
+]
 
 #: Names that only some versions or platforms have.
 __version_specific__ = (
-    'close',
-    'TCP_KEEPALIVE',
-    'TCP_KEEPCNT',
+    "close",
+    "TCP_KEEPALIVE",
+    "TCP_KEEPCNT",
 )
 
 

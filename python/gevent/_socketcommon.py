@@ -8,6 +8,7 @@ a pair of watchers and a timeout. The class that users see, and the functions th
 The methods that move data (``recv``, ``recv_into``, ``send``, ``sendall``) live in the mixin and
 nowhere else, so that a native base class placed before it replaces them.
 """
+
 import errno as _errno
 import socket as __socket__
 import sys
@@ -35,50 +36,76 @@ from gevent._util import copy_globals
 from gevent.exceptions import ConcurrentObjectUseError
 from gevent.timeout import Timeout
 
-is_windows = sys.platform.startswith('win')
-is_macos = sys.platform == 'darwin'
+is_windows = sys.platform.startswith("win")
+is_macos = sys.platform == "darwin"
 
 #: Functions of :mod:`socket` that may ask a name server.
 __dns__ = [
-    'getaddrinfo',
-    'gethostbyname',
-    'gethostbyname_ex',
-    'gethostbyaddr',
-    'getnameinfo',
-    'getfqdn',
+    "getaddrinfo",
+    "gethostbyname",
+    "gethostbyname_ex",
+    "gethostbyaddr",
+    "getnameinfo",
+    "getfqdn",
 ]
 
 #: Names of :mod:`socket` that have a cooperative version.
 _implements = [
-    'create_connection',
-    'socket',
-    'SocketType',
-    'fromfd',
-    'socketpair',
+    "create_connection",
+    "socket",
+    "SocketType",
+    "fromfd",
+    "socketpair",
 ] + __dns__
 
 #: Names that :mod:`socket` does not have.
 __extensions__ = [
-    'cancel_wait',
-    'wait_read',
-    'wait_write',
-    'wait_readwrite',
+    "cancel_wait",
+    "wait_read",
+    "wait_write",
+    "wait_readwrite",
 ]
 
 #: Names of :mod:`socket` that are offered as they are, where the platform has them.
 __imports__ = copy_globals(
-    __socket__, globals(),
+    __socket__,
+    globals(),
     only_names=[
-        'error', 'gaierror', 'herror', 'timeout', 'errorTab',
-        'htonl', 'htons', 'ntohl', 'ntohs',
-        'inet_aton', 'inet_ntoa', 'inet_pton', 'inet_ntop',
-        'gethostname', 'sethostname', 'getprotobyname', 'getservbyname', 'getservbyport',
-        'getdefaulttimeout', 'setdefaulttimeout',
-        'AddressFamily', 'SocketKind', 'CMSG_LEN', 'CMSG_SPACE', 'dup',
-        'if_indextoname', 'if_nameindex', 'if_nametoindex',
-        'create_server', 'has_dualstack_ipv6', 'recv_fds', 'send_fds',
+        "error",
+        "gaierror",
+        "herror",
+        "timeout",
+        "errorTab",
+        "htonl",
+        "htons",
+        "ntohl",
+        "ntohs",
+        "inet_aton",
+        "inet_ntoa",
+        "inet_pton",
+        "inet_ntop",
+        "gethostname",
+        "sethostname",
+        "getprotobyname",
+        "getservbyname",
+        "getservbyport",
+        "getdefaulttimeout",
+        "setdefaulttimeout",
+        "AddressFamily",
+        "SocketKind",
+        "CMSG_LEN",
+        "CMSG_SPACE",
+        "dup",
+        "if_indextoname",
+        "if_nameindex",
+        "if_nametoindex",
+        "create_server",
+        "has_dualstack_ipv6",
+        "recv_fds",
+        "send_fds",
     ],
-    ignore_missing_names=True)
+    ignore_missing_names=True,
+)
 
 
 def _copy_constants():
@@ -95,8 +122,8 @@ del _copy_constants
 _SocketError = error
 _realsocket = _socket.socket
 
-ECONNREFUSED = getattr(_errno, 'ECONNREFUSED', -1)
-EHOSTUNREACH = getattr(_errno, 'EHOSTUNREACH', -1)
+ECONNREFUSED = getattr(_errno, "ECONNREFUSED", -1)
+EHOSTUNREACH = getattr(_errno, "EHOSTUNREACH", -1)
 
 #: The errors after which ``send`` waits and tries again. macOS says EPROTOTYPE when it should
 #: say EPIPE, for a moment, while a connection is being torn down.
@@ -114,7 +141,7 @@ class cancel_wait_ex(error):
     """What :func:`cancel_wait` raises in the greenlet that was waiting, by default."""
 
     def __init__(self):
-        super().__init__(EBADF, 'File descriptor was closed in another greenlet')
+        super().__init__(EBADF, "File descriptor was closed in another greenlet")
 
 
 def cancel_wait(watcher, error=cancel_wait_ex):
@@ -151,8 +178,13 @@ def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
     found = get_hub().resolver.getaddrinfo(host, port, family, type, proto, flags)
     # Resolvers answer in plain numbers.
     return [
-        (_intenum_converter(af, AddressFamily), _intenum_converter(kind, SocketKind),
-         protocol, canonname, sockaddr)
+        (
+            _intenum_converter(af, AddressFamily),
+            _intenum_converter(kind, SocketKind),
+            protocol,
+            canonname,
+            sockaddr,
+        )
         for af, kind, protocol, canonname, sockaddr in found
     ]
 
@@ -167,7 +199,7 @@ def getnameinfo(sockaddr, flags):
     return get_hub().resolver.getnameinfo(sockaddr, flags)
 
 
-def getfqdn(name=''):
+def getfqdn(name=""):
     """The fully qualified domain name of *name*, or of this machine.
 
     That is the first name with a dot in it among what :func:`gethostbyaddr` answers, else the
@@ -175,14 +207,14 @@ def getfqdn(name=''):
     this machine.
     """
     name = name.strip()
-    if name in ('', '0.0.0.0', '::'):
+    if name in ("", "0.0.0.0", "::"):
         name = gethostname()
     try:
         hostname, aliases, _ = gethostbyaddr(name)
     except OSError:
         return name
     for candidate in [hostname, *aliases]:
-        if (b'.' if isinstance(candidate, bytes) else '.') in candidate:
+        if (b"." if isinstance(candidate, bytes) else ".") in candidate:
             return candidate
     return hostname
 
@@ -202,9 +234,11 @@ def _resolve_addr(sock, address):
 
     A host that is a number already is left alone: a lookup would lose an IPv6 scope.
     """
-    if (sock.family not in _RESOLVABLE_FAMILIES
-            or not isinstance(address, tuple)
-            or _is_numeric(sock.family, address[0])):
+    if (
+        sock.family not in _RESOLVABLE_FAMILIES
+        or not isinstance(address, tuple)
+        or _is_numeric(sock.family, address[0])
+    ):
         return address
     host, port = address[:2]
     # The port stays out of the question, as in C: some resolvers refuse one without a type.
@@ -227,7 +261,7 @@ def _sendall(socket, data_memory, flags):
     if limit is None:
         sent = 0
         while sent < size:
-            sent += socket.send(data_memory[sent:sent + piece], flags)
+            sent += socket.send(data_memory[sent : sent + piece], flags)
         return
     deadline = _monotonic() + limit
     # The limit is looked at before each send but the first: even if every send succeeds at once,
@@ -236,8 +270,8 @@ def _sendall(socket, data_memory, flags):
     while sent < size:
         limit = deadline - _monotonic()
         if limit <= 0:
-            raise TimeoutError('timed out')
-        sent += socket.send(data_memory[sent:sent + piece], flags, timeout=limit)
+            raise TimeoutError("timed out")
+        sent += socket.send(data_memory[sent : sent + piece], flags, timeout=limit)
 
 
 def _octets(data):
@@ -246,7 +280,7 @@ def _octets(data):
     if view.ndim == 1 and view.itemsize == 1 and view.contiguous:
         return view
     try:
-        return view.cast('B')
+        return view.cast("B")
     except (TypeError, ValueError):  # ctypes' own formats, strides
         return memoryview(view.tobytes())
 
@@ -264,7 +298,7 @@ def _reader(name):
             self._await(1)
 
     method.__name__ = name
-    method.__qualname__ = 'SocketMixin.' + name
+    method.__qualname__ = "SocketMixin." + name
     return method
 
 
@@ -272,10 +306,10 @@ class SocketMixin(_core.SocketBase):
     """The part of a cooperative socket that is the same for every kind of it."""
 
     __slots__ = (
-        '__weakref__',
-        '_read_event',
-        '_write_event',
-        'hub',
+        "__weakref__",
+        "_read_event",
+        "_write_event",
+        "hub",
     )
 
     def __init__(self):
@@ -285,7 +319,7 @@ class SocketMixin(_core.SocketBase):
 
     def _watcher(self, name):
         """Make the watcher of one direction when it is first asked for, and keep it."""
-        watcher = self.hub.loop.io(self._sock.fileno(), 1 if name == '_read_event' else 2)
+        watcher = self.hub.loop.io(self._sock.fileno(), 1 if name == "_read_event" else 2)
         setattr(self, name, watcher)
         return watcher
 
@@ -298,7 +332,7 @@ class SocketMixin(_core.SocketBase):
 
     def _take_watchers(self):
         """Forget both watchers for good; return those that were ever made."""
-        made = [self._made_watcher('_read_event'), self._made_watcher('_write_event')]
+        made = [self._made_watcher("_read_event"), self._made_watcher("_write_event")]
         self._read_event = self._write_event = None
         return [watcher for watcher in made if watcher is not None]
 
@@ -309,7 +343,8 @@ class SocketMixin(_core.SocketBase):
             self._take_watchers(),
             _cancel_wait_ex,
             self._drop_ref_on_close if closefd else id,
-            self._sock)
+            self._sock,
+        )
 
     def _drop_ref_on_close(self, sock):
         sock.close()
@@ -330,8 +365,7 @@ class SocketMixin(_core.SocketBase):
         :raises ConcurrentObjectUseError: another greenlet waits there, or has closed the socket.
         """
         if watcher is None:
-            raise ConcurrentObjectUseError(
-                'The socket has already been closed by another greenlet')
+            raise ConcurrentObjectUseError("The socket has already been closed by another greenlet")
         if timeout is timeout_default:
             timeout = self.timeout
         if timeout_exc is None:
@@ -344,10 +378,10 @@ class SocketMixin(_core.SocketBase):
             try:
                 as_float = howlong.__float__
             except AttributeError:
-                raise TypeError('a float is required', howlong, type(howlong)) from None
+                raise TypeError("a float is required", howlong, type(howlong)) from None
             howlong = as_float()
             if howlong < 0.0:
-                raise ValueError('Timeout value out of range')
+                raise ValueError("Timeout value out of range")
         # By way of the slot: a subclass may turn ``timeout`` into a property that calls this.
         SocketMixin.timeout.__set__(self, howlong)
 
@@ -365,10 +399,10 @@ class SocketMixin(_core.SocketBase):
         # SHUT_RD is 0, SHUT_WR 1 and SHUT_RDWR 2.
         if how != 1:
             self._interrupt_wait(1)
-            self.hub.cancel_wait(self._made_watcher('_read_event'), cancel_wait_ex)
+            self.hub.cancel_wait(self._made_watcher("_read_event"), cancel_wait_ex)
         if how != 0:
             self._interrupt_wait(2)
-            self.hub.cancel_wait(self._made_watcher('_write_event'), cancel_wait_ex)
+            self.hub.cancel_wait(self._made_watcher("_write_event"), cancel_wait_ex)
         self._sock.shutdown(how)
 
     @property
@@ -404,7 +438,8 @@ class SocketMixin(_core.SocketBase):
     def setsockopt(self, *args):
         return self._sock.setsockopt(*args)
 
-    if hasattr(_socket.socket, 'ioctl'):  # Windows
+    if hasattr(_socket.socket, "ioctl"):  # Windows
+
         def ioctl(self, *args):
             return self._sock.ioctl(*args)
 
@@ -436,7 +471,7 @@ class SocketMixin(_core.SocketBase):
         if self.timeout == 0.0:
             return self._sock.connect(address)
         address = _resolve_addr(self._sock, address)
-        with Timeout._start_new_or_dummy(self.timeout, TimeoutError('timed out')):
+        with Timeout._start_new_or_dummy(self.timeout, TimeoutError("timed out")):
             while True:
                 failed = self.getsockopt(SOL_SOCKET, SO_ERROR)
                 if failed:
@@ -444,23 +479,27 @@ class SocketMixin(_core.SocketBase):
                 result = self._sock.connect_ex(address)
                 if result in (0, EISCONN):
                     return None
-                if (result in (EWOULDBLOCK, EINPROGRESS, EALREADY)
-                        or (result == EINVAL and is_windows)):
+                if result in (EWOULDBLOCK, EINPROGRESS, EALREADY) or (
+                    result == EINVAL and is_windows
+                ):
                     self._await(2)
                     continue
-                if (result == EHOSTUNREACH and isinstance(address, tuple)
-                        and address[0] == 'fe80::1'):
+                if (
+                    result == EHOSTUNREACH
+                    and isinstance(address, tuple)
+                    and address[0] == "fe80::1"
+                ):
                     # macOS, for the link-local address of its own loopback interface.
                     result = ECONNREFUSED
                 raise OSError(result, strerror(result))
 
     # recv, recv_into, send and sendall are native.
-    recvfrom = _reader('recvfrom')
-    recvfrom_into = _reader('recvfrom_into')
-    if hasattr(_socket.socket, 'recvmsg'):
-        recvmsg = _reader('recvmsg')
-    if hasattr(_socket.socket, 'recvmsg_into'):
-        recvmsg_into = _reader('recvmsg_into')
+    recvfrom = _reader("recvfrom")
+    recvfrom_into = _reader("recvfrom_into")
+    if hasattr(_socket.socket, "recvmsg"):
+        recvmsg = _reader("recvmsg")
+    if hasattr(_socket.socket, "recvmsg_into"):
+        recvmsg_into = _reader("recvmsg_into")
 
     def _send_once_more(self, timeout, send, *args):
         """Wait to be writable, then try *send* again. Zero if somebody else was faster."""
@@ -482,23 +521,25 @@ class SocketMixin(_core.SocketBase):
                 raise
         return self._send_once_more(self.timeout, self._sock.sendto, *args)
 
-    if hasattr(_socket.socket, 'sendmsg'):
+    if hasattr(_socket.socket, "sendmsg"):
+
         def sendmsg(self, buffers, ancdata=(), flags=0, address=None):
             try:
                 return self._sock.sendmsg(buffers, ancdata, flags, address)
             except BlockingIOError:
-                if self.timeout == 0.0 or flags & getattr(_socket, 'MSG_DONTWAIT', 0):
+                if self.timeout == 0.0 or flags & getattr(_socket, "MSG_DONTWAIT", 0):
                     raise
             return self._send_once_more(
-                self.timeout, self._sock.sendmsg, buffers, ancdata, flags, address)
+                self.timeout, self._sock.sendmsg, buffers, ancdata, flags, address
+            )
 
 
 def _inherit_docstrings():
     """Methods that do what the standard library's do are documented by its words."""
     for name, method in vars(SocketMixin).items():
         original = getattr(__socket__.socket, name, None)
-        if not name.startswith('_') and callable(method) and not method.__doc__:
-            method.__doc__ = getattr(original, '__doc__', None)
+        if not name.startswith("_") and callable(method) and not method.__doc__:
+            method.__doc__ = getattr(original, "__doc__", None)
 
 
 _inherit_docstrings()

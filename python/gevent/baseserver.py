@@ -3,6 +3,7 @@
 A subclass says how to take an arrival (:meth:`BaseServer.do_read`) and how to dispose of it
 (:meth:`BaseServer.do_close`).
 """
+
 import errno
 import sys
 
@@ -12,7 +13,7 @@ from gevent.event import Event
 from gevent.greenlet import Greenlet
 from gevent.hub import get_hub
 
-__all__ = ['BaseServer']
+__all__ = ["BaseServer"]
 
 
 def _handle_and_close_when_done(handle, close, args_tuple):
@@ -55,7 +56,7 @@ class BaseServer:
     #: Errors of accept after which there is no point in trying again.
     fatal_errors = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
-    def __init__(self, listener, handle=None, spawn='default'):
+    def __init__(self, listener, handle=None, spawn="default"):
         self._stop_event = Event()
         self._stop_event.set()
         self._watcher = None
@@ -69,7 +70,7 @@ class BaseServer:
             self.delay = self.min_delay
             self.loop = get_hub().loop
             if self.max_accept < 1:
-                raise ValueError('max_accept must be positive int: %r' % (self.max_accept,))
+                raise ValueError("max_accept must be positive int: %r" % (self.max_accept,))
         except BaseException:
             self.close()
             raise
@@ -81,11 +82,11 @@ class BaseServer:
         self.stop()
 
     def set_listener(self, listener):
-        if not hasattr(listener, 'accept'):
+        if not hasattr(listener, "accept"):
             self.family, self.address = parse_address(listener)
             return
-        if hasattr(listener, 'do_handshake'):
-            raise TypeError('Expected a regular socket, not SSLSocket: %r' % (listener,))
+        if hasattr(listener, "do_handshake"):
+            raise TypeError("Expected a regular socket, not SSLSocket: %r" % (listener,))
         self.family = listener.family
         self.address = listener.getsockname()
         # Whether there is a ``socket`` attribute says whether the server is open.
@@ -94,16 +95,17 @@ class BaseServer:
     def set_spawn(self, spawn):
         if isinstance(spawn, int):
             from gevent.pool import Pool
+
             spawn = Pool(spawn)
         self.pool = None
-        if hasattr(spawn, 'spawn'):
+        if hasattr(spawn, "spawn"):
             self.pool = spawn
             self._spawn = spawn.spawn
-        elif spawn == 'default':
+        elif spawn == "default":
             self._spawn = self._spawn
         else:
             self._spawn = spawn
-        if hasattr(self.pool, 'full'):
+        if hasattr(self.pool, "full"):
             self.full = self.pool.full
         if self.pool is not None:
             self.pool._semaphore.rawlink(self._start_accepting_if_started)
@@ -111,7 +113,7 @@ class BaseServer:
     def set_handle(self, handle):
         if handle is not None:
             self.handle = handle
-        if not hasattr(self, 'handle'):
+        if not hasattr(self, "handle"):
             raise TypeError("'handle' must be provided")
         self._handle = self.handle
 
@@ -177,7 +179,7 @@ class BaseServer:
                 self.loop.handle_error(self, *sys.exc_info())
                 if self.is_fatal_error(ex):
                     self.close()
-                    sys.stderr.write('ERROR: %s failed with %s\n' % (self, str(ex) or repr(ex)))
+                    sys.stderr.write("ERROR: %s failed with %s\n" % (self, str(ex) or repr(ex)))
                 else:
                     self._pause()
                 return
@@ -195,40 +197,42 @@ class BaseServer:
         return False
 
     def __repr__(self):
-        return '<%s at %s %s>' % (type(self).__name__, hex(id(self)), self._formatinfo())
+        return "<%s at %s %s>" % (type(self).__name__, hex(id(self)), self._formatinfo())
 
     def __str__(self):
-        return '<%s %s>' % (type(self).__name__, self._formatinfo())
+        return "<%s %s>" % (type(self).__name__, self._formatinfo())
 
     def _formatinfo(self):
         # Errors are printed, not raised: this is for logs.
         parts = []
-        if hasattr(self, 'socket'):
+        if hasattr(self, "socket"):
             try:
                 fileno = self.socket.fileno()
             except Exception as ex:
                 fileno = str(ex)
-            parts.append('fileno=%s' % fileno)
+            parts.append("fileno=%s" % fileno)
         try:
             address = self.address
             if isinstance(address, tuple) and len(address) == 2:
-                address = '%s:%s' % address
-            parts.append('address=%s' % (address,))
+                address = "%s:%s" % address
+            parts.append("address=%s" % (address,))
         except Exception as ex:
-            parts.append(str(ex) or '<error>')
-        handle = self.__dict__.get('handle')
+            parts.append(str(ex) or "<error>")
+        handle = self.__dict__.get("handle")
         if handle is not None:
             try:
-                if getattr(handle, '__self__', None) is self:
+                if getattr(handle, "__self__", None) is self:
                     # Its repr has ours in it.
-                    text = '<bound method %s.%s of self>' % (
-                        self.__class__.__name__, handle.__name__)
+                    text = "<bound method %s.%s of self>" % (
+                        self.__class__.__name__,
+                        handle.__name__,
+                    )
                 else:
                     text = repr(handle)
-                parts.append('handle=' + text)
+                parts.append("handle=" + text)
             except Exception as ex:
-                parts.append(str(ex) or '<error>')
-        return ' '.join(parts)
+                parts.append(str(ex) or "<error>")
+        return " ".join(parts)
 
     @property
     def server_host(self):
@@ -274,7 +278,7 @@ class BaseServer:
                 self.socket.close()
             except Exception:
                 pass
-            for name in ('socket', 'handle', '_handle', '_spawn', 'full'):
+            for name in ("socket", "handle", "_handle", "_spawn", "full"):
                 self.__dict__.pop(name, None)
             if self.pool is not None:
                 # stop() still needs the pool.
@@ -282,7 +286,7 @@ class BaseServer:
 
     @property
     def closed(self):
-        return not hasattr(self, 'socket')
+        return not hasattr(self, "socket")
 
     def stop(self, timeout=None):
         """Close, and wait for the handlers in the pool, if there is one.
@@ -312,17 +316,17 @@ class BaseServer:
 def _parse_address(address):
     if isinstance(address, tuple):
         host = address[0]
-        family = _socket.AF_INET6 if not host or ':' in host else _socket.AF_INET
+        family = _socket.AF_INET6 if not host or ":" in host else _socket.AF_INET
         return family, address
-    if isinstance(address, int) or (isinstance(address, str) and ':' not in address):
-        return _socket.AF_INET6, ('', int(address))
+    if isinstance(address, int) or (isinstance(address, str) and ":" not in address):
+        return _socket.AF_INET6, ("", int(address))
     if not isinstance(address, str):
-        raise TypeError('Expected tuple or string, got %s' % type(address))
-    host, port = address.rsplit(':', 1)
+        raise TypeError("Expected tuple or string, got %s" % type(address))
+    host, port = address.rsplit(":", 1)
     family = _socket.AF_INET
-    if host.startswith('[') and host.endswith(']'):
+    if host.startswith("[") and host.endswith("]"):
         family, host = _socket.AF_INET6, host[1:-1]
-    return family, ('' if host == '*' else host, int(port))
+    return family, ("" if host == "*" else host, int(port))
 
 
 def parse_address(address):
@@ -333,4 +337,4 @@ def parse_address(address):
     try:
         return _parse_address(address)
     except ValueError as ex:
-        raise ValueError('Failed to parse address %r: %s' % (address, ex)) from ex
+        raise ValueError("Failed to parse address %r: %s" % (address, ex)) from ex

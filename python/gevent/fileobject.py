@@ -10,20 +10,21 @@ takes what :func:`open` does, and an object with a ``fileno()`` besides. It is o
 ``GEVENT_FILE`` chooses (``posix``, ``thread``, ``block``, or the full name of a class), before this
 module is first imported.
 """
+
 from gevent._config import config
 from gevent._fileobjectcommon import FileObjectBlock, FileObjectThread
 
 __all__ = [
-    'FileObject',
-    'FileObjectBlock',
-    'FileObjectPosix',
-    'FileObjectThread',
+    "FileObject",
+    "FileObjectBlock",
+    "FileObjectPosix",
+    "FileObjectThread",
 ]
 
 try:
     import fcntl
 except ImportError:  # Windows
-    __all__.remove('FileObjectPosix')
+    __all__.remove("FileObjectPosix")
 else:
     del fcntl
     from gevent._fileobjectposix import FileObjectPosix

@@ -11,6 +11,7 @@ module is imported leaves :func:`waitpid` to the system.
 
 Greenlets survive a fork: those that were about to run in the parent run in the child as well.
 """
+
 import errno
 import os
 import time
@@ -28,10 +29,10 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-EAGAIN = getattr(errno, 'EAGAIN', 11)
+EAGAIN = getattr(errno, "EAGAIN", 11)
 
-__implements__ = ['fork']
-__extensions__ = ['tp_read', 'tp_write']
+__implements__ = ["fork"]
+__extensions__ = ["tp_read", "tp_write"]
 
 _read = os.read
 _write = os.write
@@ -71,8 +72,8 @@ def _when_ready(fd, mask, call, *args):
 
 
 if fcntl is not None:
-    __implements__ += ['close']
-    __extensions__ += ['make_nonblocking', 'nb_read', 'nb_write']
+    __implements__ += ["close"]
+    __extensions__ += ["make_nonblocking", "nb_read", "nb_write"]
 
     #: Set to false to have :func:`close` treat regular files like all others.
     _NO_DEFER_REG_FILE = True
@@ -145,7 +146,7 @@ if fcntl is not None:
         return _when_ready(fd, 2, _write, buf)
 
 
-if hasattr(os, 'fork'):
+if hasattr(os, "fork"):
     _raw_fork = os.fork
 
     def fork_gevent():
@@ -156,7 +157,7 @@ if hasattr(os, 'fork'):
         """
         with warnings.catch_warnings():
             # About threads that exist at the time: the hub's helpers, which the child replaces.
-            warnings.simplefilter('ignore', DeprecationWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             pid = _raw_fork()
         if not pid:
             reinit()
@@ -166,13 +167,13 @@ if hasattr(os, 'fork'):
         """:func:`fork_gevent`, on systems that cannot watch children."""
         return fork_gevent()
 else:
-    __implements__.remove('fork')
+    __implements__.remove("fork")
 
 
-if hasattr(os, 'forkpty'):
+if hasattr(os, "forkpty"):
     _raw_forkpty = os.forkpty
-    __implements__.append('forkpty')
-    __extensions__.append('forkpty_gevent')
+    __implements__.append("forkpty")
+    __extensions__.append("forkpty_gevent")
 
     def forkpty_gevent():
         """:func:`fork_gevent` with a terminal: returns ``(pid, master_fd)``.
@@ -187,8 +188,8 @@ if hasattr(os, 'forkpty'):
     forkpty = forkpty_gevent
 
 
-if hasattr(os, 'fork') and hasattr(os, 'WNOHANG'):
-    __extensions__ += ['fork_and_watch', 'fork_gevent']
+if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
+    __extensions__ += ["fork_and_watch", "fork_gevent"]
     _waitpid = os.waitpid
     _WNOHANG = os.WNOHANG
 
@@ -268,8 +269,8 @@ if hasattr(os, 'fork') and hasattr(os, 'WNOHANG'):
             _watch_child(pid, callback, loop, ref)
         return pid
 
-    if 'forkpty' in __implements__:
-        __extensions__.append('forkpty_and_watch')
+    if "forkpty" in __implements__:
+        __extensions__.append("forkpty_and_watch")
 
         def forkpty_and_watch(callback=None, loop=None, ref=False, forkpty=forkpty_gevent):
             """:func:`fork_and_watch` with a terminal: returns ``(pid, master_fd)``."""
@@ -283,21 +284,22 @@ if hasattr(os, 'fork') and hasattr(os, 'WNOHANG'):
             return tuple(forked)
 
     if config.disable_watch_children:
-        __extensions__.append('waitpid')
+        __extensions__.append("waitpid")
     else:
-        __implements__.append('waitpid')
+        __implements__.append("waitpid")
 
         def fork(*args, **kwargs):
             """:func:`fork_and_watch`; :func:`fork_gevent` if ``GEVENT_NOWAITPID`` is set."""
             return fork_and_watch(*args, **kwargs)
 
-        if 'forkpty' in __implements__:
+        if "forkpty" in __implements__:
+
             def forkpty(*args, **kwargs):
                 """:func:`forkpty_and_watch`; or :func:`forkpty_gevent`, as for :func:`fork`."""
                 return forkpty_and_watch(*args, **kwargs)
 
-        if hasattr(os, 'posix_spawn'):
-            __implements__ += ['posix_spawn', 'posix_spawnp']
+        if hasattr(os, "posix_spawn"):
+            __implements__ += ["posix_spawn", "posix_spawnp"]
             _raw_posix_spawn = os.posix_spawn
             _raw_posix_spawnp = os.posix_spawnp
 
@@ -314,8 +316,8 @@ if hasattr(os, 'fork') and hasattr(os, 'WNOHANG'):
                 return pid
 
 
-__imports__ = copy_globals(os, globals(),
-                           names_to_ignore=__implements__ + __extensions__,
-                           dunder_names_to_keep=())
+__imports__ = copy_globals(
+    os, globals(), names_to_ignore=__implements__ + __extensions__, dunder_names_to_keep=()
+)
 
 __all__ = list(set(__implements__ + __extensions__))

@@ -3,6 +3,7 @@
 Both first ask the kernel without waiting, where errors are found as the standard library finds
 them, and then park the calling greenlet on watchers of the loop.
 """
+
 import select as __select__
 import sys
 from errno import EBADF
@@ -26,26 +27,25 @@ POLLRDBAND = 128
 POLLWRNORM = 4
 POLLWRBAND = 256
 
-__implements__ = ['select']
-if hasattr(__select__, 'poll'):
-    __implements__.append('poll')
+__implements__ = ["select"]
+if hasattr(__select__, "poll"):
+    __implements__.append("poll")
 else:
-    __extra__ = ['poll']
+    __extra__ = ["poll"]
 
-__all__ = list(['error'] + __implements__)
+__all__ = list(["error"] + __implements__)
 
 error = __select__.error
 
-__imports__ = copy_globals(__select__, globals(),
-                           names_to_ignore=__all__,
-                           dunder_names_to_keep=())
+__imports__ = copy_globals(__select__, globals(), names_to_ignore=__all__, dunder_names_to_keep=())
 
 _EV_READ = 1
 _EV_WRITE = 2
 
 _real_original_select = __select__.select
 
-if sys.platform.startswith('win32'):
+if sys.platform.startswith("win32"):
+
     def _original_select(rlist, wlist, xlist, timeout):
         # Winsock refuses to wait for nothing.
         if not (rlist or wlist or xlist):
@@ -65,9 +65,9 @@ def get_fileno(fileobj):
         try:
             fd = int(fileobj.fileno())
         except (AttributeError, TypeError, ValueError):
-            raise ValueError(f'Invalid file object: {fileobj!r}') from None
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
     if fd < 0:
-        raise ValueError(f'Invalid file descriptor: {fd}')
+        raise ValueError(f"Invalid file descriptor: {fd}")
     return fd
 
 
@@ -95,8 +95,10 @@ class SelectResult:
             something.set()
 
         try:
-            for fileobjs, mask, found in ((rlist, _EV_READ, readable),
-                                          (wlist, _EV_WRITE, writable)):
+            for fileobjs, mask, found in (
+                (rlist, _EV_READ, readable),
+                (wlist, _EV_WRITE, writable),
+            ):
                 for fileobj in fileobjs:
                     try:
                         watcher = loop.io(get_fileno(fileobj), mask)
@@ -124,7 +126,7 @@ def select(rlist, wlist, xlist, timeout=None):
     for the same arguments. *xlist* is only looked at when the call begins.
     """
     if timeout is not None and timeout < 0:
-        raise ValueError('timeout must be non-negative')
+        raise ValueError("timeout must be non-negative")
 
     # Used twice, so an iterator will not do.
     rlist = rlist if isinstance(rlist, (list, tuple)) else list(rlist)
@@ -142,7 +144,7 @@ def select(rlist, wlist, xlist, timeout=None):
 class PollResult:
     """What one :meth:`poll.poll` has heard so far."""
 
-    __slots__ = ('event', 'events')
+    __slots__ = ("event", "events")
 
     def __init__(self):
         self.events = set()
@@ -235,6 +237,6 @@ class poll:
 
 def _gevent_do_monkey_patch(patch_request):
     patch_request.default_patch_items()
-    if patch_request.patch_kwargs['aggressive']:
+    if patch_request.patch_kwargs["aggressive"]:
         # They would block every greenlet. Libraries fall back to select() without them.
-        patch_request.remove_item('epoll', 'kqueue', 'kevent', 'devpoll')
+        patch_request.remove_item("epoll", "kqueue", "kevent", "devpoll")

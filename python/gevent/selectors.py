@@ -2,6 +2,7 @@
 
 The rest is the standard library's :mod:`selectors`.
 """
+
 import selectors as __selectors__
 
 from gevent._util import Lazy, copy_globals
@@ -10,21 +11,23 @@ from gevent.hub import _get_hub_noargs as get_hub
 from gevent.hub import sleep
 from gevent.select import _EV_READ, _EV_WRITE, poll, select
 
-__implements__ = ['DefaultSelector']
-__extra__ = ['GeventSelector']
+__implements__ = ["DefaultSelector"]
+__extra__ = ["GeventSelector"]
 __all__ = list(__implements__ + __extra__)
 
 __imports__ = copy_globals(
-    __selectors__, globals(),
-    names_to_ignore=__all__ + ['select'],
-    dunder_names_to_keep=('__all__',))
+    __selectors__,
+    globals(),
+    names_to_ignore=__all__ + ["select"],
+    dunder_names_to_keep=("__all__",),
+)
 
 EVENT_READ = __selectors__.EVENT_READ
 EVENT_WRITE = __selectors__.EVENT_WRITE
 SelectorKey = __selectors__.SelectorKey
 
 # The abstract base has no bookkeeping; every selector of the standard library builds on this.
-_BaseSelectorImpl = getattr(__selectors__, '_BaseSelectorImpl', __selectors__.BaseSelector)
+_BaseSelectorImpl = getattr(__selectors__, "_BaseSelectorImpl", __selectors__.BaseSelector)
 
 
 class GeventSelector(_BaseSelectorImpl):
@@ -71,7 +74,7 @@ class GeventSelector(_BaseSelectorImpl):
             watcher = loop.io(key.fd, flags)
         except OSError as ex:
             super().unregister(fileobj)
-            raise ValueError('Invalid file descriptor') from ex
+            raise ValueError("Invalid file descriptor") from ex
         watcher.priority = loop.MAXPRI
         self._inactive_watchers[key.fd] = watcher
         return key
@@ -79,8 +82,7 @@ class GeventSelector(_BaseSelectorImpl):
     def unregister(self, fileobj):
         """Forget *fileobj* and whatever has happened to it; return its key."""
         key = super().unregister(fileobj)
-        watcher = (self._active_watchers.pop(key.fd, None)
-                   or self._inactive_watchers.pop(key.fd))
+        watcher = self._active_watchers.pop(key.fd, None) or self._inactive_watchers.pop(key.fd)
         watcher.stop()
         watcher.close()
         self._accumulated_events.pop(key.fd, None)
@@ -137,19 +139,23 @@ def _gevent_do_monkey_patch(patch_request):
     # attribute of a class a builtin is not bound as a method; a Python function is, and needs a
     # wrapper.
     selector = __selectors__.SelectSelector
-    if getattr(selector, '_select', None) in (
-            select, patch_request.get_original('select', 'select')):
+    if getattr(selector, "_select", None) in (
+        select,
+        patch_request.get_original("select", "select"),
+    ):
+
         def _select(self, *args, **kwargs):
             return select(*args, **kwargs)
 
         _select._gevent_monkey = True
         selector._select = _select
 
-    if hasattr(getattr(__selectors__, 'PollSelector', None), '_selector_cls'):
+    if hasattr(getattr(__selectors__, "PollSelector", None), "_selector_cls"):
         __selectors__.PollSelector._selector_cls = poll
 
-    if patch_request.patch_kwargs['aggressive']:
+    if patch_request.patch_kwargs["aggressive"]:
         # They are made of functions that gevent.select removes.
         patch_request.remove_item(
-            __selectors__, 'EpollSelector', 'KqueueSelector', 'DevpollSelector')
+            __selectors__, "EpollSelector", "KqueueSelector", "DevpollSelector"
+        )
         __selectors__.DefaultSelector = DefaultSelector

@@ -1,4 +1,5 @@
 """TCP, TLS and UDP servers."""
+
 import sys
 
 from _socket import AF_INET, SO_REUSEADDR, SOCK_DGRAM, SOL_SOCKET
@@ -6,10 +7,10 @@ from _socket import AF_INET, SO_REUSEADDR, SOCK_DGRAM, SOL_SOCKET
 from gevent.baseserver import BaseServer
 from gevent.socket import socket as GeventSocket
 
-__all__ = ['DatagramServer', 'StreamServer']
+__all__ = ["DatagramServer", "StreamServer"]
 
 # On Windows the option lets another program steal the port.
-DEFAULT_REUSE_ADDR = None if sys.platform == 'win32' else 1
+DEFAULT_REUSE_ADDR = None if sys.platform == "win32" else 1
 
 
 class StreamServer(BaseServer):
@@ -28,21 +29,22 @@ class StreamServer(BaseServer):
 
     reuse_addr = DEFAULT_REUSE_ADDR
 
-    def __init__(self, listener, handle=None, backlog=None, spawn='default', **ssl_args):
+    def __init__(self, listener, handle=None, backlog=None, spawn="default", **ssl_args):
         BaseServer.__init__(self, listener, handle=handle, spawn=spawn)
         try:
             self.ssl_args = None
             if ssl_args:
-                ssl_args.setdefault('server_side', True)
-                if 'ssl_context' in ssl_args:
-                    self.wrap_socket = ssl_args.pop('ssl_context').wrap_socket
+                ssl_args.setdefault("server_side", True)
+                if "ssl_context" in ssl_args:
+                    self.wrap_socket = ssl_args.pop("ssl_context").wrap_socket
                 else:
                     from gevent.ssl import wrap_socket
+
                     self.wrap_socket = wrap_socket
                 self.ssl_args = ssl_args
             if backlog is not None:
-                if hasattr(self, 'socket'):
-                    raise TypeError('backlog must be None when a socket instance is passed')
+                if hasattr(self, "socket"):
+                    raise TypeError("backlog must be None when a socket instance is passed")
                 self.backlog = backlog
         except BaseException:
             self.close()
@@ -53,20 +55,22 @@ class StreamServer(BaseServer):
         return self.ssl_args is not None
 
     def init_socket(self):
-        if not hasattr(self, 'socket'):
+        if not hasattr(self, "socket"):
             self.socket = self.get_listener(self.address, self.backlog, self.family)
             self.address = self.socket.getsockname()
         self._handle = self.wrap_socket_and_handle if self.ssl_args else self.handle
         # From here on the plain socket: the server waits by itself before it accepts.
-        while hasattr(self.socket, '_sock'):
+        while hasattr(self.socket, "_sock"):
             self.socket = self.socket._sock
 
     @classmethod
     def get_listener(cls, address, backlog=None, family=None):
-        return _tcp_listener(address,
-                             backlog=cls.backlog if backlog is None else backlog,
-                             reuse_addr=cls.reuse_addr,
-                             family=family)
+        return _tcp_listener(
+            address,
+            backlog=cls.backlog if backlog is None else backlog,
+            reuse_addr=cls.reuse_addr,
+            family=family,
+        )
 
     def do_read(self):
         listener = self.socket
@@ -94,16 +98,17 @@ class DatagramServer(BaseServer):
 
     def __init__(self, *args, **kwargs):
         from gevent.lock import Semaphore
+
         #: The plain socket, to receive with.
         self._socket = None
         BaseServer.__init__(self, *args, **kwargs)
         self._writelock = Semaphore()
 
     def init_socket(self):
-        if not hasattr(self, 'socket'):
+        if not hasattr(self, "socket"):
             self.socket = self.get_listener(self.address, self.family)
             self.address = self.socket.getsockname()
-        self._socket = getattr(self.socket, '_sock', self.socket)
+        self._socket = getattr(self.socket, "_sock", self.socket)
 
     @classmethod
     def get_listener(cls, address, family=None):
@@ -128,9 +133,9 @@ def _bind(sock, address, reuse_addr):
         sock.bind(address)
     except BaseException as ex:
         sock.close()
-        text = getattr(ex, 'strerror', None)
+        text = getattr(ex, "strerror", None)
         if text is not None:
-            ex.strerror = '%s: %r' % (text, address)
+            ex.strerror = "%s: %r" % (text, address)
         raise
 
 

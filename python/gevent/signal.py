@@ -4,6 +4,7 @@ The loop owns the process's real ``SIGCHLD``. A handler set here for it runs whe
 :func:`gevent.os.fork` dies, in a greenlet of its own, and so may block. Every other signal is the
 standard library's business. Patched in only if :func:`gevent.os.waitpid` is (see there).
 """
+
 import signal as _signal
 
 import gevent.os
@@ -44,12 +45,14 @@ def signal(signalnum, handler):
     passive = handler in (_signal.SIG_IGN, _signal.SIG_DFL)
     if not passive and not callable(handler):
         raise TypeError(
-            'signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object')
+            "signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object"
+        )
 
     old_handler = getsignal(signalnum)
     _child_handler = handler
     if passive:
         from gevent.hub import get_hub
+
         _signal_signal(signalnum, handler)
         get_hub().loop.reset_sigchld()
     return old_handler
@@ -70,7 +73,8 @@ def _write_child_signal_fd(fd, warn_on_full_buffer):
     except OSError as ex:
         if warn_on_full_buffer or ex.errno not in gevent.os.ignored_errors:
             from gevent.hub import get_hub
-            get_hub().handle_error('set_wakeup_fd', None, None, None)
+
+            get_hub().handle_error("set_wakeup_fd", None, None, None)
 
 
 def _on_child_hook():
@@ -78,20 +82,22 @@ def _on_child_hook():
     if not callable(_child_handler):
         return
     from gevent import Greenlet
+
     if _child_wakeup_fd >= 0:
-        Greenlet(_write_child_signal_fd,
-                 _child_wakeup_fd, _child_wakeup_fd_warn_on_full_buffer).switch()
+        Greenlet(
+            _write_child_signal_fd, _child_wakeup_fd, _child_wakeup_fd_warn_on_full_buffer
+        ).switch()
     Greenlet(_child_handler, _signal.SIGCHLD, None).switch()
 
 
-if 'waitpid' in gevent.os.__implements__ and hasattr(_signal, 'SIGCHLD'):
+if "waitpid" in gevent.os.__implements__ and hasattr(_signal, "SIGCHLD"):
     gevent.os._on_child_hook = _on_child_hook
-    __implements__ += ['signal', 'getsignal', 'set_wakeup_fd']
+    __implements__ += ["signal", "getsignal", "set_wakeup_fd"]
 else:
-    __extensions__ += ['signal', 'getsignal', 'set_wakeup_fd']
+    __extensions__ += ["signal", "getsignal", "set_wakeup_fd"]
 
-__imports__ = copy_globals(_signal, globals(),
-                           names_to_ignore=__implements__ + __extensions__,
-                           dunder_names_to_keep=())
+__imports__ = copy_globals(
+    _signal, globals(), names_to_ignore=__implements__ + __extensions__, dunder_names_to_keep=()
+)
 
 __all__ = list(__implements__ + __extensions__)

@@ -4,6 +4,7 @@ Names, arguments and results are those of the standard library's :mod:`socket`; 
 exceptions are here too. :func:`wait_read`, :func:`wait_write`, :func:`wait_readwrite` and
 :func:`cancel_wait` are additions, for descriptors of other libraries.
 """
+
 import socket as __socket__
 import sys
 
@@ -12,13 +13,22 @@ from gevent import _socketcommon
 from gevent._socket3 import SOCK_STREAM, error, getaddrinfo, socket
 from gevent._util import copy_globals
 
-copy_globals(_source, globals(),
-             dunder_names_to_keep=('__implements__', '__dns__', '__all__',
-                                   '__extensions__', '__imports__', '__socket__'),
-             cleanup_globs=False)
+copy_globals(
+    _source,
+    globals(),
+    dunder_names_to_keep=(
+        "__implements__",
+        "__dns__",
+        "__all__",
+        "__extensions__",
+        "__imports__",
+        "__socket__",
+    ),
+    cleanup_globs=False,
+)
 copy_globals(_socketcommon, globals(), only_names=_socketcommon.__extensions__)
 
-_GLOBAL_DEFAULT_TIMEOUT = getattr(__socket__, '_GLOBAL_DEFAULT_TIMEOUT', None) or object()
+_GLOBAL_DEFAULT_TIMEOUT = getattr(__socket__, "_GLOBAL_DEFAULT_TIMEOUT", None) or object()
 
 
 def _connect_to(info, timeout, source_address):
@@ -37,8 +47,9 @@ def _connect_to(info, timeout, source_address):
     return sock
 
 
-def create_connection(address, timeout=_GLOBAL_DEFAULT_TIMEOUT, source_address=None, *,
-                      all_errors=False):
+def create_connection(
+    address, timeout=_GLOBAL_DEFAULT_TIMEOUT, source_address=None, *, all_errors=False
+):
     """Connect to ``(host, port)``, trying each address of the host in turn.
 
     *timeout* (seconds; the default is :func:`getdefaulttimeout`) bounds each attempt and stays
@@ -49,7 +60,7 @@ def create_connection(address, timeout=_GLOBAL_DEFAULT_TIMEOUT, source_address=N
     host, port = address
     candidates = list(getaddrinfo(host, port, 0, SOCK_STREAM))
     if not candidates:
-        raise error('getaddrinfo returns an empty list')
+        raise error("getaddrinfo returns an empty list")
 
     errors = []
     try:
@@ -59,7 +70,7 @@ def create_connection(address, timeout=_GLOBAL_DEFAULT_TIMEOUT, source_address=N
             except error as ex:
                 errors.append(ex)
         if all_errors and sys.version_info >= (3, 11):
-            raise ExceptionGroup('create_connection failed', errors)  # noqa: F821
+            raise ExceptionGroup("create_connection failed", errors)  # noqa: F821
         raise errors[-1]
     finally:
         # An exception refers to this frame, and must not be referred to by it.

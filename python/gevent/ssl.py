@@ -4,6 +4,7 @@ Everything of :mod:`ssl` is here; :class:`SSLContext` and :class:`SSLSocket` let
 while they wait for the peer. OpenSSL is driven through the interpreter's own ``_ssl`` module, on
 the non-blocking socket below ours.
 """
+
 import errno
 import ssl as __ssl__
 from functools import wraps
@@ -35,23 +36,25 @@ from gevent.socket import timeout as _socket_timeout
 _ssl = __ssl__._ssl
 
 __implements__ = [
-    'SSLContext',
-    'SSLSocket',
-    'get_server_certificate',
+    "SSLContext",
+    "SSLSocket",
+    "get_server_certificate",
 ]
-__extra__ = ['wrap_socket']
+__extra__ = ["wrap_socket"]
 
-if hasattr(__ssl__, 'wrap_socket'):  # until 3.11
+if hasattr(__ssl__, "wrap_socket"):  # until 3.11
     __implements__ += __extra__
     __extra__ = []
 
 __imports__ = copy_globals(
-    __ssl__, globals(),
+    __ssl__,
+    globals(),
     # Two names that are not the module's to give, or are ours.
-    names_to_ignore=[*__implements__, 'socket', 'create_connection'],
-    dunder_names_to_keep=())
+    names_to_ignore=[*__implements__, "socket", "create_connection"],
+    dunder_names_to_keep=(),
+)
 
-__all__ = [name for name in __implements__ + __imports__ + __extra__ if name != 'namedtuple']
+__all__ = [name for name in __implements__ + __imports__ + __extra__ if name != "namedtuple"]
 
 orig_SSLContext = __ssl__.SSLContext
 _orig_SSLSocket = __ssl__.SSLSocket
@@ -61,15 +64,15 @@ _NotOffered = NotImplementedError
 
 
 def _SSLErrorReadTimeout():
-    return _socket_timeout('The read operation timed out')
+    return _socket_timeout("The read operation timed out")
 
 
 def _SSLErrorWriteTimeout():
-    return _socket_timeout('The write operation timed out')
+    return _socket_timeout("The write operation timed out")
 
 
 def _SSLErrorHandshakeTimeout():
-    return _socket_timeout('The handshake operation timed out')
+    return _socket_timeout("The handshake operation timed out")
 
 
 class SSLContext(orig_SSLContext):
@@ -80,27 +83,34 @@ class SSLContext(orig_SSLContext):
     #: Set below, to our :class:`SSLSocket`.
     sslsocket_class = None
 
-    def wrap_socket(self, sock, server_side=False,
-                    do_handshake_on_connect=True,
-                    suppress_ragged_eofs=True,
-                    server_hostname=None,
-                    session=None):
+    def wrap_socket(
+        self,
+        sock,
+        server_side=False,
+        do_handshake_on_connect=True,
+        suppress_ragged_eofs=True,
+        server_hostname=None,
+        session=None,
+    ):
         """Take *sock* over and speak TLS on it; returns a :attr:`sslsocket_class`."""
         return self.sslsocket_class(
-            sock=sock, server_side=server_side,
+            sock=sock,
+            server_side=server_side,
             do_handshake_on_connect=do_handshake_on_connect,
             suppress_ragged_eofs=suppress_ragged_eofs,
             server_hostname=server_hostname,
             _context=self,
-            _session=session)
+            _session=session,
+        )
 
 
-def _context_from_arguments(server_side, keyfile, certfile, cert_reqs, ssl_version, ca_certs,
-                            ciphers):
+def _context_from_arguments(
+    server_side, keyfile, certfile, cert_reqs, ssl_version, ca_certs, ciphers
+):
     if server_side and not certfile:
-        raise ValueError('certfile must be specified for server-side operations')
+        raise ValueError("certfile must be specified for server-side operations")
     if keyfile and not certfile:
-        raise ValueError('certfile must be specified')
+        raise ValueError("certfile must be specified")
     context = SSLContext(ssl_version)
     context.verify_mode = cert_reqs
     if ca_certs:
@@ -118,20 +128,33 @@ class SSLSocket(socket):
     *sock* is taken over: it is detached, unless the constructor fails.
     """
 
-    def __init__(self, sock=None, keyfile=None, certfile=None,
-                 server_side=False, cert_reqs=CERT_NONE,
-                 ssl_version=PROTOCOL_SSLv23, ca_certs=None,
-                 do_handshake_on_connect=True,
-                 family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None,
-                 suppress_ragged_eofs=True, npn_protocols=None, ciphers=None,
-                 server_hostname=None,
-                 _session=None,
-                 _context=None):
+    def __init__(
+        self,
+        sock=None,
+        keyfile=None,
+        certfile=None,
+        server_side=False,
+        cert_reqs=CERT_NONE,
+        ssl_version=PROTOCOL_SSLv23,
+        ca_certs=None,
+        do_handshake_on_connect=True,
+        family=AF_INET,
+        type=SOCK_STREAM,
+        proto=0,
+        fileno=None,
+        suppress_ragged_eofs=True,
+        npn_protocols=None,
+        ciphers=None,
+        server_hostname=None,
+        _session=None,
+        _context=None,
+    ):
         if _context:
             self._context = _context
         else:
             self._context = _context_from_arguments(
-                server_side, keyfile, certfile, cert_reqs, ssl_version, ca_certs, ciphers)
+                server_side, keyfile, certfile, cert_reqs, ssl_version, ca_certs, ciphers
+            )
             self.keyfile = keyfile or certfile
             self.certfile = certfile
             self.cert_reqs = cert_reqs
@@ -139,14 +162,14 @@ class SSLSocket(socket):
             self.ca_certs = ca_certs
             self.ciphers = ciphers
         if sock is not None and sock.getsockopt(SOL_SOCKET, SO_TYPE) != SOCK_STREAM:
-            raise _NotOffered('only stream sockets are supported')
+            raise _NotOffered("only stream sockets are supported")
         if server_side:
             if server_hostname:
-                raise ValueError('server_hostname can only be specified in client mode')
+                raise ValueError("server_hostname can only be specified in client mode")
             if _session is not None:
-                raise ValueError('session can only be specified in client mode')
+                raise ValueError("session can only be specified in client mode")
         if self._context.check_hostname and not server_hostname:
-            raise ValueError('check_hostname requires server_hostname')
+            raise ValueError("check_hostname requires server_hostname")
         self._session = _session
         self.server_side = server_side
         self.server_hostname = server_hostname
@@ -187,9 +210,9 @@ class SSLSocket(socket):
         except OSError as ex:
             if ex.errno not in (errno.ENOTCONN, errno.EINVAL, errno.EWOULDBLOCK):
                 raise
-            data = b''
+            data = b""
         if data:
-            reason = 'Closed before TLS handshake with data in recv buffer.'
+            reason = "Closed before TLS handshake with data in recv buffer."
             error = SSLError(not_connected, reason)
             error.reason = reason
             error.library = None
@@ -203,7 +226,8 @@ class SSLSocket(socket):
             if handshake:
                 if self.gettimeout() == 0.0:
                     raise ValueError(
-                        'do_handshake_on_connect should not be specified for non-blocking sockets')
+                        "do_handshake_on_connect should not be specified for non-blocking sockets"
+                    )
                 self.do_handshake()
         except OSError:
             self.close()
@@ -212,12 +236,14 @@ class SSLSocket(socket):
     def _create_sslobj(self, server_side=False, session=None):
         # OpenSSL works on the plain socket. Callbacks are handed the owner, and expect us.
         return self.context._wrap_socket(
-            self._sock, server_side, self.server_hostname, owner=self, session=session)
+            self._sock, server_side, self.server_hostname, owner=self, session=session
+        )
 
     def _extra_repr(self):
-        return ' server=%s, cipher=%r' % (
+        return " server=%s, cipher=%r" % (
             self.server_side,
-            '' if self._sslobj is None else self._sslobj.cipher())
+            "" if self._sslobj is None else self._sslobj.cipher(),
+        )
 
     @property
     def context(self):
@@ -257,8 +283,9 @@ class SSLSocket(socket):
 
     def _forbid(self, name, flags):
         if flags != 0:
-            raise ValueError('non-zero flags not allowed in calls to %s() on %s'
-                             % (name, self.__class__))
+            raise ValueError(
+                "non-zero flags not allowed in calls to %s() on %s" % (name, self.__class__)
+            )
 
     def _drive(self, late, refusal, name, *args, timeout=timeout_default):
         """Call a method of the TLS object, and wait for what it wants, until it is done.
@@ -281,8 +308,7 @@ class SSLSocket(socket):
                 if timeout == 0.0:
                     raise
                 watcher = self._write_event
-            self._wait(watcher, timeout_exc=None if timeout is None else late(),
-                       timeout=timeout)
+            self._wait(watcher, timeout_exc=None if timeout is None else late(), timeout=timeout)
 
     def read(self, nbytes=2014, buffer=None):
         """Read up to *nbytes*: return them, or their number if they went to *buffer*.
@@ -290,26 +316,28 @@ class SSLSocket(socket):
         Nothing is the end, be it announced or, with *suppress_ragged_eofs*, not.
         """
         self._checkClosed()
-        refusal = 'Read on closed or unwrapped SSL socket.'
+        refusal = "Read on closed or unwrapped SSL socket."
         if self._sslobj is None:
             raise ValueError(refusal)
-        empty = b'' if buffer is None else 0
+        empty = b"" if buffer is None else 0
         if nbytes == 0:
             return empty
         args = (nbytes,) if buffer is None else (nbytes, buffer)
         try:
-            return self._drive(_SSLErrorReadTimeout, refusal, 'read', *args)
+            return self._drive(_SSLErrorReadTimeout, refusal, "read", *args)
         except SSLError as ex:
             if self.suppress_ragged_eofs and (
-                    ex.args[0] == SSL_ERROR_EOF or isinstance(ex, SSLZeroReturnError)):
+                ex.args[0] == SSL_ERROR_EOF or isinstance(ex, SSLZeroReturnError)
+            ):
                 return empty
             raise
 
     def write(self, data):
         """Encrypt and send some of *data*; return how much."""
         self._checkClosed()
-        return self._drive(_SSLErrorWriteTimeout, 'Write on closed or unwrapped SSL socket.',
-                           'write', data)
+        return self._drive(
+            _SSLErrorWriteTimeout, "Write on closed or unwrapped SSL socket.", "write", data
+        )
 
     def getpeercert(self, binary_form=False):
         """The peer's certificate: a dict (empty if it was not checked), DER bytes, or None."""
@@ -352,10 +380,15 @@ class SSLSocket(socket):
         self._checkClosed()
         if self._sslobj is None:
             return super().send(data, flags, timeout)
-        self._forbid('send', flags)
+        self._forbid("send", flags)
         try:
-            return self._drive(_send_timeout, 'Write on closed or unwrapped SSL socket.',
-                               'write', data, timeout=timeout)
+            return self._drive(
+                _send_timeout,
+                "Write on closed or unwrapped SSL socket.",
+                "write",
+                data,
+                timeout=timeout,
+            )
         except (SSLWantReadError, SSLWantWriteError):
             return 0
 
@@ -363,31 +396,31 @@ class SSLSocket(socket):
         self._checkClosed()
         if self._sslobj is None:
             return super().sendall(data, flags)
-        self._forbid('sendall', flags)
+        self._forbid("sendall", flags)
         try:
             return _sendall(self, _octets(data), flags)
         except _socket_timeout:
             if self.timeout == 0.0:
-                raise SSLWantWriteError('The operation did not complete (write)')
+                raise SSLWantWriteError("The operation did not complete (write)")
             raise
 
     def sendto(self, data, flags_or_addr, addr=None):
         self._checkClosed()
         if self._sslobj is not None:
-            raise ValueError('sendto not allowed on instances of %s' % self.__class__)
+            raise ValueError("sendto not allowed on instances of %s" % self.__class__)
         if addr is None:
             return super().sendto(data, flags_or_addr)
         return super().sendto(data, flags_or_addr, addr)
 
     def sendmsg(self, *args, **kwargs):
-        raise _NotOffered('sendmsg not allowed on instances of %s' % self.__class__)
+        raise _NotOffered("sendmsg not allowed on instances of %s" % self.__class__)
 
     def recv(self, buflen=1024, flags=0):
         self._checkClosed()
         if self._sslobj is None:
             return super().recv(buflen, flags)
-        self._forbid('recv', flags)
-        return self.read(buflen) if buflen else b''
+        self._forbid("recv", flags)
+        return self.read(buflen) if buflen else b""
 
     def recv_into(self, buffer, nbytes=None, flags=0):
         self._checkClosed()
@@ -398,26 +431,26 @@ class SSLSocket(socket):
             nbytes = nbytes or 1024
         if self._sslobj is None:
             return super().recv_into(buffer, nbytes, flags)
-        self._forbid('recv_into', flags)
+        self._forbid("recv_into", flags)
         return self.read(nbytes, buffer)
 
     def recvfrom(self, buflen=1024, flags=0):
         self._checkClosed()
         if self._sslobj is not None:
-            raise ValueError('recvfrom not allowed on instances of %s' % self.__class__)
+            raise ValueError("recvfrom not allowed on instances of %s" % self.__class__)
         return super().recvfrom(buflen, flags)
 
     def recvfrom_into(self, buffer, nbytes=None, flags=0):
         self._checkClosed()
         if self._sslobj is not None:
-            raise ValueError('recvfrom_into not allowed on instances of %s' % self.__class__)
+            raise ValueError("recvfrom_into not allowed on instances of %s" % self.__class__)
         return super().recvfrom_into(buffer, nbytes or 0, flags)
 
     def recvmsg(self, *args, **kwargs):
-        raise _NotOffered('recvmsg not allowed on instances of %s' % self.__class__)
+        raise _NotOffered("recvmsg not allowed on instances of %s" % self.__class__)
 
     def recvmsg_into(self, *args, **kwargs):
-        raise _NotOffered('recvmsg_into not allowed on instances of %s' % self.__class__)
+        raise _NotOffered("recvmsg_into not allowed on instances of %s" % self.__class__)
 
     def shutdown(self, how):
         self._checkClosed()
@@ -427,9 +460,9 @@ class SSLSocket(socket):
     def unwrap(self):
         """End the TLS session, keep the connection: this object then speaks plain text."""
         if self._sslobj is None:
-            raise ValueError('No SSL wrapper around ' + str(self))
+            raise ValueError("No SSL wrapper around " + str(self))
         try:
-            self._drive(_send_timeout, 'No SSL wrapper around ' + str(self), 'shutdown')
+            self._drive(_send_timeout, "No SSL wrapper around " + str(self), "shutdown")
         except (SSLWantReadError, SSLWantWriteError):
             # Not over. The caller is non-blocking, and has to come back.
             raise
@@ -449,14 +482,13 @@ class SSLSocket(socket):
     def do_handshake(self):
         """Agree with the peer on keys."""
         self._check_connected()
-        self._drive(_SSLErrorHandshakeTimeout, 'No SSL wrapper around this socket',
-                    'do_handshake')
+        self._drive(_SSLErrorHandshakeTimeout, "No SSL wrapper around this socket", "do_handshake")
 
     def _real_connect(self, addr, connect):
         if self.server_side:
             raise ValueError("can't connect in server-side mode")
         if self._connected:
-            raise ValueError('attempt to connect already-connected SSLSocket!')
+            raise ValueError("attempt to connect already-connected SSLSocket!")
         self._sslobj = self._create_sslobj(False, self._session)
         try:
             result = connect(addr)
@@ -485,27 +517,28 @@ class SSLSocket(socket):
                 accepted,
                 do_handshake_on_connect=self.do_handshake_on_connect,
                 suppress_ragged_eofs=self.suppress_ragged_eofs,
-                server_side=True), address
+                server_side=True,
+            ), address
         except BaseException:
             accepted.close()
             raise
 
-    def get_channel_binding(self, cb_type='tls-unique'):
+    def get_channel_binding(self, cb_type="tls-unique"):
         """What ties authentication to this channel, as bytes; None before the handshake."""
         if self._sslobj is not None:
             return self._sslobj.get_channel_binding(cb_type)
         if cb_type not in __ssl__.CHANNEL_BINDING_TYPES:
-            raise ValueError('%s channel binding type not implemented' % (cb_type,))
+            raise ValueError("%s channel binding type not implemented" % (cb_type,))
         return None
 
     def verify_client_post_handshake(self):
         if self._sslobj is None:
-            raise ValueError('No SSL wrapper around ' + str(self))
+            raise ValueError("No SSL wrapper around " + str(self))
         return self._sslobj.verify_client_post_handshake()
 
 
 def _send_timeout():
-    return _socket_timeout('timed out')
+    return _socket_timeout("timed out")
 
 
 def _offer_newer_methods():
@@ -515,27 +548,29 @@ def _offer_newer_methods():
         def method(self):
             chain = getattr(self._sslobj, name)() or ()
             return [cert.public_bytes(_ssl.ENCODING_DER) for cert in chain]
+
         return method
 
     def plain(name):
         def method(self):
             self._checkClosed()
             return None if self._sslobj is None else getattr(self._sslobj, name)()
+
         return method
 
     makers = {
-        'get_verified_chain': chain_of,  # 3.13
-        'get_unverified_chain': chain_of,
-        'group': plain,  # 3.15
-        'client_sigalg': plain,
-        'server_sigalg': plain,
+        "get_verified_chain": chain_of,  # 3.13
+        "get_unverified_chain": chain_of,
+        "group": plain,  # 3.15
+        "client_sigalg": plain,
+        "server_sigalg": plain,
     }
     for name, maker in makers.items():
         original = getattr(_orig_SSLSocket, name, None)
         if original is not None:
             method = maker(name)
             method.__name__ = name
-            method.__qualname__ = 'SSLSocket.' + name
+            method.__qualname__ = "SSLSocket." + name
             method.__doc__ = original.__doc__
             setattr(SSLSocket, name, method)
 
@@ -544,23 +579,36 @@ _offer_newer_methods()
 SSLContext.sslsocket_class = SSLSocket
 
 
-def wrap_socket(sock, keyfile=None, certfile=None,
-                server_side=False, cert_reqs=CERT_NONE,
-                ssl_version=PROTOCOL_SSLv23, ca_certs=None,
-                do_handshake_on_connect=True,
-                suppress_ragged_eofs=True,
-                ciphers=None):
+def wrap_socket(
+    sock,
+    keyfile=None,
+    certfile=None,
+    server_side=False,
+    cert_reqs=CERT_NONE,
+    ssl_version=PROTOCOL_SSLv23,
+    ca_certs=None,
+    do_handshake_on_connect=True,
+    suppress_ragged_eofs=True,
+    ciphers=None,
+):
     """Speak TLS on *sock* by a context made for the purpose. Contexts can do more."""
-    return SSLSocket(sock=sock, keyfile=keyfile, certfile=certfile,
-                     server_side=server_side, cert_reqs=cert_reqs,
-                     ssl_version=ssl_version, ca_certs=ca_certs,
-                     do_handshake_on_connect=do_handshake_on_connect,
-                     suppress_ragged_eofs=suppress_ragged_eofs,
-                     ciphers=ciphers)
+    return SSLSocket(
+        sock=sock,
+        keyfile=keyfile,
+        certfile=certfile,
+        server_side=server_side,
+        cert_reqs=cert_reqs,
+        ssl_version=ssl_version,
+        ca_certs=ca_certs,
+        do_handshake_on_connect=do_handshake_on_connect,
+        suppress_ragged_eofs=suppress_ragged_eofs,
+        ciphers=ciphers,
+    )
 
 
-def get_server_certificate(addr, ssl_version=PROTOCOL_SSLv23, ca_certs=None,
-                           timeout=_GLOBAL_DEFAULT_TIMEOUT):
+def get_server_certificate(
+    addr, ssl_version=PROTOCOL_SSLv23, ca_certs=None, timeout=_GLOBAL_DEFAULT_TIMEOUT
+):
     """The certificate of the server at *addr*, as PEM text; checked if there are *ca_certs*."""
     host, _ = addr
     context = SSLContext(ssl_version)
@@ -568,8 +616,10 @@ def get_server_certificate(addr, ssl_version=PROTOCOL_SSLv23, ca_certs=None,
     context.verify_mode = CERT_NONE if ca_certs is None else CERT_REQUIRED
     if ca_certs is not None:
         context.load_verify_locations(ca_certs)
-    with create_connection(addr, timeout=timeout) as sock, \
-            context.wrap_socket(sock, server_hostname=host) as sslsock:
+    with (
+        create_connection(addr, timeout=timeout) as sock,
+        context.wrap_socket(sock, server_hostname=host) as sslsock,
+    ):
         certificate = sslsock.getpeercert(True)
     return DER_cert_to_PEM_cert(certificate)
 
@@ -583,15 +633,16 @@ def _repair_original_context():
     cooperatively.
     """
     wrap_original = orig_SSLContext.wrap_socket
-    if hasattr(wrap_original, '_gevent_monkey'):
+    if hasattr(wrap_original, "_gevent_monkey"):
         return
 
     view = dict(vars(__ssl__), SSLContext=orig_SSLContext)
     for name, attribute in list(vars(orig_SSLContext).items()):
-        setter = getattr(attribute, 'fset', None)
-        if isinstance(setter, FunctionType) and 'SSLContext' in setter.__code__.co_names:
-            bound = FunctionType(setter.__code__, view, setter.__name__,
-                                 setter.__defaults__, setter.__closure__)
+        setter = getattr(attribute, "fset", None)
+        if isinstance(setter, FunctionType) and "SSLContext" in setter.__code__.co_names:
+            bound = FunctionType(
+                setter.__code__, view, setter.__name__, setter.__defaults__, setter.__closure__
+            )
             setattr(orig_SSLContext, name, attribute.setter(bound))
 
     @wraps(wrap_original)
@@ -604,14 +655,24 @@ def _repair_original_context():
     orig_SSLContext.wrap_socket = wrap_socket
 
 
-def _wrap_cooperatively(context, sock, server_side=False, do_handshake_on_connect=True,
-             suppress_ragged_eofs=True, server_hostname=None, session=None):
+def _wrap_cooperatively(
+    context,
+    sock,
+    server_side=False,
+    do_handshake_on_connect=True,
+    suppress_ragged_eofs=True,
+    server_hostname=None,
+    session=None,
+):
     return SSLSocket(
-        sock=sock, server_side=server_side,
+        sock=sock,
+        server_side=server_side,
         do_handshake_on_connect=do_handshake_on_connect,
         suppress_ragged_eofs=suppress_ragged_eofs,
         server_hostname=server_hostname,
-        _context=context, _session=session)
+        _context=context,
+        _session=session,
+    )
 
 
 def _gevent_do_monkey_patch(patch_request):

@@ -6,6 +6,7 @@ pipes are cooperative files, the end of the child comes from a watcher of the lo
 child costs what it costs there. For POSIX; the loop must be that of the thread that started the
 child, and has to run for its end to be noticed.
 """
+
 import errno
 import os
 import subprocess as __subprocess__
@@ -25,28 +26,30 @@ except ImportError:  # Windows
     fcntl = None
 
 __implements__ = [
-    'Popen',
-    'call',
-    'check_call',
-    'check_output',
-    'run',
+    "Popen",
+    "call",
+    "check_call",
+    "check_output",
+    "run",
 ]
 
 __imports__ = copy_globals(
-    __subprocess__, globals(),
-    only_names=[name for name in __subprocess__.__all__ if name not in __implements__])
+    __subprocess__,
+    globals(),
+    only_names=[name for name in __subprocess__.__all__ if name not in __implements__],
+)
 
-__extra__ = ['list2cmdline', 'MAXFD']
+__extra__ = ["list2cmdline", "MAXFD"]
 list2cmdline = __subprocess__.list2cmdline
 
 __all__ = list(__implements__ + __imports__)
 
 spawn = Greenlet.spawn
 
-mswindows = sys.platform.startswith('win')
+mswindows = sys.platform.startswith("win")
 
 try:
-    MAXFD = os.sysconf('SC_OPEN_MAX')
+    MAXFD = os.sysconf("SC_OPEN_MAX")
 except (AttributeError, OSError, ValueError):
     MAXFD = 256
 
@@ -54,7 +57,8 @@ except (AttributeError, OSError, ValueError):
 def FileObject(*args, **kwargs):
     """The configured kind of cooperative file, which may be configured until it is first used."""
     from gevent import fileobject
-    globals()['FileObject'] = fileobject.FileObject
+
+    globals()["FileObject"] = fileobject.FileObject
     return fileobject.FileObject(*args, **kwargs)
 
 
@@ -64,7 +68,7 @@ def call(*popenargs, **kwargs):
     Takes the arguments of :class:`Popen`. After *timeout* seconds, or any other exception, the
     child is killed first.
     """
-    timeout = kwargs.pop('timeout', None)
+    timeout = kwargs.pop("timeout", None)
     with Popen(*popenargs, **kwargs) as process:
         try:
             return process.wait(timeout=timeout)
@@ -78,7 +82,7 @@ def check_call(*popenargs, **kwargs):
     """:func:`call`, but returns zero or raises :exc:`CalledProcessError`."""
     retcode = call(*popenargs, **kwargs)
     if retcode:
-        command = kwargs.get('args')
+        command = kwargs.get("args")
         raise CalledProcessError(retcode, popenargs[0] if command is None else command)
     return 0
 
@@ -91,15 +95,20 @@ def check_output(*popenargs, **kwargs):
     :raises CalledProcessError: its exit code is not zero.
     :raises TimeoutExpired: it took longer than *timeout* seconds, and has been killed.
     """
-    for name in ('stdout', 'check'):
+    for name in ("stdout", "check"):
         if name in kwargs:
-            raise ValueError('%s argument not allowed, it will be overridden.' % name)
-    if 'input' in kwargs and 'stdin' in kwargs:
-        raise ValueError('stdin and input arguments may not both be used.')
-    if 'input' in kwargs:
-        kwargs['stdin'] = PIPE
-    return _run(popenargs, kwargs.pop('input', None), kwargs.pop('timeout', None), True,
-                dict(kwargs, stdout=PIPE)).stdout
+            raise ValueError("%s argument not allowed, it will be overridden." % name)
+    if "input" in kwargs and "stdin" in kwargs:
+        raise ValueError("stdin and input arguments may not both be used.")
+    if "input" in kwargs:
+        kwargs["stdin"] = PIPE
+    return _run(
+        popenargs,
+        kwargs.pop("input", None),
+        kwargs.pop("timeout", None),
+        True,
+        dict(kwargs, stdout=PIPE),
+    ).stdout
 
 
 def run(*popenargs, **kwargs):
@@ -110,17 +119,17 @@ def run(*popenargs, **kwargs):
     *check* an exit code other than zero is a :exc:`CalledProcessError`; after *timeout* seconds
     the child is killed and :exc:`TimeoutExpired` raised, with what it wrote until then.
     """
-    input = kwargs.pop('input', None)
-    timeout = kwargs.pop('timeout', None)
-    check = kwargs.pop('check', False)
+    input = kwargs.pop("input", None)
+    timeout = kwargs.pop("timeout", None)
+    check = kwargs.pop("check", False)
     if input is not None:
-        if 'stdin' in kwargs:
-            raise ValueError('stdin and input arguments may not both be used.')
-        kwargs['stdin'] = PIPE
-    if kwargs.pop('capture_output', False):
-        if 'stdout' in kwargs or 'stderr' in kwargs:
-            raise ValueError('stdout and stderr arguments may not be used with capture_output.')
-        kwargs['stdout'] = kwargs['stderr'] = PIPE
+        if "stdin" in kwargs:
+            raise ValueError("stdin and input arguments may not both be used.")
+        kwargs["stdin"] = PIPE
+    if kwargs.pop("capture_output", False):
+        if "stdout" in kwargs or "stderr" in kwargs:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        kwargs["stdout"] = kwargs["stderr"] = PIPE
     return _run(popenargs, input, timeout, check, kwargs)
 
 
@@ -151,23 +160,23 @@ class _CommunicatingGreenlets:
     one buffered file are an error, and killing the first would lose what it has read.
     """
 
-    __slots__ = ('_all_greenlets', '_parts', 'stderr', 'stdin', 'stdout')
+    __slots__ = ("_all_greenlets", "_parts", "stderr", "stdin", "stdout")
 
     def __init__(self, popen, input_data):
         #: What each reader has so far, and what to join it with.
         self._parts = {}
         self.stdin = popen.stdin and spawn(self._write_and_close, popen.stdin, input_data)
-        self.stdout = self._spawn_reader('stdout', popen)
-        self.stderr = self._spawn_reader('stderr', popen)
+        self.stdout = self._spawn_reader("stdout", popen)
+        self.stderr = self._spawn_reader("stderr", popen)
         self._all_greenlets = tuple(
-            greenlet for greenlet in (self.stdin, self.stdout, self.stderr)
-            if greenlet is not None)
+            greenlet for greenlet in (self.stdin, self.stdout, self.stderr) if greenlet is not None
+        )
 
     def _spawn_reader(self, name, popen):
         fobj = getattr(popen, name)
         if not fobj:
             return None
-        empty = '' if popen.text_mode else b''
+        empty = "" if popen.text_mode else b""
         parts = []
         self._parts[name] = (empty, parts)
         return spawn(self._read_and_close, fobj, empty, parts)
@@ -176,9 +185,13 @@ class _CommunicatingGreenlets:
         """Stop reading and writing; return ``(stdout, stderr)`` as far as they have been read."""
         joinall(self, timeout=0.01)
         killall(self)
-        return tuple(empty.join(parts) if parts is not None else None
-                     for empty, parts in (self._parts.get('stdout', (b'', None)),
-                                          self._parts.get('stderr', (b'', None))))
+        return tuple(
+            empty.join(parts) if parts is not None else None
+            for empty, parts in (
+                self._parts.get("stdout", (b"", None)),
+                self._parts.get("stderr", (b"", None)),
+            )
+        )
 
     def __iter__(self):
         return iter(self._all_greenlets)
@@ -211,7 +224,7 @@ class _CommunicatingGreenlets:
     @classmethod
     def _read_and_close(cls, fobj, empty, parts):
         # As much as there is at a time, or line by line where that would split a character.
-        read = fobj.readline if empty == '' else getattr(fobj, 'read1', fobj.read)
+        read = fobj.readline if empty == "" else getattr(fobj, "read1", fobj.read)
         try:
             while part := read(65536):
                 parts.append(part)
@@ -238,7 +251,7 @@ def _clear_nonblock(stream):
 
 def _may_have_ended(pid):
     """Whether the child *pid* is a zombie, or no child any more, or that cannot be told."""
-    if not hasattr(os, 'waitid'):
+    if not hasattr(os, "waitid"):
         return True
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -254,30 +267,44 @@ class Popen(__subprocess__.Popen):
 
     _communicating_greenlets = None
 
-    def __init__(self, args,
-                 bufsize=-1,
-                 executable=None,
-                 stdin=None, stdout=None, stderr=None,
-                 preexec_fn=None, close_fds=True, shell=False,
-                 cwd=None, env=None, universal_newlines=None,
-                 startupinfo=None, creationflags=0,
-                 restore_signals=True, start_new_session=False,
-                 pass_fds=(),
-                 encoding=None, errors=None,
-                 text=None,
-                 group=None, extra_groups=None, user=None,
-                 umask=-1,
-                 pipesize=-1,
-                 process_group=None,
-                 threadpool=None,
-                 **kwargs):
+    def __init__(
+        self,
+        args,
+        bufsize=-1,
+        executable=None,
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        preexec_fn=None,
+        close_fds=True,
+        shell=False,
+        cwd=None,
+        env=None,
+        universal_newlines=None,
+        startupinfo=None,
+        creationflags=0,
+        restore_signals=True,
+        start_new_session=False,
+        pass_fds=(),
+        encoding=None,
+        errors=None,
+        text=None,
+        group=None,
+        extra_groups=None,
+        user=None,
+        umask=-1,
+        pipesize=-1,
+        process_group=None,
+        threadpool=None,
+        **kwargs,
+    ):
         if stdout is STDOUT:
-            raise ValueError('STDOUT can only be used for stderr')
+            raise ValueError("STDOUT can only be used for stderr")
         if threadpool is not None:
-            raise ValueError('threadpool is only supported on Windows platforms')
+            raise ValueError("threadpool is only supported on Windows platforms")
         if process_group is not None:
             if sys.version_info >= (3, 11):
-                kwargs['process_group'] = process_group
+                kwargs["process_group"] = process_group
             else:
                 preexec_fn = self._then_set_process_group(preexec_fn, process_group)
 
@@ -290,17 +317,39 @@ class Popen(__subprocess__.Popen):
                 _clear_nonblock(number if stream is None else stream)
 
         super().__init__(
-            args, bufsize, executable, stdin, stdout, stderr, preexec_fn, close_fds, shell,
-            cwd, env, universal_newlines, startupinfo, creationflags, restore_signals,
-            start_new_session, pass_fds, encoding=encoding, errors=errors, text=text,
-            group=group, extra_groups=extra_groups, user=user, umask=umask, pipesize=pipesize,
-            **kwargs)
+            args,
+            bufsize,
+            executable,
+            stdin,
+            stdout,
+            stderr,
+            preexec_fn,
+            close_fds,
+            shell,
+            cwd,
+            env,
+            universal_newlines,
+            startupinfo,
+            creationflags,
+            restore_signals,
+            start_new_session,
+            pass_fds,
+            encoding=encoding,
+            errors=errors,
+            text=text,
+            group=group,
+            extra_groups=extra_groups,
+            user=user,
+            umask=umask,
+            pipesize=pipesize,
+            **kwargs,
+        )
         _watch_child(self.pid, self._on_child, self._loop, True)
 
         bufsize = -1 if bufsize is None else bufsize
-        self.stdin = self._cooperative(self.stdin, 'w', bufsize)
-        self.stdout = self._cooperative(self.stdout, 'r', bufsize)
-        self.stderr = self._cooperative(self.stderr, 'r', bufsize)
+        self.stdin = self._cooperative(self.stdin, "w", bufsize)
+        self.stdout = self._cooperative(self.stdout, "r", bufsize)
+        self.stderr = self._cooperative(self.stderr, "r", bufsize)
 
     @staticmethod
     def _then_set_process_group(preexec_fn, process_group):
@@ -315,15 +364,19 @@ class Popen(__subprocess__.Popen):
         """The same pipe as *stream*, which nobody has used yet, as a cooperative file."""
         if stream is None:
             return None
-        while hasattr(stream, 'detach'):
+        while hasattr(stream, "detach"):
             stream = stream.detach()
         if self.text_mode:
             return FileObject(stream, mode, bufsize, encoding=self.encoding, errors=self.errors)
-        return FileObject(stream, mode + 'b', bufsize)
+        return FileObject(stream, mode + "b", bufsize)
 
     def __repr__(self):
-        return '<%s at 0x%x pid=%r returncode=%r>' % (
-            self.__class__.__name__, id(self), self.pid, self.returncode)
+        return "<%s at 0x%x pid=%r returncode=%r>" % (
+            self.__class__.__name__,
+            id(self),
+            self.pid,
+            self.returncode,
+        )
 
     def __del__(self):
         """A running child stays with its watcher, which keeps this object alive."""
@@ -383,8 +436,10 @@ class Popen(__subprocess__.Popen):
 
         self._close_outputs()
         self.wait()
-        return (None if greenlets.stdout is None else greenlets.stdout.get(),
-                None if greenlets.stderr is None else greenlets.stderr.get())
+        return (
+            None if greenlets.stdout is None else greenlets.stdout.get(),
+            None if greenlets.stderr is None else greenlets.stderr.get(),
+        )
 
     def rawlink(self, callback):
         """Have the hub call *callback* with this object when the child has ended."""
@@ -422,6 +477,7 @@ class Popen(__subprocess__.Popen):
 def _gevent_did_monkey_patch(target_module, *_args, **_kwargs):
     # The other start methods talk to a helper process through descriptors that they expect to
     # block.
-    if sys.platform == 'darwin' or (not mswindows and sys.version_info >= (3, 14)):
+    if sys.platform == "darwin" or (not mswindows and sys.version_info >= (3, 14)):
         import multiprocessing
-        multiprocessing.set_start_method('fork', force=True)
+
+        multiprocessing.set_start_method("fork", force=True)

@@ -1,4 +1,5 @@
 """``python -m gevent.monkey``."""
+
 from ._main import main
 
 main()

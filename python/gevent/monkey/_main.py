@@ -21,8 +21,8 @@ def _get_script_help():
     from gevent import monkey
 
     arguments = inspect.getfullargspec(monkey.patch_all)[0]
-    modules = [name for name in arguments if hasattr(monkey, 'patch_' + name)]
-    return _USAGE % ', '.join('--[no-]%s' % name for name in modules), arguments, modules
+    modules = [name for name in arguments if hasattr(monkey, "patch_" + name)]
+    return _USAGE % ", ".join("--[no-]%s" % name for name in modules), arguments, modules
 
 
 def main():
@@ -36,13 +36,13 @@ def main():
     args = {}
     verbose = False
     run = runpy.run_path
-    while argv and argv[0].startswith('--'):
+    while argv and argv[0].startswith("--"):
         option = argv.pop(0)[2:]
-        if option == 'verbose':
+        if option == "verbose":
             verbose = True
-        elif option == 'module':
+        elif option == "module":
             run = runpy.run_module
-        elif option.startswith('no-') and option[3:] in patch_all_args:
+        elif option.startswith("no-") and option[3:] in patch_all_args:
             args[option[3:]] = False
         elif option in patch_all_args:
             args[option] = True
@@ -50,16 +50,17 @@ def main():
                 for module in modules:
                     args.setdefault(module, False)
         else:
-            sys.exit('%s\n\nCannot patch %r' % (usage, option))
+            sys.exit("%s\n\nCannot patch %r" % (usage, option))
 
     if verbose:
         import os
         import pprint
-        print('gevent.monkey.patch_all(%s)' % ', '.join('%s=%s' % item for item in args.items()))
-        print('sys.version=%s' % sys.version.strip().replace('\n', ' '))
-        print('sys.path=%s' % pprint.pformat(sys.path))
-        print('sys.modules=%s' % pprint.pformat(sorted(sys.modules)))
-        print('cwd=%s' % os.getcwd())
+
+        print("gevent.monkey.patch_all(%s)" % ", ".join("%s=%s" % item for item in args.items()))
+        print("sys.version=%s" % sys.version.strip().replace("\n", " "))
+        print("sys.path=%s" % pprint.pformat(sys.path))
+        print("sys.modules=%s" % pprint.pformat(sorted(sys.modules)))
+        print("cwd=%s" % os.getcwd())
 
     if not argv:
         print(usage)
@@ -67,7 +68,7 @@ def main():
 
     sys.argv[:] = argv
     monkey.patch_all(**args)
-    return run(argv[0], run_name='__main__')
+    return run(argv[0], run_name="__main__")
 
 
 main.__doc__ = _USAGE

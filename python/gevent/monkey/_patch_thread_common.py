@@ -4,6 +4,7 @@ More than new names: the threads, locks and identities that exist already were m
 native versions and have to fit in. What a thread keeps of its end differs between versions and is
 left to :mod:`._patch_thread_lt313` and :mod:`._patch_thread_gte313`.
 """
+
 import sys
 
 from gevent.exceptions import LoopExit
@@ -17,7 +18,8 @@ def _patch_global_shutdown_lock(threading):
     # that forks meanwhile would block the one native thread for ever, or switch in mid-fork. The
     # handlers cannot be taken back, but they keep the old lock, which nobody else uses any more.
     import concurrent.futures.thread as module
-    if hasattr(module, '_global_shutdown_lock'):
+
+    if hasattr(module, "_global_shutdown_lock"):
         module._global_shutdown_lock = threading._allocate_lock()
 
 
@@ -32,6 +34,7 @@ def _patch_existing_locks(threading):
 
     import gc
     import importlib._bootstrap
+
     ident = threading.get_ident()
     rlock = type(threading.RLock())
     module_lock = importlib._bootstrap._ModuleLock
@@ -53,9 +56,15 @@ class BasePatcher:
     main_thread = None
     orig_shutdown = None
 
-    def __init__(self, threading=True, _threading_local=True, Event=True, logging=True,
-                 existing_locks=True,
-                 _warnings=None):
+    def __init__(
+        self,
+        threading=True,
+        _threading_local=True,
+        Event=True,
+        logging=True,
+        existing_locks=True,
+        _warnings=None,
+    ):
         self.threading = threading
         self.threading_local = _threading_local
         self.Event = Event
@@ -69,21 +78,26 @@ class BasePatcher:
         # Imported before anything changes: it copies names out of _thread, and those are the
         # originals that have to be remembered.
         import threading
+
         self.threading_mod = threading
         self.orig_current_thread = threading.current_thread()
         self.main_thread = threading.main_thread()
         self.orig_shutdown = threading._shutdown
 
-        patched = [('thread', *_patch_module('thread', _warnings=self.warnings,
-                                             _notify_did_subscribers=False))]
+        patched = [
+            (
+                "thread",
+                *_patch_module("thread", _warnings=self.warnings, _notify_did_subscribers=False),
+            )
+        ]
         if self.threading:
-            patched.append(('threading', *self.patch_threading()))
+            patched.append(("threading", *self.patch_threading()))
         if self.threading_local:
             self.patch_threading_local()
         if self.threading:
             self.patch_active_threads()
 
-        if not is_object_patched('threading', '_shutdown'):
+        if not is_object_patched("threading", "_shutdown"):
             if self.orig_current_thread == threading.main_thread():
                 self.patch_shutdown_on_main_thread()
                 self.adopt_main_thread()
@@ -94,13 +108,12 @@ class BasePatcher:
             _notify_patch(events.GeventDidPatchModuleEvent(name, source, target))
 
     def patch_threading(self):
-        modules = _patch_module('threading', _warnings=self.warnings,
-                                _notify_did_subscribers=False)
+        modules = _patch_module("threading", _warnings=self.warnings, _notify_did_subscribers=False)
         if self.Event:
             self.patch_event()
         if self.existing_locks:
             _patch_existing_locks(self.threading_mod)
-        if self.logging and 'logging' in sys.modules:
+        if self.logging and "logging" in sys.modules:
             self.patch_logging()
         return modules
 
@@ -108,21 +121,23 @@ class BasePatcher:
         from gevent.event import Event
 
         from .api import patch_item
-        patch_item(self.threading_mod, 'Event', Event)
+
+        patch_item(self.threading_mod, "Event", Event)
 
     def patch_logging(self):
         """Whatever was configured before got native locks."""
         import logging
 
         from .api import patch_item
+
         RLock = self.threading_mod.RLock
-        patch_item(logging, '_lock', RLock())
+        patch_item(logging, "_lock", RLock())
         for ref in logging._handlerList:
             handler = ref() if callable(ref) else ref
             if handler is None:
                 continue
-            if not hasattr(handler, 'lock'):
-                raise TypeError('Unknown/unsupported handler %r' % handler)
+            if not hasattr(handler, "lock"):
+                raise TypeError("Unknown/unsupported handler %r" % handler)
             handler.lock = RLock()
 
     def patch_threading_local(self):
@@ -131,7 +146,8 @@ class BasePatcher:
         from gevent.local import local
 
         from .api import patch_item
-        patch_item(_threading_local, 'local', local)
+
+        patch_item(_threading_local, "local", local)
 
     def patch_active_threads(self):
         """Make the threads that run already joinable without blocking."""
@@ -140,7 +156,8 @@ class BasePatcher:
                 self.patch_active_main_thread(thread)
             else:
                 thread.join = self._make_existing_non_main_thread_join_func(
-                    thread, None, self.threading_mod)
+                    thread, None, self.threading_mod
+                )
 
     def patch_active_main_thread(self, thread):
         """Versions differ."""
@@ -152,16 +169,18 @@ class BasePatcher:
     def run_shutdown(self):
         """The interpreter's own end of threading, and nothing of ours after it."""
         from .api import patch_item
+
         try:
             self.orig_shutdown()
         except LoopExit:
             pass
-        patch_item(self.threading_mod, '_shutdown', self.orig_shutdown)
+        patch_item(self.threading_mod, "_shutdown", self.orig_shutdown)
 
     @staticmethod
     def let_joiners_run(greenlet):
         """From the main greenlet at its very end: what others throw at it has nowhere to go."""
         from gevent import get_hub, sleep
+
         try:
             sleep()
         except BaseException:
@@ -180,9 +199,11 @@ class BasePatcher:
     def patch_shutdown_not_on_main_thread(self):
         from .api import patch_item
 
-        _queue_warning('Monkey-patching not on the main thread; '
-                       'threading.main_thread().join() will hang from a greenlet',
-                       self.warnings)
+        _queue_warning(
+            "Monkey-patching not on the main thread; "
+            "threading.main_thread().join() will hang from a greenlet",
+            self.warnings,
+        )
         main_thread = self.main_thread
         get_ident = self.threading_mod.get_ident
 
@@ -192,7 +213,7 @@ class BasePatcher:
             main_thread._ident = get_ident()
             self.run_shutdown()
 
-        patch_item(self.threading_mod, '_shutdown', _shutdown)
+        patch_item(self.threading_mod, "_shutdown", _shutdown)
 
     @staticmethod
     def _make_existing_non_main_thread_join_func(thread, thread_greenlet, threading_mod):
@@ -203,7 +224,7 @@ class BasePatcher:
 
         def join(timeout=None):
             if threading_mod.current_thread() is thread:
-                raise RuntimeError('Cannot join current thread')
+                raise RuntimeError("Cannot join current thread")
             if thread_greenlet is not None and thread_greenlet.dead:
                 return
             end = monotonic() + timeout if timeout else None

@@ -2,6 +2,7 @@
 
 The main thread gets one of ours for as long as it runs, so that greenlets can wait for it.
 """
+
 from greenlet import getcurrent
 
 from ._patch_thread_common import BasePatcher
@@ -9,7 +10,7 @@ from ._patch_thread_common import BasePatcher
 
 def _handle_name(thread):
     # Renamed within the 3.13 series, and back.
-    return '_os_thread_handle' if hasattr(thread, '_os_thread_handle') else '_handle'
+    return "_os_thread_handle" if hasattr(thread, "_os_thread_handle") else "_handle"
 
 
 class _RunningHandle:
@@ -26,7 +27,6 @@ class _RunningHandle:
 
 
 class Patcher(BasePatcher):
-
     def patch_active_main_thread(self, thread):
         from gevent.thread import _ThreadHandle
 
@@ -68,4 +68,4 @@ class Patcher(BasePatcher):
                         break
             self.run_shutdown()
 
-        patch_item(threading, '_shutdown', _shutdown)
+        patch_item(threading, "_shutdown", _shutdown)

@@ -2,13 +2,13 @@
 
 The main thread gets one of ours for as long as it runs, so that greenlets can wait for it.
 """
+
 from greenlet import getcurrent
 
 from ._patch_thread_common import BasePatcher
 
 
 class Patcher(BasePatcher):
-
     def patch_shutdown_on_main_thread(self):
         from .api import patch_item
 
@@ -30,4 +30,4 @@ class Patcher(BasePatcher):
             main_thread._gevent_real_tstate_lock = None
             self.run_shutdown()
 
-        patch_item(self.threading_mod, '_shutdown', _shutdown)
+        patch_item(self.threading_mod, "_shutdown", _shutdown)

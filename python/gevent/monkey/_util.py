@@ -1,4 +1,5 @@
 """Steps that the patch functions have in common."""
+
 import sys
 
 
@@ -17,6 +18,7 @@ def _ignores_DoNotPatch(func):
     @wraps(func)
     def ignores(*args, **kwargs):
         from gevent.events import DoNotPatch
+
         try:
             return func(*args, **kwargs)
         except DoNotPatch:
@@ -30,38 +32,50 @@ def _check_availability(name):
 
     Ours first: then it can use plain imports to get at the originals.
     """
-    gevent_module = getattr(__import__('gevent.' + name), name)
-    target_module_name = getattr(gevent_module, '__target__', name)
+    gevent_module = getattr(__import__("gevent." + name), name)
+    target_module_name = getattr(gevent_module, "__target__", name)
     return gevent_module, __import__(target_module_name), target_module_name
 
 
-def _patch_module(name,
-                  items=None,
-                  _warnings=None,
-                  _patch_kwargs=None,
-                  _notify_will_subscribers=True,
-                  _notify_did_subscribers=True,
-                  _call_hooks=True):
+def _patch_module(
+    name,
+    items=None,
+    _warnings=None,
+    _patch_kwargs=None,
+    _notify_will_subscribers=True,
+    _notify_did_subscribers=True,
+    _call_hooks=True,
+):
     """Patch the target of ``gevent.<name>``; return both modules."""
     from ._state import saved
     from .api import patch_module
 
     gevent_module, target_module, target_module_name = _check_availability(name)
-    patch_module(target_module, gevent_module, items=items,
-                 _warnings=_warnings, _patch_kwargs=_patch_kwargs,
-                 _notify_will_subscribers=_notify_will_subscribers,
-                 _notify_did_subscribers=_notify_did_subscribers,
-                 _call_hooks=_call_hooks)
+    patch_module(
+        target_module,
+        gevent_module,
+        items=items,
+        _warnings=_warnings,
+        _patch_kwargs=_patch_kwargs,
+        _notify_will_subscribers=_notify_will_subscribers,
+        _notify_did_subscribers=_notify_did_subscribers,
+        _call_hooks=_call_hooks,
+    )
 
     # Copies of the target that go by other names, as backports make them.
-    for other_name in getattr(gevent_module, '__alternate_targets__', ()):
+    for other_name in getattr(gevent_module, "__alternate_targets__", ()):
         other = sys.modules.get(other_name)
         if other is not None and other is not target_module:
             saved.pop(other_name, None)
-            patch_module(other, gevent_module, items=items, _warnings=_warnings,
-                         _notify_will_subscribers=False,
-                         _notify_did_subscribers=False,
-                         _call_hooks=False)
+            patch_module(
+                other,
+                gevent_module,
+                items=items,
+                _warnings=_warnings,
+                _notify_will_subscribers=False,
+                _notify_did_subscribers=False,
+                _call_hooks=False,
+            )
             saved[other_name] = saved[target_module_name]
 
     return gevent_module, target_module
@@ -79,5 +93,6 @@ def _process_warnings(_warnings):
     import warnings
 
     from ._errors import MonkeyPatchWarning
+
     for message in _warnings:
         warnings.warn(message, MonkeyPatchWarning, stacklevel=3)

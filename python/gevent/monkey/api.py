@@ -45,12 +45,16 @@ def remove_item(module, attr):
         delattr(module, attr)
 
 
-def patch_module(target_module, source_module, items=None,
-                 _warnings=None,
-                 _patch_kwargs=None,
-                 _notify_will_subscribers=True,
-                 _notify_did_subscribers=True,
-                 _call_hooks=True):
+def patch_module(
+    target_module,
+    source_module,
+    items=None,
+    _warnings=None,
+    _patch_kwargs=None,
+    _notify_will_subscribers=True,
+    _notify_did_subscribers=True,
+    _call_hooks=True,
+):
     """Replace attributes of *target_module* by those of the same name in *source_module*.
 
     Which ones is said by *items*, or by the source's ``__implements__``. The source may have
@@ -67,32 +71,35 @@ def patch_module(target_module, source_module, items=None,
     from ._util import _notify_patch
 
     if items is None:
-        items = getattr(source_module, '__implements__', None)
+        items = getattr(source_module, "__implements__", None)
         if items is None:
             raise _BadImplements(source_module)
 
     try:
         if _call_hooks:
-            _call_module_hook(source_module, 'will', target_module, items, _warnings)
+            _call_module_hook(source_module, "will", target_module, items, _warnings)
         if _notify_will_subscribers:
             _notify_patch(
                 events.GeventWillPatchModuleEvent(
-                    target_module.__name__, source_module, target_module, items),
-                _warnings)
+                    target_module.__name__, source_module, target_module, items
+                ),
+                _warnings,
+            )
     except events.DoNotPatch:
         return False
 
     # Our own modules may want more than a copy of each name.
-    do_patch = getattr(source_module, '_gevent_do_monkey_patch',
-                       _GeventDoPatchRequest.default_patch_items)
+    do_patch = getattr(
+        source_module, "_gevent_do_monkey_patch", _GeventDoPatchRequest.default_patch_items
+    )
     do_patch(_GeventDoPatchRequest(target_module, source_module, items, _patch_kwargs))
 
     if _call_hooks:
-        _call_module_hook(source_module, 'did', target_module, items, _warnings)
+        _call_module_hook(source_module, "did", target_module, items, _warnings)
     if _notify_did_subscribers:
         _notify_patch(
-            events.GeventDidPatchModuleEvent(
-                target_module.__name__, source_module, target_module))
+            events.GeventDidPatchModuleEvent(target_module.__name__, source_module, target_module)
+        )
     return True
 
 
@@ -108,9 +115,13 @@ class _GeventDoPatchRequest:
         self.patch_kwargs = patch_kwargs or {}
 
     def __repr__(self):
-        return '<%s target=%r source=%r items=%r kwargs=%r>' % (
+        return "<%s target=%r source=%r items=%r kwargs=%r>" % (
             self.__class__.__name__,
-            self.target_module, self.source_module, self.items, self.patch_kwargs)
+            self.target_module,
+            self.source_module,
+            self.items,
+            self.patch_kwargs,
+        )
 
     def default_patch_items(self):
         for attr in self.items:
@@ -128,6 +139,6 @@ class _GeventDoPatchRequest:
 def _call_module_hook(gevent_module, when, module, items, _warnings):
     from ._util import _queue_warning
 
-    hook = getattr(gevent_module, '_gevent_%s_monkey_patch' % when, None)
+    hook = getattr(gevent_module, "_gevent_%s_monkey_patch" % when, None)
     if hook is not None:
         hook(module, items, lambda message: _queue_warning(message, _warnings))

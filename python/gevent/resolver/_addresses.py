@@ -1,4 +1,5 @@
 """Telling addresses from names."""
+
 from socket import AF_INET, AF_INET6, inet_pton
 
 _TEXT = (str, bytes, bytearray)
@@ -11,7 +12,7 @@ class AddressSyntaxError(ValueError):
 def _packed(family, text):
     try:
         if not isinstance(text, str):
-            text = bytes(text).decode('ascii')
+            text = bytes(text).decode("ascii")
         return inet_pton(family, text)
     except (OSError, ValueError) as ex:
         raise AddressSyntaxError(text) from ex
@@ -45,5 +46,5 @@ def is_ipv4_addr(host):
 def is_ipv6_addr(host):
     """Whether *host* is an IPv6 address, perhaps with a scope after ``%``."""
     if isinstance(host, _TEXT):
-        host = host.split('%' if isinstance(host, str) else b'%', 1)[0]
+        host = host.split("%" if isinstance(host, str) else b"%", 1)[0]
     return _is_addr(host, _ipv6_inet_aton)

@@ -1,4 +1,5 @@
 """Reading ``/etc/hosts``."""
+
 import os
 import sys
 
@@ -14,8 +15,11 @@ class HostsFile:
 
     def __init__(self, fname=None):
         if fname is None:
-            fname = '/etc/hosts' if os.name == 'posix' else os.path.expandvars(
-                r'%SystemRoot%\system32\drivers\etc\hosts')
+            fname = (
+                "/etc/hosts"
+                if os.name == "posix"
+                else os.path.expandvars(r"%SystemRoot%\system32\drivers\etc\hosts")
+            )
         self.fname = fname
         self.v4 = {}
         self.v6 = {}
@@ -24,9 +28,9 @@ class HostsFile:
         self._last_load = 0
 
     def _readlines(self):
-        with open(self.fname, 'rb') as file:
-            text = file.read().decode(errors='ignore')
-        lines = (line.partition('#')[0].strip() for line in text.splitlines())
+        with open(self.fname, "rb") as file:
+            text = file.read().decode(errors="ignore")
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
         return [line for line in lines if line]
 
     def load(self):
@@ -35,6 +39,7 @@ class HostsFile:
             changed = os.stat(self.fname).st_mtime
         except OSError:
             from gevent import get_hub
+
             get_hub().handle_error(self, *sys.exc_info())
             return
         if changed <= self._last_load:
@@ -45,11 +50,11 @@ class HostsFile:
             address, *names = line.split()
             if is_ipv4_addr(address):
                 names_of_kind = v4
-                pointer = '.'.join(reversed(address.split('.'))) + '.in-addr.arpa'
-            elif is_ipv6_addr(address) and not address.startswith('fe80'):
+                pointer = ".".join(reversed(address.split("."))) + ".in-addr.arpa"
+            elif is_ipv6_addr(address) and not address.startswith("fe80"):
                 # Link-local addresses mean nothing without a scope.
                 names_of_kind = v6
-                pointer = address + '.ip6.arpa.'
+                pointer = address + ".ip6.arpa."
             else:
                 continue
             names = [name.lower() for name in names]

@@ -2,11 +2,12 @@
 
 There is no c-ares here: lookups are the system's, as in :mod:`gevent.resolver.thread`.
 """
+
 import warnings
 
 from gevent.resolver.thread import Resolver as _ThreadResolver
 
-__all__ = ['Resolver']
+__all__ = ["Resolver"]
 
 
 class Resolver(_ThreadResolver):
@@ -20,5 +21,7 @@ class Resolver(_ThreadResolver):
         super().__init__(hub)
         if kwargs:
             warnings.warn(
-                'The system resolves names; of no effect: %s' % ', '.join(sorted(kwargs)),
-                RuntimeWarning, stacklevel=2)
+                "The system resolves names; of no effect: %s" % ", ".join(sorted(kwargs)),
+                RuntimeWarning,
+                stacklevel=2,
+            )

@@ -1,7 +1,8 @@
 """Names looked up by the system, right here, while everybody waits."""
+
 import _socket
 
-__all__ = ['Resolver']
+__all__ = ["Resolver"]
 
 
 class Resolver:

@@ -2,9 +2,10 @@
 
 dnspython is not used: lookups are the system's, as in :mod:`gevent.resolver.thread`.
 """
+
 from gevent.resolver.thread import Resolver as _ThreadResolver
 
-__all__ = ['Resolver']
+__all__ = ["Resolver"]
 
 
 class Resolver(_ThreadResolver):

@@ -1,9 +1,10 @@
 """Names looked up by the system, in the hub's thread pool."""
+
 import _socket
 
 from gevent.hub import get_hub
 
-__all__ = ['Resolver']
+__all__ = ["Resolver"]
 
 
 class Resolver:
@@ -21,8 +22,12 @@ class Resolver:
             hub.NOT_ERROR += (_socket.gaierror, _socket.herror)
 
     def __repr__(self):
-        return '<%s.%s at 0x%x pool=%r>' % (
-            type(self).__module__, type(self).__name__, id(self), self.pool)
+        return "<%s.%s at 0x%x pool=%r>" % (
+            type(self).__module__,
+            type(self).__name__,
+            id(self),
+            self.pool,
+        )
 
     def close(self):
         """The pool belongs to the hub."""
