@@ -369,7 +369,9 @@ def loop_preference():
     backend = config.libev_backend
     if not backend:
         return setting.preference
-    names = backend.split(",") if isinstance(backend, str) else [backend]
+    if not isinstance(backend, (list, tuple)):
+        backend = [backend]
+    names = [name.strip() if isinstance(name, str) else name for name in backend]
     known = tuple(name for name in names if name in _LOOPS)
     if known:
         return known

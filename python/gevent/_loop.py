@@ -68,6 +68,11 @@ class loop(_core.Loop):
         # All was done by __new__.
         pass
 
+    @property
+    def sigfd(self):
+        """The signalfd of libev's loop. There is none here, so this is an `AttributeError`."""
+        raise AttributeError("sigfd")
+
     # Watchers
 
     WatcherType = _core.watcher
@@ -129,9 +134,7 @@ class loop(_core.Loop):
 
     def update(self):
         """Use `update_now`."""
-        warnings.warn(
-            "'update' is deprecated; use 'update_now'", DeprecationWarning, stacklevel=2
-        )
+        warnings.warn("'update' is deprecated; use 'update_now'", DeprecationWarning, stacklevel=2)
         self.update_now()
 
     # Errors

@@ -6,7 +6,9 @@ now has a lock for each module, which monkey-patching makes a lock of greenlets.
 
 import builtins as __gbuiltins__
 
+from gevent._compat import imp_acquire_lock, imp_release_lock
 from gevent._util import copy_globals
+from gevent.lock import RLock
 
 __target__ = "builtins"
 __implements__ = __all__ = []
@@ -23,3 +25,6 @@ def _lock_imports():
 
 
 __imports__ = copy_globals(__gbuiltins__, globals(), names_to_ignore=__implements__)
+
+# Upstream's lock for imports is made of these, and they can be imported from here.
+_EXPORTED = (RLock, imp_acquire_lock, imp_release_lock)

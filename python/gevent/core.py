@@ -223,5 +223,11 @@ def embeddable_backends():
     return supported_backends()
 
 
+def set_syserr_cb(callback):
+    """Check *callback* as libev's function does; loops here raise `OSError` and do not call it."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"Expected callable or None, got {callback!r}")
+
+
 # Names that upstream's module also shows.
 _EXPORTED = (ICallback, ILoop, HubDestroyed)

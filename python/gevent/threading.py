@@ -8,6 +8,7 @@ import sys
 import threading as __threading__
 from weakref import ref
 
+from gevent._util import LazyOnClass
 from gevent.hub import getcurrent
 from gevent.hub import sleep as _sleep
 from gevent.local import local
@@ -50,7 +51,7 @@ Lock = allocate_lock = _set_sentinel = _allocate_lock
 _get_ident = get_ident
 _start_joinable_thread = start_joinable_thread
 start_new_thread = _start_new_thread
-_EXPORTED = (RLock, _ThreadHandle, _sleep, local)
+_EXPORTED = (LazyOnClass, RLock, _ThreadHandle, _sleep, local)
 
 
 def _cleanup(g):

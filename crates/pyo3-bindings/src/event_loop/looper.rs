@@ -76,6 +76,8 @@ pub fn backend(names: &[String]) -> PyResult<Box<dyn Backend>> {
         let made: std::io::Result<Box<dyn Backend>> = match name.as_str() {
             "auto" | "epoll" => gevent_loop_epoll::EpollLoop::new().map(|l| Box::new(l) as _),
             "uring" => gevent_loop_uring::UringLoop::new().map(|l| Box::new(l) as _),
+            // A loop that other systems have: in a list the next one is taken.
+            "kqueue" => Err(std::io::Error::from_raw_os_error(libc::ENOSYS)),
             other => {
                 return Err(PyValueError::new_err(format!(
                     "unknown loop {other:?}; there are: {}",

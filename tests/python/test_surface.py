@@ -1,0 +1,126 @@
+"""Every function and class of upstream's modules is here, private ones too, or it is said why not.
+
+`upstream_surface.json` is what tests/tools/dump_surface.py wrote on upstream's release, for the
+modules that are not about the network. Parameters and public names are the subject of test_api.py.
+"""
+
+import fnmatch
+import importlib
+import inspect
+import json
+import pathlib
+
+import pytest
+
+UPSTREAM = json.loads(pathlib.Path(__file__).with_name("upstream_surface.json").read_text())
+
+#: Why a name is missing -> patterns of such names.
+DIFFERENCES = {
+    "Glue for modules that are compiled with Cython": [
+        "*:_init",
+        "*:greenlet_init",
+        "gevent.greenlet:Gevent_PyFrame_Get*",
+    ],
+    "How an object locks itself, knows its thread and hub, and notifies: done in another way": [
+        "gevent._abstract_linkable:AbstractLinkable._*",
+        "gevent._abstract_linkable:_FakeNotifier",
+        "gevent._abstract_linkable:get_roots_and_hubs",
+        "gevent._semaphore:Semaphore._handle_unswitched_notifications",
+        "gevent._semaphore:Semaphore._multithreaded",
+        "gevent._semaphore:_LockReleaseLink",
+        "gevent.lock:*Semaphore._lock_lock",
+        "gevent.lock:_Atomic*Semaphore*",
+        "gevent.lock:_GILLock",
+        "gevent.lock:atomic",
+        "gevent.queue:*._event_unlock",
+        "gevent.queue:ItemWaiter.put_and_switch",
+        "gevent.queue:ItemWaiter.queue",
+        "gevent.queue:_safe_remove",
+        "gevent._threading:Queue._not_empty",
+        "gevent._threading:_Condition",
+        "gevent._threading:acquire_with_timeout",
+    ],
+    "Parts of a class that is native here": [
+        "gevent.greenlet:Greenlet._get_minimal_ident",
+        "gevent.greenlet:Greenlet._notify_links",
+        "gevent.greenlet:_call_spawn_callbacks",
+        "gevent.greenlet:_dummy_event",
+        "gevent.greenlet:_extract_stack",
+        "gevent.greenlet:_kill*",
+        "gevent.greenlet:get_generic_parent",
+        "gevent.greenlet:get_my_hub",
+        "gevent.hub:Hub._[dgs]e[lt]_resolver",
+        "gevent.hub:Hub._[dgs]e[lt]_threadpool",
+    ],
+    "A copy of the tblib package, of which two functions are used": ["gevent._tblib:*"],
+    "Attributes are looked up by rules, not in sets made for each object": [
+        "gevent.local:_*",
+        "gevent.local:local._local_type*",
+    ],
+    "Hooks that the classes define which use the mixin": ["gevent.pool:GroupMappingMixin.*"],
+    "State and helpers of a class that was written anew": [
+        "gevent._patcher:_SysModulesPatcher._*",
+        "gevent._patcher:cached_platform_architecture._*",
+        "gevent.backdoor:_Greenlet_stdreplace.prev_*",
+        "gevent.contextvars:Context._*",
+        "gevent.contextvars:_ContextData",
+        "gevent.threadpool:_wrap",
+        "gevent.util:_*",
+    ],
+    "A name for Python 2": ["gevent.threading:_DummyThread._Thread_ident"],
+}
+
+
+def missing_from(module_name):
+    module = importlib.import_module(module_name)
+    for name, members in UPSTREAM[module_name].items():
+        if not hasattr(module, name):
+            yield f"{module_name}:{name}"
+            continue
+        value = getattr(module, name)
+        for member in members or ():
+            if not inspect.isclass(value) or not hasattr(value, member):
+                yield f"{module_name}:{name}.{member}"
+
+
+def excused(name):
+    patterns = [pattern for group in DIFFERENCES.values() for pattern in group]
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("module_name", sorted(UPSTREAM))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_names_are_here_or_excused(module_name):
+    assert [name for name in missing_from(module_name) if not excused(name)] == []
+
+
+@pytest.mark.ours
+def test_no_excuse_is_stale():
+    missing = [name for module_name in UPSTREAM for name in missing_from(module_name)]
+    stale = [
+        pattern
+        for group in DIFFERENCES.values()
+        for pattern in group
+        if not fnmatch.filter(missing, pattern)
+    ]
+    assert stale == []
+
+
+@pytest.mark.parametrize(
+    "module_name",
+    [
+        "gevent._ffi",
+        "gevent._ffi.callback",
+        "gevent._ffi.loop",
+        "gevent._ffi.watcher",
+        "gevent.core",
+        "gevent.libev",
+        "gevent.libev.corecext",
+        "gevent.libuv",
+        "gevent.time",
+        "gevent.win32util",
+    ],
+)
+def test_module_imports(module_name):
+    assert importlib.import_module(module_name).__name__ == module_name
