@@ -303,12 +303,15 @@ class SSLSocket(socket):
             except SSLWantReadError:
                 if timeout == 0.0:
                     raise
-                watcher = self._read_event
+                direction = 1
             except SSLWantWriteError:
                 if timeout == 0.0:
                     raise
-                watcher = self._write_event
-            self._wait(watcher, timeout_exc=None if timeout is None else late(), timeout=timeout)
+                direction = 2
+            try:
+                self._await(direction, timeout)
+            except _socket_timeout:
+                raise late() from None
 
     def read(self, nbytes=2014, buffer=None):
         """Read up to *nbytes*: return them, or their number if they went to *buffer*.
