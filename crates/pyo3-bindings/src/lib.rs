@@ -1,6 +1,7 @@
 //! `gevent._core`: the only crate of the workspace that knows Python.
 
 pub mod cells;
+pub mod errors;
 pub mod event_loop;
 pub mod gevent_greenlet;
 pub mod greenlet;

@@ -6,6 +6,7 @@
 
 use super::{Callback, LoopHost, Payload, nanos};
 use crate::cells::{GilCell, PyCellOpt};
+use crate::errors::io_error;
 use crate::hub::HubCore;
 use gevent_hub_core::event_loop::Loop as Backend;
 use gevent_hub_core::reactor::{Entry, Nanos, Reactor, Remote, RunMode, WatcherId};
@@ -230,7 +231,7 @@ impl Loop {
     #[new]
     #[pyo3(signature = (names, default = false))]
     fn new(names: Vec<String>, default: bool) -> PyResult<Self> {
-        let reactor = Reactor::new(backend(&names)?)?;
+        let reactor = Reactor::new(backend(&names)?).map_err(|e| io_error(&e))?;
         let remote = reactor.remote();
         let fd = reactor.as_raw_fd().unwrap_or(-1);
         Ok(Loop {
@@ -257,13 +258,13 @@ impl Loop {
             _ => RunMode::Default,
         };
         let host = LoopHost::new(slf);
-        Ok(host.run(&reactor, mode)?)
+        host.run(&reactor, mode).map_err(|e| io_error(&e))
     }
 
     /// Rebuilds it in a forked child.
     fn reinit(&self) -> PyResult<()> {
         if let Some(reactor) = self.reactor_ref() {
-            reactor.clone().after_fork()?;
+            reactor.clone().after_fork().map_err(|e| io_error(&e))?;
             self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
         }
         Ok(())

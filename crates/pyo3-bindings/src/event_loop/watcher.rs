@@ -130,7 +130,7 @@ impl Watcher {
         if let Err(e) = started {
             me.callback.set(None);
             me.args.set(None);
-            return Err(e.into());
+            return Err(crate::errors::io_error(&e));
         }
         if reactor.is_active(id) {
             Self::keep(slf);

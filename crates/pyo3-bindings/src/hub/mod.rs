@@ -102,8 +102,7 @@ pub unsafe fn unexpected_switch(what: &CStr, value: *mut PyObject) {
 pub fn set_os_error(error: &std::io::Error) {
     // SAFETY: callers hold the GIL.
     let py = unsafe { Python::assume_attached() };
-    let error = std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO));
-    PyErr::from(error).restore(py);
+    crate::errors::io_error(error).restore(py);
 }
 
 /// The native hub of the running thread, which is made if there is none. `Err` with an error set.

@@ -2,6 +2,7 @@
 
 use super::wait::{Direction, Place};
 use crate::cells::{GilCell, PyCellOpt};
+use crate::errors::{last_errno, os_error};
 use crate::event_loop::nanos;
 use crate::raw::_PyType_Lookup;
 use gevent_hub_core::reactor::{Nanos, monotonic};
@@ -10,7 +11,6 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::cell::UnsafeCell;
-use std::io;
 use std::os::fd::RawFd;
 
 /// Reads up to this many bytes go through a buffer of the thread, and with the GIL held.
@@ -54,14 +54,6 @@ fn would_block() -> PyErr {
     PyBlockingIOError::new_err((libc::EAGAIN, "Resource temporarily unavailable"))
 }
 
-fn last_errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
-}
-
-fn os_error(errno: i32) -> PyErr {
-    io::Error::from_raw_os_error(errno).into()
-}
-
 impl SocketBase {
     /// The descriptor, -1 when it is closed.
     #[inline]
@@ -77,11 +69,11 @@ impl SocketBase {
 
     /// When a call that begins now times out. The first part is false for a non-blocking socket.
     #[inline]
-    fn patience(&self, given: Option<Option<f64>>) -> (bool, Option<Nanos>) {
+    fn patience(&self, given: &Given) -> (bool, Option<Nanos>) {
         let limit = match given {
-            None => self.limit.get(),
-            Some(None) => NEVER,
-            Some(Some(seconds)) => nanos(seconds),
+            Given::Omitted => self.limit.get(),
+            Given::Never => NEVER,
+            Given::Seconds(seconds) => nanos(*seconds),
         };
         match limit {
             0 => (false, None),
@@ -95,7 +87,7 @@ impl SocketBase {
     fn until_done(
         slf: &Bound<'_, Self>,
         direction: Direction,
-        given: Option<Option<f64>>,
+        given: Given,
         mut call: impl FnMut(RawFd) -> isize,
     ) -> PyResult<usize> {
         let me = slf.get();
@@ -103,7 +95,7 @@ impl SocketBase {
         let known_empty =
             direction == Direction::Read && me.limit.get() != 0 && !me.place().maybe_readable();
         if known_empty {
-            let (_, deadline) = *patience.get_or_insert_with(|| me.patience(given));
+            let (_, deadline) = *patience.get_or_insert_with(|| me.patience(&given));
             Self::wait_again(slf, direction, deadline, false)?;
         }
         loop {
@@ -118,7 +110,7 @@ impl SocketBase {
             match last_errno() {
                 libc::EINTR => slf.py().check_signals()?,
                 libc::EAGAIN => {
-                    let (waits, deadline) = *patience.get_or_insert_with(|| me.patience(given));
+                    let (waits, deadline) = *patience.get_or_insert_with(|| me.patience(&given));
                     if !waits {
                         return Err(would_block());
                     }
@@ -145,7 +137,7 @@ impl SocketBase {
         data: *const u8,
         len: usize,
         flags: i32,
-        given: Option<Option<f64>>,
+        given: Given,
     ) -> PyResult<usize> {
         let py = slf.py();
         let flags = flags | libc::MSG_NOSIGNAL;
@@ -169,17 +161,25 @@ impl SocketBase {
     }
 }
 
-/// A `timeout` argument that was left out.
-fn given(timeout: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<Option<Option<f64>>> {
-    match timeout {
-        None if default => Ok(None),
-        None => Ok(Some(None)),
-        Some(t) if t.is_none() => Ok(Some(None)),
-        Some(t) => match t.extract::<f64>() {
-            Ok(seconds) => Ok(Some(Some(seconds))),
-            // `timeout_default`, the marker of the Python side.
-            Err(_) => Ok(None),
-        },
+/// A `timeout` argument.
+enum Given {
+    /// Left out: the socket's own counts.
+    Omitted,
+    /// None.
+    Never,
+    /// Seconds.
+    Seconds(f64),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Given {
+    type Error = PyErr;
+
+    fn extract(ob: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if ob.is_none() {
+            return Ok(Given::Never);
+        }
+        // Anything else is `timeout_default`, the marker of the Python side.
+        Ok(ob.extract::<f64>().map_or(Given::Omitted, Given::Seconds))
     }
 }
 
@@ -262,15 +262,9 @@ impl SocketBase {
 
     /// Waits, after a call gave EAGAIN: 1 to be readable, 2 to be writable. By default as long as the
     /// socket's timeout allows.
-    #[pyo3(signature = (direction, *timeout))]
-    fn _await(
-        slf: &Bound<'_, Self>,
-        direction: i32,
-        timeout: &Bound<'_, pyo3::types::PyTuple>,
-    ) -> PyResult<()> {
-        let first = timeout.get_item(0).ok();
-        let given = given(first.as_ref(), true)?;
-        let (waits, deadline) = slf.get().patience(given);
+    #[pyo3(signature = (direction, timeout = Given::Omitted))]
+    fn _await(slf: &Bound<'_, Self>, direction: i32, timeout: Given) -> PyResult<()> {
+        let (waits, deadline) = slf.get().patience(&timeout);
         if !waits {
             return Err(pyo3::exceptions::PyTimeoutError::new_err("timed out"));
         }
@@ -296,7 +290,7 @@ impl SocketBase {
         let me = slf.get();
         if size <= SCRATCH {
             let buffer = BUFFER.with(|b| b.get());
-            let got = Self::until_done(slf, Direction::Read, None, |fd| {
+            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
                 // SAFETY: the thread's own buffer; nothing else uses it between this call and the copy
                 // below, because neither switches.
                 unsafe { libc::recv(fd, (*buffer).as_mut_ptr().cast(), size, flags) }
@@ -315,7 +309,7 @@ impl SocketBase {
             }
             let mut bytes = bytes;
             let at = ffi::PyBytes_AsString(bytes) as usize;
-            let got = Self::until_done(slf, Direction::Read, None, |fd| {
+            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
                 let (n, errno) = py.detach(move || {
                     let n = libc::recv(fd, at as *mut libc::c_void, size, flags);
                     (n, last_errno())
@@ -364,7 +358,7 @@ impl SocketBase {
             ));
         }
         let at = view.ptr() as usize;
-        let got = Self::until_done(slf, Direction::Read, None, |fd| {
+        let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
             if size <= GIL_HELD_UP_TO {
                 // SAFETY: the exported buffer is writable for `size`.
                 return unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
@@ -386,19 +380,15 @@ impl SocketBase {
     }
 
     /// Sends some of `data`; returns how many bytes.
-    #[pyo3(signature = (data, flags = 0, *timeout))]
+    #[pyo3(signature = (data, flags = 0, timeout = Given::Omitted))]
     fn send(
         slf: &Bound<'_, Self>,
         data: &Bound<'_, PyAny>,
         flags: i32,
-        timeout: &Bound<'_, pyo3::types::PyTuple>,
+        timeout: Given,
     ) -> PyResult<usize> {
-        let limit = match timeout.get_item(0) {
-            Ok(t) => given(Some(&t), true)?,
-            Err(_) => None,
-        };
         let view = ReadableView::of(data)?;
-        Self::send_some(slf, view.ptr(), view.len(), flags, limit)
+        Self::send_some(slf, view.ptr(), view.len(), flags, timeout)
     }
 
     /// Sends all of `data`, within the socket's timeout.
@@ -414,15 +404,17 @@ impl SocketBase {
         let view = ReadableView::of(data)?;
         let (start, len) = (view.ptr(), view.len());
         let me = slf.get();
-        let end = me.patience(None).1;
+        let end = me.patience(&Given::Omitted).1;
         let mut sent = 0;
         while sent < len {
             let left = match end {
-                None => None,
+                None => Given::Omitted,
                 // The limit is for the whole; the first send is tried even if it is over.
-                Some(end) if sent == 0 => Some(Some(end.saturating_sub(monotonic()) as f64 / 1e9)),
+                Some(end) if sent == 0 => {
+                    Given::Seconds(end.saturating_sub(monotonic()) as f64 / 1e9)
+                }
                 Some(end) => match end.checked_sub(monotonic()) {
-                    Some(ns) if ns > 0 => Some(Some(ns as f64 / 1e9)),
+                    Some(ns) if ns > 0 => Given::Seconds(ns as f64 / 1e9),
                     _ => return Err(pyo3::exceptions::PyTimeoutError::new_err("timed out")),
                 },
             };

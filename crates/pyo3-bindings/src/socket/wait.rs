@@ -201,7 +201,10 @@ impl SocketBase {
         }
         let park = hub.core().prepare();
         let token = park.token();
-        if !reactor.source_wait(source, want, token)? {
+        if !reactor
+            .source_wait(source, want, token)
+            .map_err(|e| crate::errors::io_error(&e))?
+        {
             return Ok(());
         }
         slot.set(Some(token));
