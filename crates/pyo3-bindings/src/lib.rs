@@ -1,5 +1,14 @@
 //! `gevent._core`: the only crate of the workspace that knows Python.
 
+#![allow(
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "a `*mut PyObject` is a live object under the GIL everywhere in this crate, which is no library"
+)]
+#![allow(
+    clippy::result_unit_err,
+    reason = "`Err(())` says that the error is set in the interpreter, as NULL does in C"
+)]
+
 pub mod cells;
 pub mod errors;
 pub mod event_loop;

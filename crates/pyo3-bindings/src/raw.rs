@@ -92,6 +92,11 @@ impl Args {
         self.n
     }
 
+    /// Whether there is no positional one.
+    pub fn is_empty(&self) -> bool {
+        self.n == 0
+    }
+
     /// A positional one; borrowed.
     pub fn at(&self, i: usize) -> *mut PyObject {
         debug_assert!(i < self.n);
@@ -101,10 +106,10 @@ impl Args {
 
     /// How many keywords.
     pub fn keywords(&self) -> usize {
-        // SAFETY: null or a tuple.
         if self.names.is_null() {
             0
         } else {
+            // SAFETY: not null, hence a tuple.
             unsafe { ffi::PyTuple_GET_SIZE(self.names) as usize }
         }
     }

@@ -78,9 +78,11 @@ struct Never;
 #[pymethods]
 impl Never {
     #[classattr]
-    const pending: bool = false;
+    #[pyo3(name = "pending")]
+    const PENDING: bool = false;
     #[classattr]
-    const active: bool = false;
+    #[pyo3(name = "active")]
+    const ACTIVE: bool = false;
 
     #[getter]
     fn seconds(&self) -> Option<f64> {

@@ -243,7 +243,7 @@ impl Signal {
         r#ref: bool,
         priority: Option<i32>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        if signalnum < 1 || signalnum >= 65 {
+        if !(1..65).contains(&signalnum) {
             return Err(PyValueError::new_err(format!(
                 "illegal signal number: {signalnum}"
             )));

@@ -393,7 +393,7 @@ impl Loop {
 
     #[getter]
     fn activecnt(&self) -> PyResult<i64> {
-        Ok(self.reactor()?.active_count() as i64)
+        Ok(self.reactor()?.active_count())
     }
 
     /// How many callbacks and wakes are queued.

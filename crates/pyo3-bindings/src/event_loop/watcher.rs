@@ -211,13 +211,13 @@ impl Watcher {
     /// Stops watching, and forgets the callback.
     fn stop(slf: &Bound<'_, Self>) {
         let me = slf.get();
-        if let Some((reactor, id)) = me.live(slf.py()) {
-            if let Ok(l) = me.get_loop(slf.py()) {
-                if l.get().on_thread() {
-                    reactor.stop(id);
-                } else {
-                    l.get().later(move |r| r.stop(id));
-                }
+        if let Some((reactor, id)) = me.live(slf.py())
+            && let Ok(l) = me.get_loop(slf.py())
+        {
+            if l.get().on_thread() {
+                reactor.stop(id);
+            } else {
+                l.get().later(move |r| r.stop(id));
             }
         }
         Self::settle(slf);

@@ -255,12 +255,12 @@ pub unsafe extern "C" fn spawn_later(
     // SAFETY: as the C API calls it.
     unsafe {
         let args = Args::new(items, n, names);
-        let named = if args.len() == 0 {
+        let named = if args.is_empty() {
             find_keyword(&args, c"seconds")
         } else {
             null_mut()
         };
-        if args.len() == 0 && named.is_null() {
+        if args.is_empty() && named.is_null() {
             let text = c"spawn_later() missing 1 required positional argument: 'seconds'";
             ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
             return null_mut();
@@ -593,7 +593,8 @@ pub unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
             if let Link::Callable(p) = (&(*me).links)[i] {
                 ffi::Py_INCREF(p);
                 let same = ffi::PyObject_RichCompareBool(p, callback, ffi::Py_EQ);
-                let still = matches!((&(*me).links).get(i), Some(Link::Callable(q)) if *q == p);
+                let links = &(*me).links;
+                let still = matches!(links.get(i), Some(Link::Callable(q)) if *q == p);
                 if same > 0 && still {
                     (*me).links.remove(i);
                     ffi::Py_DECREF(p);

@@ -114,7 +114,7 @@ unsafe fn throw_raw(g: *mut PyObject, args: &Args) -> *mut PyObject {
                 null_mut()
             }
         };
-        let ty = if args.len() == 0 {
+        let ty = if args.is_empty() {
             globals().exit
         } else {
             arg(0)

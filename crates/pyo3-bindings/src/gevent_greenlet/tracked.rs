@@ -205,8 +205,8 @@ pub unsafe extern "C" fn spawn_raw(
     // SAFETY: as the C API calls it.
     unsafe {
         let args = Args::new(items, n, names);
-        if args.len() == 0 || ffi::PyCallable_Check(args.at(0)) == 0 {
-            let text = if args.len() == 0 {
+        if args.is_empty() || ffi::PyCallable_Check(args.at(0)) == 0 {
+            let text = if args.is_empty() {
                 c"spawn_raw() missing 1 required positional argument: 'function'"
             } else {
                 c"function must be callable"

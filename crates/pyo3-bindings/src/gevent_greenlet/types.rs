@@ -87,6 +87,10 @@ fn end_getset() -> PyGetSetDef {
 }
 
 /// Makes a heap type below `base`. `slots` are added to the tables.
+///
+/// # Safety
+/// `base` is a type whose instances the first bytes of a `size` can be, and
+/// what the tables and `slots` name has the signature that its slot asks for.
 pub unsafe fn make_type(
     py: Python<'_>,
     name: &'static CStr,

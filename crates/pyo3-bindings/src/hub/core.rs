@@ -208,8 +208,8 @@ impl HubCore {
             (Err(e), Sent::Value(v)) => Parked::Switched(v, e.granted),
             (Err(e), Sent::Nothing) => {
                 // Entered by a native transfer that was not a wake: as `switch()`.
-                // SAFETY: an immortal object; the GIL is held.
                 let v = globals().empty_tuple;
+                // SAFETY: an immortal object; the GIL is held.
                 unsafe { ffi::Py_INCREF(v) };
                 Parked::Switched(v, e.granted)
             }
