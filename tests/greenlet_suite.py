@@ -3,11 +3,11 @@
 
     python tests/greenlet_suite.py [--python PYTHON] [--core PATH] [TEST ...]
 
-The suite comes with greenlet's wheel, which is fetched with pip into ``.cache`` together with what the
-tests import (psutil, objgraph). Its tests, and the extension modules that were compiled against the
-real greenlet, then run with ``greenlet`` being ours: each file in a process of its own, under a time
-limit. A test that fails must be listed in ``EXPECTED`` with the reason; a listed one that passes fails
-the run.
+The suite comes with greenlet's wheel, which is fetched with pip into ``.cache`` together with what
+the tests import (psutil, objgraph). Its tests, and the extension modules that were compiled
+against the real greenlet, then run with ``greenlet`` being ours: each file in a process of its
+own, under a time limit. A test that fails must be listed in ``EXPECTED`` with the reason; a listed
+one that passes fails the run.
 """
 
 import argparse
@@ -22,7 +22,7 @@ VERSION = "3.5.6"
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 300
 
-# test id -> why it cannot pass here. A key may end in "@3.11", which limits it to that minor version.
+# test id -> why it cannot pass here. A key may end in "@3.11", which limits it to that version.
 EXPECTED = {}
 
 SITECUSTOMIZE = """
@@ -83,7 +83,9 @@ def outcomes(text):
         start = pattern.match(line)
         if start:
             current = f"{start[2].rpartition('tests.')[2]}.{start[1]}"
-        end = re.search(r"\.\.\. (?:.*)?\b(ok|FAIL|ERROR|skipped|expected failure)\b|^(ok|FAIL|ERROR)$", line)
+        end = re.search(
+            r"\.\.\. (?:.*)?\b(ok|FAIL|ERROR|skipped|expected failure)\b|^(ok|FAIL|ERROR)$", line
+        )
         if current and end:
             found.setdefault(current, (end[1] or end[2], line))
             current = None
@@ -95,7 +97,12 @@ def run_file(python, env, name, limit):
     command = [python, "-X", "faulthandler", "-m", "unittest", "-v", f"greenlet.tests.{name}"]
     try:
         done = subprocess.run(
-            command, env=env, timeout=limit, capture_output=True, text=True, errors="replace",
+            command,
+            env=env,
+            timeout=limit,
+            capture_output=True,
+            text=True,
+            errors="replace",
             cwd="/",
         )
     except subprocess.TimeoutExpired as error:
@@ -142,13 +149,18 @@ def main():
             wrong.append(f"{name}: {ended}")
         bad += wrong + [f"{t}: listed, but passes" for t in stale]
         took = time.monotonic() - began
-        print(f"{name:28} {len(found):4} tests {took:6.1f} s  {'ok' if not wrong else wrong}", flush=True)
+        print(
+            f"{name:28} {len(found):4} tests {took:6.1f} s  {'ok' if not wrong else wrong}",
+            flush=True,
+        )
         if wrong and args.show:
             print(text)
     summary = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
     print(f"CPython {version}, greenlet {VERSION}: {summary}; {len(bad)} unexpected")
     for line in bad:
         print(" ", line)
+    skipped = counts.get("skipped", 0) + counts.get("expected failure", 0)
+    print(f"{counts.get('ok', 0)} passed, {len(bad)} failed, {skipped} skipped")
     return 1 if bad else 0
 
 

@@ -1,6 +1,6 @@
-"""The test ladder: Rust, our Python tests and upstream's own suite, each on every loop.
+"""The test ladder: Rust, then on every loop our Python tests and upstream's suite, and greenlet's.
 
-    ladder.py [--jobs N] [rust] [conformance] [python] [upstream]
+    ladder.py [--jobs N] [rust] [conformance] [python] [upstream] [greenlet]
 
 Without a step's name all but `conformance` (a part of `rust`) run. Each Python test file is a
 process of its own: a crash or a hang in native code costs that file and not the run. Ends with one
@@ -21,6 +21,7 @@ import runs
 RUST_LIMIT = 1500
 FILE_LIMIT = 240
 UPSTREAM_LIMIT = 1500
+GREENLET_LIMIT = 900
 
 
 def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.Count:
@@ -73,27 +74,35 @@ def python(loop: str, jobs: int) -> runs.Count:
     return total
 
 
-def upstream(loop: str, jobs: int) -> runs.Count:
-    done = runs.run(
-        [sys.executable, "tests/upstream/run.py", "--loop", loop, "--jobs", jobs], UPSTREAM_LIMIT
-    )
-    print("\n".join(line for line in done.out.splitlines() if not line.startswith("ok ")))
+def counted(name: str, command: list[str], limit: float, quiet: str) -> runs.Count:
+    """A runner that counts by itself, in its closing line. Lines like `quiet` are left out."""
+    done = runs.run([sys.executable, *command], limit)
+    print("\n".join(line for line in done.out.splitlines() if not re.search(quiet, line)))
     ends = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", done.out, re.M)
     count = runs.Count(*map(int, ends[-1])) if ends else runs.Count()
     if done.code != 0:
         count.failed = max(count.failed, 1)
-        count.notes.append(f"upstream [{loop}]: {done.ending()}")
+        count.notes.append(f"{name}: {done.ending()}")
     return count
+
+
+def upstream(loop: str, jobs: int) -> runs.Count:
+    command = ["tests/upstream/run.py", "--loop", loop, "--jobs", str(jobs)]
+    return counted(f"upstream [{loop}]", command, UPSTREAM_LIMIT, "^ok ")
+
+
+def greenlet() -> runs.Count:
+    return counted("greenlet", ["tests/greenlet_suite.py"], GREENLET_LIMIT, r" s  ok$")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
-        "steps", nargs="*", choices=["rust", "conformance", "python", "upstream", []]
+        "steps", nargs="*", choices=["rust", "conformance", "python", "upstream", "greenlet", []]
     )
     options = parser.parse_args()
-    steps = options.steps or ["rust", "python", "upstream"]
+    steps = options.steps or ["rust", "greenlet", "python", "upstream"]
     loops, skipped = runs.loops()
     total = runs.Count(skipped=len(skipped), notes=list(skipped))
     rows = []
@@ -109,6 +118,8 @@ def main() -> int:
 
     if "rust" in steps:
         step("rust", rust)
+    if "greenlet" in steps:
+        step("greenlet", greenlet)
     if "conformance" in steps:
         step("conformance", rust, ("-p", "gevent-conformance"), "conformance")
     for loop in loops:

@@ -5,7 +5,7 @@
 3.10 to 3.13 are looked for on PATH and among pyenv's versions. 3.14 and 3.15 too, and else they
 come from a Debian sid chroot, which debootstrap makes at first use (root only). Each version gets
 its own virtual environment with the wheel installed in it, not the source tree, and runs the
-`python` and `upstream` steps of tools/ladder.py. What could not be had is named as skipped. Ends
+`greenlet`, `python` and `upstream` steps of tools/ladder.py. What could not be had is named as skipped. Ends
 with `N passed, N failed, N skipped`.
 """
 
@@ -118,7 +118,9 @@ def one(version: str) -> tuple[runs.Count, str]:
         if done.code != 0:
             print(f"{version}: {' '.join(map(str, command))}: {done.ending()}\n{done.tail(30)}")
             return runs.Count(failed=1), ""
-    done = runs.run([*prefix, inner, "tools/ladder.py", "python", "upstream"], 3600, env)
+    done = runs.run(
+        [*prefix, inner, "tools/ladder.py", "greenlet", "python", "upstream"], 3600, env
+    )
     print(done.tail(400) if done.code else done.tail(12), flush=True)
     ends = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", done.out, re.M)
     count = runs.Count(*map(int, ends[-1])) if ends else runs.Count(failed=1)
