@@ -399,6 +399,7 @@ class AbstractLinkable:
 
     def _park(self, hub, link, timeout, catch):
         """Link *link*, switch to *hub*, and return when it was called, or after *timeout*."""
+        linked = True
         try:
             with Timeout._start_new_or_dummy(timeout) as timer:
                 try:
@@ -413,6 +414,9 @@ class AbstractLinkable:
                         raise InvalidSwitchError(
                             f"Invalid switch into {type(self).__name__}.wait(): {result!r}"
                         )
+                    # Whoever calls a link has taken it out. Not to look for it again matters
+                    # when thousands wait.
+                    linked = False
                     return True
                 except catch as ex:
                     if ex is not timer:
@@ -426,9 +430,10 @@ class AbstractLinkable:
             raise
         finally:
             link.callback = None
-            with self._lock:
-                if link in self._links:
-                    self._links.remove(link)
+            if linked:
+                with self._lock:
+                    if link in self._links:
+                        self._links.remove(link)
 
     def _wait_return_value(self, waited, wait_success):
         """Return the result of a wait: whether it blocked, and if it did, whether in time."""

@@ -15,6 +15,7 @@ pub mod event_loop;
 pub mod gevent_greenlet;
 pub mod greenlet;
 pub mod hub;
+pub mod overflow;
 pub mod raw;
 pub mod socket;
 pub mod thread_data;
@@ -29,6 +30,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        overflow::install();
         m.add("greenlet_module", greenlet::module::make(m.py())?)?;
         event_loop::register(m)?;
         gevent_greenlet::register(m)?;

@@ -111,6 +111,17 @@ impl ThreadData {
         }
     }
 
+    /// The address of the greenlet that runs in the thread that asked last, 0 for none. For a signal
+    /// handler: it needs no GIL, and may be that of another thread.
+    pub fn running_greenlet() -> usize {
+        let last = LAST.load(Ordering::Relaxed);
+        if last.is_null() {
+            return 0;
+        }
+        // SAFETY: `LAST` is reset before what it points to ends.
+        unsafe { (*last).current.get() as usize }
+    }
+
     unsafe fn make(ts: *mut PyThreadState, dict: *mut PyObject) -> *mut ThreadData {
         // SAFETY: as `get`.
         unsafe {
@@ -118,6 +129,7 @@ impl ThreadData {
             if main.is_null() {
                 return null_mut();
             }
+            crate::overflow::prepare_thread();
             let td = Box::into_raw(Box::new(ThreadData {
                 tstate: ts,
                 current: Cell::new(main),

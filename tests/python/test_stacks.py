@@ -1,0 +1,93 @@
+"""The C stacks of greenlets: their size, what an overflow says, what idle ones give back."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.ours
+
+OVERFLOW = """
+import sys
+{before}
+import gevent
+{after}
+
+def deeper(_):
+    return sorted([1, 2], key=deeper)
+
+sys.setrecursionlimit(100_000)
+{run}
+"""
+HERE = "gevent.spawn(deeper, 1).join()"
+THREAD = """
+import threading
+thread = threading.Thread(target=lambda: gevent.spawn(deeper, 1).join())
+thread.start()
+thread.join()
+"""
+FAULTHANDLER = "import faulthandler; faulthandler.enable()"
+
+
+def run(code, **env):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("", ""), (FAULTHANDLER, ""), ("", FAULTHANDLER)]
+)
+@pytest.mark.parametrize("how", [HERE, THREAD], ids=["main", "thread"])
+def test_an_overflow_says_what_to_do_and_crashes(before, after, how):
+    done = run(OVERFLOW.format(before=before, after=after, run=how), GEVENT_STACK_SIZE="256k")
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("gevent: ")]
+    assert len(sentences) == 1, done.stderr
+    assert "overflowed its 256 KiB" in sentences[0]
+    assert "GEVENT_STACK_SIZE to a larger size, such as 512k" in sentences[0]
+    assert done.returncode < 0
+    said = "Fatal Python error: Segmentation fault" in done.stderr
+    assert said == bool(before or after)
+
+
+def test_a_larger_stack_carries_deeper_recursion():
+    # A level takes about 2 KiB.
+    code = """
+import gevent
+
+def deeper(n):
+    return n and sorted([n - 1], key=deeper)
+
+gevent.spawn(deeper, 400).get()
+"""
+    assert run(code, GEVENT_STACK_SIZE="8m").returncode == 0
+    assert run(code, GEVENT_STACK_SIZE="256k").returncode != 0
+
+
+def test_idle_stacks_give_their_memory_back():
+    code = """
+import gevent, psutil
+from gevent.event import Event
+
+rss = psutil.Process().memory_info().rss
+go = Event()
+jobs = [gevent.spawn(go.wait) for _ in range(20_000)]
+gevent.sleep(0)
+full = psutil.Process().memory_info().rss - rss
+go.set()
+gevent.joinall(jobs)
+del jobs
+gevent.sleep(3)
+left = psutil.Process().memory_info().rss - rss
+print(full, left)
+"""
+    pytest.importorskip("psutil")
+    done = run(code)
+    full, left = map(int, done.stdout.split())
+    assert full > 20_000 * 4096, done.stderr
+    assert left < full / 2
