@@ -146,6 +146,12 @@ impl Hub {
         self.id
     }
 
+    /// The fiber that runs: a name for whoever has to tell owners apart.
+    #[inline]
+    pub fn current_fiber(&self) -> *const Fiber {
+        self.embedder.current()
+    }
+
     /// The reactor under it.
     pub fn reactor(&self) -> &Rc<Reactor> {
         &self.reactor

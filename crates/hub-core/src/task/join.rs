@@ -183,6 +183,16 @@ impl Head {
         }
     }
 
+    fn ask_to_stop(&self) {
+        if self.done.get() {
+            return;
+        }
+        self.interrupt.set(true);
+        if let Some(shared) = self.runtime.upgrade() {
+            shared.enqueue(self);
+        }
+    }
+
     /// Parks until it is over, or the deadline. `false`: the deadline came first.
     fn wait(&self, deadline: Option<Nanos>) -> Result<bool, Interrupted> {
         if self.done.get() {
@@ -198,6 +208,33 @@ impl Head {
             }
             woken.map(|_| self.done.get())
         })
+    }
+}
+
+/// A task, without the right to its result.
+#[derive(Clone)]
+pub struct TaskRef(Rc<dyn Body>);
+
+impl TaskRef {
+    /// See [`JoinHandle::interrupt`].
+    pub fn interrupt(&self) {
+        self.0.head().ask_to_stop();
+    }
+
+    /// Whether it is over.
+    pub fn is_finished(&self) -> bool {
+        self.0.head().done.get()
+    }
+
+    /// See [`JoinHandle::wait`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn wait(&self) -> Result<(), Interrupted> {
+        self.0.head().wait(None).map(drop)
     }
 }
 
@@ -280,19 +317,17 @@ impl<T: 'static> JoinHandle<T> {
     /// does. A wake that came before is delivered first: then it is the park after. Interruptions do not
     /// add up.
     pub fn interrupt(&self) {
-        let head = self.task.head();
-        if head.done.get() {
-            return;
-        }
-        head.interrupt.set(true);
-        if let Some(shared) = head.runtime.upgrade() {
-            shared.enqueue(head);
-        }
+        self.task.head().ask_to_stop();
     }
 
     /// Whether it is over.
     pub fn is_finished(&self) -> bool {
         self.task.head().done.get()
+    }
+
+    /// The task without its result, for those who keep many of them.
+    pub fn task(&self) -> TaskRef {
+        TaskRef(self.task.clone())
     }
 
     pub(super) fn key(&self) -> Key {

@@ -22,7 +22,7 @@ mod runtime;
 mod tests;
 
 pub use inbox::Spawner;
-pub use join::{JoinError, JoinHandle};
+pub use join::{JoinError, JoinHandle, TaskRef};
 pub use runtime::{Runtime, run};
 
 use crate::hub::{Hub, Interrupted};
