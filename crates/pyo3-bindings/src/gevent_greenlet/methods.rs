@@ -485,7 +485,19 @@ plain_field!(get_exc_info, set_exc_info, exc_info, none());
 plain_field!(get_ident, set_ident, ident, none());
 plain_field!(get_formatted, set_formatted, formatted, none());
 plain_field!(get_spawning, set_spawning, spawning_greenlet, none());
-plain_field!(get_locals, set_locals, spawn_tree_locals, none());
+plain_field!(set_locals, spawn_tree_locals);
+
+/// `spawn_tree_locals`: made when it is first asked for.
+pub unsafe extern "C" fn get_locals(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        match super::tracked::own_locals(&raw mut (*cast(slf)).spawn_tree_locals) {
+            Ok(locals) => ffi::Py_NewRef(locals),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
 plain_field!(set_kwargs, kwargs);
 
 /// The keyword arguments: made a dictionary when they are asked for.

@@ -46,39 +46,72 @@ pub unsafe fn spawner() -> Result<(*mut PyObject, *mut PyObject), ()> {
     }
 }
 
-/// The locals of the spawner's tree, made if it is not the main greenlet (whose children begin trees).
+/// The locals of the spawner's tree: a new reference, or null if the new greenlet begins a tree, which
+/// gets its dictionary when somebody asks for it.
 unsafe fn tree_locals(current: *mut PyObject) -> Result<*mut PyObject, ()> {
     // SAFETY: as above.
     unsafe {
         let t = types();
         if super::life::PyObject_IsGevent(current) {
-            let locals = (*current.cast::<super::object::GreenletObject>()).spawn_tree_locals;
-            if !locals.is_null() {
-                return Ok(ffi::Py_NewRef(locals));
+            return Ok(ffi::Py_NewRef(own_locals(
+                &raw mut (*current.cast::<super::object::GreenletObject>()).spawn_tree_locals,
+            )?));
+        }
+        if ffi::PyObject_TypeCheck(current, t.tracked) != 0 {
+            return Ok(ffi::Py_NewRef(own_locals(
+                &raw mut (*current.cast::<TrackedObject>()).spawn_tree_locals,
+            )?));
+        }
+        let raw = &*current.cast::<PyGreenlet>();
+        if ffi::Py_TYPE(current) == globals().greenlet_type {
+            // A look into the dictionary costs no AttributeError.
+            let dict = raw.dict.get();
+            if !dict.is_null() {
+                let found = ffi::PyDict_GetItemWithError(dict, t.str_spawn_tree_locals);
+                if !found.is_null() {
+                    return Ok(ffi::Py_NewRef(found));
+                }
             }
-        }
-        let found = ffi::PyObject_GetAttr(current, t.str_spawn_tree_locals);
-        if !found.is_null() && found != ffi::Py_None() {
-            return Ok(found);
-        }
-        ffi::Py_XDECREF(found);
-        if found.is_null() {
+        } else {
+            let found = ffi::PyObject_GetAttr(current, t.str_spawn_tree_locals);
+            if !found.is_null() {
+                return Ok(found);
+            }
             if ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) == 0 {
                 return Err(());
             }
             ffi::PyErr_Clear();
         }
+        if raw.parent.get().is_null() {
+            return Ok(null_mut());
+        }
         let locals = ffi::PyDict_New();
         if locals.is_null() {
             return Err(());
         }
-        if !(*current.cast::<PyGreenlet>()).parent.get().is_null()
-            && ffi::PyObject_SetAttr(current, t.str_spawn_tree_locals, locals) < 0
-        {
+        if ffi::PyObject_SetAttr(current, t.str_spawn_tree_locals, locals) < 0 {
             ffi::Py_DECREF(locals);
             return Err(());
         }
         Ok(locals)
+    }
+}
+
+/// The dictionary in a field, made if there is none; borrowed. `Err` with an error set.
+///
+/// # Safety
+/// The field owns its value; the GIL is held.
+pub unsafe fn own_locals(field: *mut *mut PyObject) -> Result<*mut PyObject, ()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*field).is_null() {
+            let made = ffi::PyDict_New();
+            if made.is_null() {
+                return Err(());
+            }
+            super::object::set_field(field, made);
+        }
+        Ok(*field)
     }
 }
 
@@ -317,10 +350,17 @@ field_access!(
     spawning_greenlet,
     c"spawning_greenlet"
 );
-field_access!(
-    get_locals,
-    set_locals,
-    spawn_tree_locals,
-    c"spawn_tree_locals"
-);
+field_access!(_get_locals_raw, set_locals, spawn_tree_locals, c"spawn_tree_locals");
+
+/// `spawn_tree_locals`: made when it is first asked for.
+pub unsafe extern "C" fn get_locals(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: a tracked greenlet.
+    unsafe {
+        match own_locals(&raw mut (*slf.cast::<TrackedObject>()).spawn_tree_locals) {
+            Ok(locals) => ffi::Py_NewRef(locals),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
 field_access!(get_loop, set_loop, loop_, c"loop");
