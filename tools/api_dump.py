@@ -65,7 +65,7 @@ def is_mirrored(module, name, value):
 def describe(module):
     names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
     found = {}
-    for name in sorted(set(names) - PLUMBING):
+    for name in sorted(n for n in set(names) - PLUMBING if not n.startswith("_")):
         value = getattr(module, name, None)
         if isinstance(value, types.ModuleType) or is_mirrored(module, name, value):
             continue

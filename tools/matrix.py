@@ -4,9 +4,9 @@
 
 3.10 to 3.13 are looked for on PATH and among pyenv's versions. 3.14 and 3.15 too, and else they
 come from a Debian sid chroot, which debootstrap makes at first use (root only). Each version gets
-its own virtual environment with the wheel installed in it, not the source tree, and runs the
-`greenlet`, `python` and `upstream` steps of tools/ladder.py. What could not be had is named as skipped. Ends
-with `N passed, N failed, N skipped`.
+its own virtual environment with the wheel installed in it, not the source tree, and runs the steps
+`greenlet`, `python` and `upstream` of tools/ladder.py. What could not be had is named as skipped.
+Ends with `N passed, N failed, N skipped`.
 """
 
 from __future__ import annotations
