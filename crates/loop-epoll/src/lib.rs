@@ -6,6 +6,19 @@
 //!
 //! Operations are tried and wait in a queue of their descriptor for the next edge; what only a blocking
 //! call can do is left to the offload pool.
+//!
+//! ```
+//! use gevent_hub_core::task;
+//! use gevent_loop_epoll::EpollLoop;
+//! use std::time::Duration;
+//!
+//! let slept = task::run(Box::new(EpollLoop::new()?), || {
+//!     let sleeper = task::spawn(|| task::sleep(Duration::from_millis(5)));
+//!     sleeper.join().unwrap()
+//! })?;
+//! assert_eq!(slept, Ok(()));
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod ops;
 mod sys;

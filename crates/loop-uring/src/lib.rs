@@ -15,6 +15,22 @@
 //! - `sqe`: an operation as the kernel wants it.
 //! - `waker`, `fork_mark`: waking from other threads; noticing a fork.
 //! - `uring_loop`: the [`Loop`](gevent_hub_core::event_loop::Loop) made of these.
+//!
+//! ```
+//! use gevent_hub_core::task;
+//! use gevent_loop_uring::UringLoop;
+//! use std::time::Duration;
+//!
+//! // A kernel or a sandbox may refuse the ring; the error says which call and why.
+//! if let Ok(ring) = UringLoop::new() {
+//!     let slept = task::run(Box::new(ring), || {
+//!         let sleeper = task::spawn(|| task::sleep(Duration::from_millis(5)));
+//!         sleeper.join().unwrap()
+//!     })?;
+//!     assert_eq!(slept, Ok(()));
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 #![cfg(target_os = "linux")]
 

@@ -248,7 +248,11 @@ impl Embedder for Tasks {
     }
 
     fn keep_running(&self) -> bool {
-        self.0.closing.get() || self.0.main.get().is_some()
+        if self.0.closing.get() {
+            self.0.live() > 0
+        } else {
+            self.0.main.get().is_some()
+        }
     }
 }
 

@@ -238,7 +238,7 @@ fn tasks_stay_between_two_block_ons_even_if_the_runtime_moves() {
 #[test]
 fn the_end_of_a_runtime_interrupts_every_task_and_runs_it_to_its_end() {
     let log = Log::default();
-    let (_sim, runtime) = runtime();
+    let (sim, runtime) = runtime();
     let l = log.clone();
     runtime.block_on(move || {
         for n in 0..3 {
@@ -260,6 +260,7 @@ fn the_end_of_a_runtime_interrupts_every_task_and_runs_it_to_its_end() {
     assert_eq!(runtime.tasks(), 4);
     drop(runtime);
     assert_eq!(log.said(), "0 dropped 1 dropped 2 dropped");
+    assert_eq!(sim.now(), 0, "it waits for nobody");
 }
 
 #[test]
