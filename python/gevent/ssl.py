@@ -627,26 +627,46 @@ def get_server_certificate(
     return DER_cert_to_PEM_cert(certificate)
 
 
-def _repair_original_context():
-    """Make the original class sound for those who keep it after the name has changed hands.
+def _bound_to(function, view):
+    """*function* with *view* for its module, if it looks for the names that change hands there."""
+    if not isinstance(function, FunctionType) or not {"SSLContext", "SSLSocket"}.intersection(
+        function.__code__.co_names
+    ):
+        return None
+    bound = FunctionType(
+        function.__code__, view, function.__name__, function.__defaults__, function.__closure__
+    )
+    bound.__kwdefaults__ = function.__kwdefaults__
+    bound.__qualname__ = function.__qualname__
+    bound.__doc__ = function.__doc__
+    return bound
 
-    Its setters find it by that name, would get ours, and so call themselves without end: they
-    get a view of the module in which the name stays. And a context of that class that is to wrap
-    a cooperative socket, because the name ``socket`` has changed hands too, wraps it
-    cooperatively.
+
+def _repair_original_classes():
+    """Make the original classes sound for those who keep them after the names have changed hands.
+
+    Their methods look for the classes by name, would find ours, and so call themselves without
+    end or fail: they get a view of the module in which the names stay. And a context of the
+    original class that is to wrap a cooperative socket, because that name has changed hands too,
+    wraps it cooperatively.
     """
     wrap_original = orig_SSLContext.wrap_socket
     if hasattr(wrap_original, "_gevent_monkey"):
         return
 
-    view = dict(vars(__ssl__), SSLContext=orig_SSLContext)
-    for name, attribute in list(vars(orig_SSLContext).items()):
-        setter = getattr(attribute, "fset", None)
-        if isinstance(setter, FunctionType) and "SSLContext" in setter.__code__.co_names:
-            bound = FunctionType(
-                setter.__code__, view, setter.__name__, setter.__defaults__, setter.__closure__
-            )
-            setattr(orig_SSLContext, name, attribute.setter(bound))
+    view = dict(vars(__ssl__))
+    for cls in (orig_SSLContext, _orig_SSLSocket):
+        for name, attribute in list(vars(cls).items()):
+            if isinstance(attribute, property):
+                setter = _bound_to(attribute.fset, view)
+                bound = setter and attribute.setter(setter)
+            elif isinstance(attribute, (classmethod, staticmethod)):
+                function = _bound_to(attribute.__func__, view)
+                bound = function and type(attribute)(function)
+            else:
+                bound = _bound_to(attribute, view)
+            if bound is not None:
+                setattr(cls, name, bound)
 
     @wraps(wrap_original)
     def wrap_socket(self, sock, *args, **kwargs):
@@ -679,5 +699,5 @@ def _wrap_cooperatively(
 
 
 def _gevent_do_monkey_patch(patch_request):
-    _repair_original_context()
+    _repair_original_classes()
     patch_request.default_patch_items()

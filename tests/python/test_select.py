@@ -1,0 +1,171 @@
+"""select, poll and selectors: what is ready, who else runs, and descriptors that go away."""
+
+import errno
+import os
+import select as std
+import selectors as std_selectors
+import time
+
+import pytest
+
+import gevent
+from gevent import select, selectors, socket
+
+
+@pytest.fixture
+def pipe():
+    r, w = os.pipe()
+    open_ends = [r, w]
+    yield open_ends
+    for fd in open_ends:
+        os.close(fd)
+
+
+def test_select_lets_others_run(pipe):
+    r, w = pipe
+    gevent.spawn_later(0.02, os.write, w, b"x")
+    assert select.select([r], [], []) == ([r], [], [])
+    assert os.read(r, 10) == b"x"
+
+
+def test_select_returns_the_objects_it_was_given():
+    a, b = socket.socketpair()
+    with a, b:
+        b.send(b"1")
+        assert select.select([a, b], [a], [], 5) == ([a], [a], [])
+        gevent.spawn_later(0.01, b.send, b"2")
+        assert a.recv(1) == b"1"
+        assert select.select(iter([a]), iter([]), [], 5) == ([a], [], [])
+
+
+def test_select_times_out(pipe):
+    began = time.monotonic()
+    assert select.select([pipe[0]], [], [], 0.02) == ([], [], [])
+    assert 0.015 <= time.monotonic() - began < 2
+    assert select.select([pipe[0]], [], [], 0) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "args, error",
+    [
+        (([], [], [], -1), ValueError),
+        (([-1], [], []), ValueError),
+        ((["x"], [], []), TypeError),
+        (([], [], [], "x"), TypeError),
+    ],
+)
+def test_select_refuses(args, error):
+    with pytest.raises(error):
+        select.select(*args)
+
+
+def test_select_of_a_closed_descriptor():
+    r, w = os.pipe()
+    os.close(r)
+    os.close(w)
+    with pytest.raises(OSError) as info:
+        select.select([r], [], [])
+    assert info.value.errno == errno.EBADF
+
+
+def test_socket_closed_while_selected():
+    a, b = socket.socketpair()
+    gevent.spawn_later(0.01, a.close)
+    with gevent.Timeout(5):
+        select.select([a], [], [], 0.2)
+    b.close()
+
+
+def test_poll(pipe):
+    r, w = pipe
+    poller = select.poll()
+    poller.register(r, select.POLLIN)
+    poller.register(w, select.POLLOUT)
+    assert poller.poll(1000) == [(w, select.POLLOUT)]
+    poller.unregister(w)
+    assert poller.poll(10) == []
+    gevent.spawn_later(0.01, os.write, w, b"x")
+    assert poller.poll() == [(r, select.POLLIN)]
+    poller.modify(r, select.POLLOUT)
+    assert poller.poll(10) == []
+    with pytest.raises(KeyError):
+        poller.unregister(w)
+
+
+def test_poll_of_a_closed_descriptor():
+    r, w = os.pipe()
+    poller = select.poll()
+    poller.register(r, select.POLLIN)
+    os.close(r)
+    os.close(w)
+    assert (r, select.POLLNVAL) in poller.poll(10)
+
+
+def test_selector():
+    a, b = socket.socketpair()
+    with a, b, selectors.DefaultSelector() as selector:
+        key = selector.register(a, selectors.EVENT_READ, "data")
+        assert key.data == "data"
+        assert selector.select(0.01) == []
+        gevent.spawn_later(0.01, b.send, b"1")
+        assert selector.select(5) == [(key, selectors.EVENT_READ)]
+        # Still there, so still ready.
+        assert selector.select(5) == [(key, selectors.EVENT_READ)]
+        a.recv(1)
+        both = selector.modify(a, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        assert selector.select(5) == [(both, selectors.EVENT_WRITE)]
+        assert selector.get_key(a) == both
+        with pytest.raises(KeyError):
+            selector.register(a, selectors.EVENT_READ)
+        with pytest.raises(ValueError):
+            selector.register(b, 0)
+        selector.unregister(a)
+        assert selector.select(0) == []
+        with pytest.raises(KeyError):
+            selector.unregister(a)
+
+
+def test_selector_hears_several():
+    pairs = [socket.socketpair() for _ in range(20)]
+    with selectors.DefaultSelector() as selector:
+        for index, (a, _) in enumerate(pairs):
+            selector.register(a, selectors.EVENT_READ, index)
+        for _, b in pairs[::2]:
+            b.send(b"x")
+        found = set()
+        while len(found) < 10:
+            found |= {key.data for key, _ in selector.select(5)}
+        assert found == set(range(0, 20, 2))
+    for a, b in pairs:
+        a.close()
+        b.close()
+
+
+def test_asyncio_runs_in_a_greenlet():
+    import asyncio
+
+    async def main():
+        await asyncio.sleep(0.02)
+        return 42
+
+    ticks = []
+
+    def tick():
+        while True:
+            ticks.append(1)
+            gevent.sleep(0.002)
+
+    ticker = gevent.spawn(tick)
+    loop = asyncio.SelectorEventLoop(selectors.DefaultSelector())
+    try:
+        assert loop.run_until_complete(main()) == 42
+    finally:
+        loop.close()
+        ticker.kill()
+    assert len(ticks) >= 3
+
+
+def test_offers_the_standard_names():
+    assert select.error is OSError
+    assert select.POLLIN == std.POLLIN
+    assert issubclass(selectors.DefaultSelector, std_selectors.BaseSelector)

@@ -1,0 +1,459 @@
+"""Sockets: waiting, closing, timeouts, sending it all, lookups, and what a kill may not lose."""
+
+import errno
+import io
+import os
+import socket as std
+import sys
+import time
+
+import pytest
+
+import gevent
+from gevent import socket
+from gevent.exceptions import ConcurrentObjectUseError
+
+
+@pytest.fixture
+def pair():
+    a, b = socket.socketpair()
+    yield a, b
+    a.close()
+    b.close()
+
+
+@pytest.fixture
+def listener():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(64)
+        yield sock
+
+
+def until_parked(greenlet):
+    """Let *greenlet* run until it waits for I/O."""
+    for _ in range(3):
+        gevent.sleep(0)
+    assert not greenlet.ready()
+
+
+def fill(sock):
+    """Send until the peer's buffer is full; returns how much that was."""
+    limit = sock.gettimeout()
+    sock.setblocking(False)
+    sent = 0
+    with pytest.raises(BlockingIOError):
+        while True:
+            sent += sock.send(b"x" * 65536)
+    sock.settimeout(limit)
+    return sent
+
+
+def test_others_run_while_one_waits(pair):
+    a, b = pair
+    reader = gevent.spawn(a.recv, 100)
+    until_parked(reader)
+    b.sendall(b"hello")
+    assert reader.get(timeout=5) == b"hello"
+
+
+def test_end_of_stream(pair):
+    a, b = pair
+    reader = gevent.spawn(a.recv, 100)
+    until_parked(reader)
+    b.close()
+    assert reader.get(timeout=5) == b""
+    assert a.recv(1) == b""
+
+
+@pytest.mark.parametrize("how", ["kill", "timeout"])
+def test_interrupted_recv_loses_nothing(pair, how):
+    a, b = pair
+    data = bytes(range(256)) * 64
+    got = bytearray()
+
+    def read():
+        while len(got) < len(data):
+            got.extend(a.recv(1000))
+
+    def read_impatiently():
+        while len(got) < len(data):
+            with gevent.Timeout(0.0005, False):
+                read()
+
+    reader = gevent.spawn(read_impatiently if how == "timeout" else read)
+    for start in range(0, len(data), 256):
+        b.send(data[start : start + 256])
+        if start % 1024 == 0:
+            gevent.sleep(0)
+        if how == "kill" and start % 2048 == 0:
+            reader.kill()
+            reader = gevent.spawn(read)
+    reader.join(timeout=5)
+    assert bytes(got) == data
+
+
+def test_interrupted_accept_loses_no_connection(listener):
+    address = listener.getsockname()
+    served = []
+
+    def serve():
+        while True:
+            sock, _ = listener.accept()
+            served.append(sock)
+
+    server = gevent.spawn(serve)
+    clients = []
+    for number in range(40):
+        client = socket.socket()
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.connect(address)
+        clients.append(client)
+        if number % 3 == 0:
+            server.kill()
+            server = gevent.spawn(serve)
+        if number % 4 == 0:
+            gevent.sleep(0)
+    with gevent.Timeout(5):
+        while len(served) < len(clients):
+            gevent.sleep(0.001)
+    server.kill()
+    names = {client.getsockname() for client in clients}
+    assert {sock.getpeername() for sock in served} == names
+    for sock in served + clients:
+        sock.close()
+
+
+def test_interrupted_send_can_be_resumed(pair):
+    a, b = pair
+    filled = fill(a)
+    writer = gevent.spawn(a.send, b"more")
+    until_parked(writer)
+    writer.kill()
+    # Nothing of it went out.
+    got = 0
+    b.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            got += len(b.recv(1 << 20))
+    assert got == filled
+
+
+def test_close_wakes_the_reader(pair):
+    a, _ = pair
+    reader = gevent.spawn(a.recv, 1)
+    until_parked(reader)
+    a.close()
+    with pytest.raises(OSError, match="closed in another greenlet") as info:
+        reader.get(timeout=5)
+    assert info.value.errno == errno.EBADF
+
+
+def test_close_wakes_the_acceptor(listener):
+    acceptor = gevent.spawn(listener.accept)
+    until_parked(acceptor)
+    listener.close()
+    with pytest.raises(OSError) as info:
+        acceptor.get(timeout=5)
+    assert info.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("name", ["recv", "send", "getsockname", "accept"])
+def test_closed_socket_refuses(name):
+    sock = socket.socket()
+    sock.close()
+    sock.close()
+    assert sock.fileno() == -1
+    assert sock.closed
+    args = {"recv": (1,), "send": (b"x",)}.get(name, ())
+    with pytest.raises(OSError) as info:
+        getattr(sock, name)(*args)
+    assert info.value.errno == errno.EBADF
+
+
+def test_shutdown_wakes_the_reader(pair):
+    a, _ = pair
+    reader = gevent.spawn(a.recv, 1)
+    until_parked(reader)
+    a.shutdown(socket.SHUT_RD)
+    try:
+        assert reader.get(timeout=5) == b""
+    except OSError as ex:
+        assert ex.errno == errno.EBADF
+
+
+def test_two_readers_are_one_too_many(pair):
+    a, b = pair
+    first = gevent.spawn(a.recv, 1)
+    until_parked(first)
+    with pytest.raises(ConcurrentObjectUseError):
+        a.recv(1)
+    b.send(b"1")
+    assert first.get(timeout=5) == b"1"
+
+
+def test_a_reader_and_a_writer_are_not(pair):
+    a, b = pair
+    filled = fill(a)
+    reader, writer = gevent.spawn(a.recv, 1), gevent.spawn(a.sendall, b"y" * 100000)
+    until_parked(reader)
+    until_parked(writer)
+    b.send(b"1")
+    assert reader.get(timeout=5) == b"1"
+    got = bytearray()
+    while len(got) < filled + 100000:
+        got += b.recv(1 << 20)
+    writer.get(timeout=5)
+    assert got == b"x" * filled + b"y" * 100000
+
+
+def test_timeout(pair):
+    a, _ = pair
+    a.settimeout(0.02)
+    began = time.monotonic()
+    with pytest.raises(socket.timeout, match="timed out"):
+        a.recv(1)
+    assert 0.015 < time.monotonic() - began < 2
+    # It is still good for something.
+    pair[1].send(b"z")
+    assert a.recv(1) == b"z"
+
+
+def test_timeout_bounds_all_of_sendall(pair):
+    a, b = pair
+    a.settimeout(0.1)
+
+    def sip():
+        while True:
+            b.recv(4096)
+            gevent.sleep(0.01)
+
+    drinker = gevent.spawn(sip)
+    began = time.monotonic()
+    with pytest.raises(socket.timeout):
+        a.sendall(b"x" * (64 << 20))
+    assert 0.09 < time.monotonic() - began < 3
+    drinker.kill()
+
+
+@pytest.mark.parametrize("value, error", [(-1, ValueError), ("1", TypeError), ([], TypeError)])
+def test_bad_timeouts(pair, value, error):
+    with pytest.raises(error):
+        pair[0].settimeout(value)
+
+
+def test_blocking_flags(pair):
+    a, _ = pair
+    assert a.getblocking()
+    assert a.gettimeout() is None
+    a.setblocking(False)
+    assert not a.getblocking()
+    assert a.gettimeout() == 0.0
+    with pytest.raises(BlockingIOError) as info:
+        a.recv(1)
+    assert info.value.errno in (errno.EAGAIN, errno.EWOULDBLOCK)
+    a.setblocking(True)
+    assert a.gettimeout() is None
+
+
+def test_default_timeout():
+    socket.setdefaulttimeout(12.5)
+    try:
+        with socket.socket() as sock:
+            assert sock.gettimeout() == 12.5
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"bytes", bytearray(b"bytes"), memoryview(b"bytes")[1:], b""],
+    ids=["bytes", "bytearray", "memoryview", "nothing"],
+)
+def test_sendall_takes_buffers(pair, data):
+    a, b = pair
+    assert not a.sendall(data)
+    a.shutdown(socket.SHUT_WR)
+    assert b.makefile("rb").read() == bytes(data)
+
+
+def test_sendall_of_much(pair):
+    a, b = pair
+    data = os.urandom(1 << 16) * 64
+    writer = gevent.spawn(a.sendall, data)
+    got = bytearray()
+    while len(got) < len(data):
+        got += b.recv(1 << 18)
+    writer.get(timeout=5)
+    assert got == data
+
+
+def test_recv_into(pair):
+    a, b = pair
+    b.send(b"abcdef")
+    buffer = bytearray(4)
+    assert a.recv_into(buffer) == 4
+    assert buffer == b"abcd"
+    assert a.recv_into(buffer, 1) == 1
+    assert buffer == b"ebcd"
+    assert a.recv(10, socket.MSG_PEEK) == b"f"
+    assert a.recv(10) == b"f"
+
+
+def test_datagrams():
+    with socket.socket(type=socket.SOCK_DGRAM) as a, socket.socket(type=socket.SOCK_DGRAM) as b:
+        a.bind(("127.0.0.1", 0))
+        b.bind(("127.0.0.1", 0))
+        reader = gevent.spawn(a.recvfrom, 100)
+        until_parked(reader)
+        b.sendto(b"one", a.getsockname())
+        assert reader.get(timeout=5) == (b"one", b.getsockname())
+        # Several at once: none may be taken for the rest of another.
+        for number in range(5):
+            b.sendto(b"%d" % number, a.getsockname())
+        assert [a.recv(100) for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_descriptors_travel(pair):
+    a, b = pair
+    r, w = os.pipe()
+    reader = gevent.spawn(socket.recv_fds, b, 10, 2)
+    until_parked(reader)
+    socket.send_fds(a, [b"pipe"], [w])
+    data, fds, _flags, _address = reader.get(timeout=5)
+    assert data == b"pipe"
+    os.write(fds[0], b"through")
+    assert os.read(r, 100) == b"through"
+    for fd in (r, w, *fds):
+        os.close(fd)
+
+
+def test_connect_and_accept(listener):
+    acceptor = gevent.spawn(listener.accept)
+    with socket.create_connection(listener.getsockname(), timeout=5) as client:
+        served, address = acceptor.get(timeout=5)
+        assert address == client.getsockname()
+        assert client.gettimeout() == 5
+        served.sendall(b"hi")
+        assert client.recv(10) == b"hi"
+        served.close()
+
+
+def test_connect_to_nobody(listener):
+    address = listener.getsockname()
+    listener.close()
+    gevent.sleep(0.01)
+    with pytest.raises(ConnectionRefusedError) as info:
+        socket.create_connection(address)
+    assert info.value.errno == errno.ECONNREFUSED
+    with socket.socket() as sock:
+        assert sock.connect_ex(address) == errno.ECONNREFUSED
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with 3.11")
+def test_all_errors(listener):
+    address = listener.getsockname()
+    listener.close()
+    gevent.sleep(0.01)
+    with pytest.raises(ExceptionGroup) as info:  # noqa: F821
+        socket.create_connection(address, all_errors=True)
+    assert [type(ex) for ex in info.value.exceptions] == [ConnectionRefusedError]
+
+
+def test_makefile_keeps_the_descriptor(pair):
+    a, b = pair
+    file = a.makefile("rwb")
+    a.close()
+    file.write(b"still here\n")
+    file.flush()
+    assert b.recv(100) == b"still here\n"
+    b.sendall(b"line\n")
+    assert file.readline() == b"line\n"
+    file.close()
+    assert b.recv(1) == b""
+
+
+def test_detach_and_dup(pair):
+    a, b = pair
+    copy = a.dup()
+    fd = a.detach()
+    assert a.fileno() == -1
+    with socket.socket(fileno=fd) as again:
+        assert again.family == socket.AF_UNIX
+        again.sendall(b"1")
+        copy.sendall(b"2")
+        assert b.recv(1) + b.recv(1) == b"12"
+    copy.close()
+    assert b.recv(1) == b""
+
+
+def test_sendfile(pair, tmp_path):
+    a, b = pair
+    path = tmp_path / "data"
+    path.write_bytes(b"0123456789" * 5000)
+    with path.open("rb") as file:
+        writer = gevent.spawn(a.sendfile, file, 5, 40000)
+        got = bytearray()
+        while len(got) < 40000:
+            got += b.recv(65536)
+        assert writer.get(timeout=5) == 40000
+        assert file.tell() == 40005
+    assert got == (b"0123456789" * 5000)[5:40005]
+    with pytest.raises(ValueError):
+        a.sendfile(io.StringIO("text"), 0, -1)
+
+
+def test_numbers_are_resolved():
+    found = socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+    assert found == std.getaddrinfo("127.0.0.1", 80, type=std.SOCK_STREAM)
+    assert isinstance(found[0][0], socket.AddressFamily)
+    assert socket.gethostbyname("127.0.0.1") == "127.0.0.1"
+    with pytest.raises(socket.gaierror):
+        socket.getaddrinfo("256.256.256.256", 80, flags=socket.AI_NUMERICHOST)
+
+
+def test_lookups_let_others_run(monkeypatch):
+    import _socket
+
+    def slow(*args, **kwargs):
+        time.sleep(0.05)
+        return [(2, 1, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(_socket, "getaddrinfo", slow)
+    ticks = []
+
+    def tick():
+        while True:
+            ticks.append(1)
+            gevent.sleep(0.005)
+
+    ticker = gevent.spawn(tick)
+    assert socket.getaddrinfo("somewhere.invalid", 0)[0][4] == ("127.0.0.1", 0)
+    ticker.kill()
+    assert len(ticks) > 2
+
+
+def test_offers_the_standard_names():
+    for name in set(std.__all__) - {"CAPI"}:
+        assert hasattr(socket, name), name
+    assert repr(socket.socket()).startswith("<gevent._socket3.socket at 0x")
+
+
+def test_socket_cannot_be_pickled(pair):
+    import pickle
+
+    with pytest.raises(TypeError):
+        pickle.dumps(pair[0])
+
+
+def test_wait_functions(pair):
+    a, b = pair
+    socket.wait_write(a.fileno(), timeout=5)
+    with pytest.raises(socket.timeout):
+        socket.wait_read(a.fileno(), timeout=0.01)
+    with pytest.raises(KeyError):
+        socket.wait_read(a.fileno(), timeout=0.01, timeout_exc=KeyError)
+    b.send(b"1")
+    socket.wait_read(a.fileno(), timeout=5)
+    socket.wait_readwrite(a.fileno(), timeout=5)
