@@ -88,23 +88,6 @@ impl Ring {
         self.ring().submission().taskrun()
     }
 
-    /// Lets any amount of completion work be done. An enter that waits for less does 20 pieces of it at most
-    /// (with deferred work, since Linux 6.10), so this one waits for as much as the queue holds, until now.
-    pub(crate) fn sweep(&mut self) -> io::Result<()> {
-        let timeout = Timespec { sec: 0, nsec: 0 };
-        let arg = WaitArg {
-            sigmask: 0,
-            sigmask_len: 0,
-            min_wait_usec: 0,
-            timeout: (&raw const timeout) as u64,
-        };
-        self.call(
-            u32::MAX,
-            EnterFlags::GETEVENTS | EnterFlags::EXT_ARG,
-            Some(&arg),
-        )
-    }
-
     /// Whether completions are waiting to be [taken](Self::take).
     pub(crate) fn has_completions(&mut self) -> bool {
         !self.ring().completion().is_empty()

@@ -23,9 +23,7 @@ pub(crate) fn poll_mask(want: Interest) -> u32 {
     mask as u32
 }
 
-/// What an edge-triggered registration latches besides. PRI comes with each arrival of data: a socket wakes
-/// its pollers with it whatever has come, and a poll request passes on what it was woken with. That is one
-/// vain receive a message for those who take it for urgent data, but nobody overlooks any.
+/// What an edge-triggered registration latches besides.
 pub(crate) const LATCHED: u32 = (libc::POLLRDHUP | libc::POLLPRI) as u32;
 
 /// The bits of poll(2) as the contract's.

@@ -31,8 +31,8 @@ const IGNORED: u64 = RESERVED + 2;
 const CANCEL_ROUNDS: u32 = 3;
 const CANCEL_WAIT: u64 = 1_000_000;
 
-/// How much a poll takes at most, in queues of completions: others want to run, too.
-const MAX_SWEEPS: u32 = 8;
+/// How often a poll enters the kernel for what has come in: others want to run, too.
+const MAX_ENTERS: u32 = 64;
 
 /// How many stages of a request may pass within one poll.
 const MAX_ROUNDS: u32 = 4;
@@ -49,6 +49,8 @@ pub struct UringLoop {
     unwanted: Vec<u64>,
     /// What came in outside of a poll.
     backlog: Vec<Event>,
+    /// Kept for its memory.
+    asked: Vec<(usize, libc::pollfd)>,
     waker: Arc<Waker>,
     waker_armed: bool,
     /// The last synchronous cancel that was refused because a worker has the request.
@@ -84,6 +86,7 @@ impl UringLoop {
             resting: Vec::new(),
             unwanted: Vec::new(),
             backlog: Vec::new(),
+            asked: Vec::new(),
             waker: Arc::new(Waker::new()?),
             waker_armed: false,
             busy: false,
@@ -197,7 +200,7 @@ impl UringLoop {
     /// Takes all completions and turns them into events.
     fn drain(&mut self, out: &mut Vec<Event>) {
         let mut batch = Batch::new();
-        let mut sweeps = 0;
+        let mut enters = 0;
         loop {
             let mut any = false;
             for completion in self.ring.take(&mut batch) {
@@ -209,10 +212,12 @@ impl UringLoop {
             }
             // The queue is empty now, and has room for what the kernel kept aside, or has not looked at yet.
             let more = self.ring.overflown() || self.ring.work_left();
-            if !more || sweeps == MAX_SWEEPS || self.ring.sweep().is_err() {
+            // An enter that waits for nothing looks at 20 pieces of work at most (since Linux 6.10); to look at
+            // more it would have to wait for more, and a wait gives the processor away.
+            if !more || enters == MAX_ENTERS || self.ring.enter(None, None).is_err() {
                 return;
             }
-            sweeps += 1;
+            enters += 1;
         }
     }
 
@@ -382,44 +387,67 @@ impl UringLoop {
         Ok(())
     }
 
-    /// Takes back level-triggered events, of those after `before`, that are not true any more: a request
-    /// keeps what it was woken with, whatever was read before its completion was looked at.
-    fn drop_stale(&mut self, before: usize, out: &mut Vec<Event>) {
-        let mut asked = Vec::new();
-        let mut places = Vec::new();
+    /// Asks poll(2) about events, of those after `before`, that may not be true; all of them in one call.
+    ///
+    /// A request keeps what it was woken with. So a level-triggered event that is `old` may have been
+    /// consumed since, and is taken back; and PRI, with which sockets wake their pollers whatever has come,
+    /// would have its hearers look for urgent data in vain at each message.
+    fn verify(&mut self, before: usize, out: &mut Vec<Event>, old: bool) {
+        let mut asked = mem::take(&mut self.asked);
+        asked.clear();
         for (place, event) in out.iter().enumerate().skip(before) {
-            if let Event::Ready(key, _) = event
+            if let Event::Ready(key, ready) = event
+                && (old || ready.has(Readiness::PRI))
                 && let Some(index) = self.requests.watch(*key)
                 && let r = self.requests.get(index)
-                && let What::Watch {
-                    want,
-                    mode: Mode::Level,
-                    ..
-                } = r.what
+                && let What::Watch { want, mode, .. } = r.what
             {
-                let events = sqe::poll_mask(want) as i16;
-                asked.push(libc::pollfd {
+                let events = match mode {
+                    Mode::Level if old => sqe::poll_mask(want) as i16,
+                    Mode::Edge if ready.has(Readiness::PRI) => libc::POLLPRI,
+                    _ => continue,
+                };
+                let question = libc::pollfd {
                     fd: r.fd,
                     events,
                     revents: 0,
-                });
-                places.push(place);
+                };
+                asked.push((place, question));
             }
         }
-        if asked.is_empty() {
-            return;
+        if !asked.is_empty() {
+            self.ask(&mut asked);
+            for &(place, answer) in asked.iter().rev() {
+                let now = sqe::readiness(u32::from(answer.revents as u16));
+                let Event::Ready(_, ready) = &mut out[place] else {
+                    continue;
+                };
+                if answer.events == libc::POLLPRI {
+                    *ready = ready.without(Readiness::PRI).with(now);
+                } else if now.is_empty() {
+                    out.remove(place);
+                } else {
+                    *ready = now;
+                }
+            }
         }
+        self.asked = asked;
+    }
+
+    /// One poll(2) that does not wait.
+    fn ask(&mut self, asked: &mut [(usize, libc::pollfd)]) {
         self.ring.syscalls += 1;
+        let mut questions: Vec<_> = asked.iter().map(|(_, question)| *question).collect();
+        let n = questions.len() as libc::nfds_t;
         // SAFETY: as many valid entries as it is told.
-        if unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) } < 0 {
-            return;
-        }
-        for (&place, asked) in places.iter().zip(&asked).rev() {
-            if asked.revents == 0 {
-                out.remove(place);
-            } else if let Event::Ready(_, ready) = &mut out[place] {
-                *ready = sqe::readiness(u32::from(asked.revents as u16));
-            }
+        let answered = unsafe { libc::poll(questions.as_mut_ptr(), n, 0) } >= 0;
+        for ((_, question), answer) in asked.iter_mut().zip(questions) {
+            // Without an answer everything stays as it was told.
+            question.revents = if answered {
+                answer.revents
+            } else {
+                answer.events
+            };
         }
     }
 
@@ -627,9 +655,7 @@ impl Loop for UringLoop {
                 break;
             }
         }
-        if old {
-            self.drop_stale(before, out);
-        }
+        self.verify(before, out, old);
         self.counters.events += (out.len() - before) as u64;
         Ok(())
     }

@@ -43,18 +43,13 @@ fn settle(l: &mut UringLoop) -> Vec<Event> {
     all
 }
 
-/// What `key` was told. Not PRI: sockets wake their pollers with it whatever has come, and a multishot poll
-/// passes on what it was woken with.
+/// What `key` was told.
 fn ready(events: &[Event], key: u64) -> Readiness {
     let of = |e: &Event| match e {
         Event::Ready(k, r) if *k == Key(key) => *r,
         _ => Readiness::NONE,
     };
-    events
-        .iter()
-        .map(of)
-        .fold(Readiness::NONE, Readiness::with)
-        .without(Readiness::PRI)
+    events.iter().map(of).fold(Readiness::NONE, Readiness::with)
 }
 
 fn done(events: Vec<Event>, key: u64) -> std::io::Result<u32> {
@@ -718,7 +713,7 @@ fn a_ping_pong_enters_the_kernel_once_an_iteration_for_all() {
         }
     }
     let after = l.counters();
-    // A second one takes what came in at once beyond the 20 that the first may look at.
+    // One more for each 20 that came in at once.
     assert!(
         after.syscalls - before.syscalls <= after.polls - before.polls + 2,
         "{after:?}"
@@ -735,23 +730,32 @@ fn a_ping_pong_enters_the_kernel_once_an_iteration_for_all() {
 }
 
 #[test]
-fn edge_registrations_cost_no_system_call_but_the_wait() {
+fn edge_registrations_cost_the_wait_and_one_question_for_all() {
     let mut l = UringLoop::new().unwrap();
-    let (mut a, mut b) = pair();
-    l.watch(a.as_raw_fd(), Key(1), R, Mode::Edge).unwrap();
+    let pairs: Vec<_> = (0..16).map(|_| pair()).collect();
+    for (k, (a, _)) in pairs.iter().enumerate() {
+        l.watch(a.as_raw_fd(), Key(k as u64), R, Mode::Edge)
+            .unwrap();
+    }
     settle(&mut l);
     let before = l.counters();
     for _ in 0..100 {
-        b.write_all(b"x").unwrap();
+        for (_, b) in &pairs {
+            (&*b).write_all(b"x").unwrap();
+        }
         let mut out = Vec::new();
         l.poll(Until::Forever, &mut out).unwrap();
-        assert_eq!(ready(&out, 1), R);
-        a.read_exact(&mut [0]).unwrap();
+        for (k, (a, _)) in pairs.iter().enumerate() {
+            assert_eq!(ready(&out, k as u64), R);
+            (&*a).read_exact(&mut [0]).unwrap();
+        }
     }
     let after = l.counters();
-    assert_eq!(
-        (after.syscalls - before.syscalls, after.polls - before.polls),
-        (100, 100)
+    assert_eq!(after.polls - before.polls, 100);
+    // The question is whether the data is urgent.
+    assert!(
+        after.syscalls - before.syscalls <= 202,
+        "{before:?} {after:?}"
     );
 }
 
