@@ -350,7 +350,12 @@ field_access!(
     spawning_greenlet,
     c"spawning_greenlet"
 );
-field_access!(_get_locals_raw, set_locals, spawn_tree_locals, c"spawn_tree_locals");
+field_access!(
+    _get_locals_raw,
+    set_locals,
+    spawn_tree_locals,
+    c"spawn_tree_locals"
+);
 
 /// `spawn_tree_locals`: made when it is first asked for.
 pub unsafe extern "C" fn get_locals(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
