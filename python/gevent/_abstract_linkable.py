@@ -314,7 +314,9 @@ class AbstractLinkable:
         """
         called = {}
         for arrived in (False, True):
-            for link in self._belonging(hub, arrived):
+            links = self._belonging(hub, arrived)
+            final = links[-1].callback if links else None
+            for link in links:
                 with self._lock:
                     if not (arrived or self._notify_all or self.ready()):
                         return False
@@ -322,10 +324,12 @@ class AbstractLinkable:
                         self._links.remove(link)
                     except ValueError:
                         continue  # An earlier call has unlinked it.
-                # One function is called once, even if it was linked twice.
+                # One function is called once in a round, even if it was linked twice.
                 if id(link.callback) not in called:
                     called[id(link.callback)] = link.callback
                     self._call(link, hub)
+                if link.callback is final:
+                    break  # As upstream: what comes after it has a round of its own.
         return bool(self._belonging(hub, True))
 
     def _resume(self, link):
