@@ -202,7 +202,9 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
     def _on_child(watcher, callback):
         watcher.stop()
         try:
-            _watched_children[watcher.pid] = (watcher.pid, watcher.rstatus, time.time())
+            if _watched_children.get(watcher.pid) is watcher:
+                # Else somebody who waited has the status already.
+                _watched_children[watcher.pid] = (watcher.pid, watcher.rstatus, time.time())
             if callback:
                 callback(watcher)
             _on_child_hook()
@@ -249,6 +251,7 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
         # Both watchers fire for the one death; the first keeps its own callback.
         with state.loop.child(pid, False) as second:
             get_hub().wait(second)
+        _watched_children.pop(pid, None)
         return state.rpid, state.rstatus
 
     def _watch_child(pid, callback=None, loop=None, ref=False):

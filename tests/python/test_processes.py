@@ -1,0 +1,357 @@
+"""Children and signals: Popen, run, fork, waitpid, SIGCHLD, and cooperative descriptors."""
+
+import errno
+import os
+import signal as std_signal
+import subprocess as std_subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+import gevent
+from gevent import os as gos
+from gevent import signal, subprocess
+from gevent.subprocess import PIPE, STDOUT, Popen, TimeoutExpired
+
+PYTHON = sys.executable
+
+
+def ticking():
+    """``(greenlet, ticks)``: whether others run, and how much."""
+    ticks = []
+
+    def tick():
+        while True:
+            ticks.append(1)
+            gevent.sleep(0.002)
+
+    return gevent.spawn(tick), ticks
+
+
+def test_others_run_while_a_child_does():
+    ticker, ticks = ticking()
+    with Popen(["sleep", "0.05"]) as child:
+        assert child.poll() is None
+        assert child.wait(timeout=10) == 0
+    ticker.kill()
+    assert len(ticks) > 5
+    assert child.returncode == child.poll() == 0
+
+
+@pytest.mark.parametrize(
+    "command, code",
+    [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", -15), ("kill -KILL $$", -9)],
+)
+def test_exit_codes(command, code):
+    assert subprocess.call(command, shell=True) == code
+    if code:
+        with pytest.raises(subprocess.CalledProcessError) as info:
+            subprocess.check_call(["/bin/sh", "-c", command])
+        assert info.value.returncode == code
+    else:
+        assert subprocess.check_call(command, shell=True) == 0
+
+
+def test_communicate():
+    with Popen(["cat"], stdin=PIPE, stdout=PIPE) as child:
+        data = os.urandom(1 << 20)
+        assert child.communicate(data) == (data, None)
+    with Popen("echo out; echo err >&2", shell=True, stdout=PIPE, stderr=PIPE) as child:
+        assert child.communicate() == (b"out\n", b"err\n")
+    with Popen("echo out; echo err >&2", shell=True, stdout=PIPE, stderr=STDOUT) as child:
+        assert sorted(child.communicate()[0].split()) == [b"err", b"out"]
+    # A child that does not read what it is offered.
+    with Popen(["true"], stdin=PIPE) as child:
+        assert child.communicate(b"x" * (1 << 20)) == (None, None)
+
+
+def test_text():
+    with Popen(["cat"], stdin=PIPE, stdout=PIPE, text=True, encoding="utf-8") as child:
+        assert child.communicate("grün\r\nblau\n") == ("grün\nblau\n", None)
+    with Popen(["cat"], stdin=PIPE, stdout=PIPE, universal_newlines=True, bufsize=1) as child:
+        child.stdin.write("line\n")
+        assert child.stdout.readline() == "line\n"
+        child.stdin.close()
+    assert subprocess.check_output(["echo", "x"], text=True) == "x\n"
+
+
+def test_reading_lines_lets_others_run():
+    ticker, ticks = ticking()
+    script = "for i in 1 2 3; do echo $i; sleep 0.02; done"
+    with Popen(script, shell=True, stdout=PIPE) as child:
+        assert list(child.stdout) == [b"1\n", b"2\n", b"3\n"]
+    ticker.kill()
+    assert len(ticks) > 5
+
+
+def test_timeouts():
+    with Popen(["sleep", "60"]) as child:
+        with pytest.raises(TimeoutExpired):
+            child.wait(timeout=0.02)
+        with pytest.raises(TimeoutExpired):
+            child.communicate(timeout=0.02)
+        child.terminate()
+    assert child.returncode == -std_signal.SIGTERM
+    with pytest.raises(TimeoutExpired):
+        subprocess.call(["sleep", "60"], timeout=0.02)
+
+
+def test_timeout_keeps_the_output():
+    with Popen("echo early; read x; echo late", shell=True, stdin=PIPE, stdout=PIPE) as child:
+        # The first call has to leave stdin open.
+        reader = gevent.spawn(child.stdout.readline)
+        assert reader.get(timeout=5) == b"early\n"
+        child.stdin.write(b"go\n")
+        assert child.communicate() == (b"late\n", None)
+    with Popen("sleep 0.1; echo late", shell=True, stdout=PIPE) as child:
+        with pytest.raises(TimeoutExpired):
+            child.communicate(timeout=0.01)
+        assert child.communicate() == (b"late\n", None)
+
+
+@pytest.mark.ours
+def test_timeout_does_not_wait_for_grandchildren():
+    began = time.monotonic()
+    with pytest.raises(TimeoutExpired) as info:
+        subprocess.run("echo early; sleep 30; true", shell=True, timeout=0.2, capture_output=True)
+    assert time.monotonic() - began < 10
+    assert info.value.stdout == b"early\n"
+    assert info.value.stderr == b""
+
+
+def test_run():
+    done = subprocess.run(["cat"], input=b"in", stdout=PIPE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"in", None)
+    done = subprocess.run("echo e >&2; exit 4", shell=True, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (4, b"", b"e\n")
+    with pytest.raises(subprocess.CalledProcessError) as info:
+        subprocess.run("echo o; exit 4", shell=True, capture_output=True, check=True)
+    assert (info.value.returncode, info.value.stdout) == (4, b"o\n")
+    for bad in ({"input": b"", "stdin": PIPE}, {"capture_output": True, "stdout": PIPE}):
+        with pytest.raises(ValueError):
+            subprocess.run(["true"], **bad)
+    for bad in ({"stdout": PIPE}, {"check": True}, {"input": b"", "stdin": PIPE}):
+        with pytest.raises(ValueError):
+            subprocess.check_output(["true"], **bad)
+
+
+def test_failure_to_start(tmp_path):
+    for bad in (["/no/such/program"], "no-such-program-anywhere"):
+        with pytest.raises(FileNotFoundError):
+            Popen(bad, stdout=PIPE, stderr=PIPE)
+    with pytest.raises(FileNotFoundError):
+        Popen(["true"], cwd="/no/such/folder")
+    with pytest.raises(PermissionError):
+        Popen([tmp_path])
+    with pytest.raises(ValueError, match="STDOUT can only be used for stderr"):
+        Popen(["true"], stdout=STDOUT)
+    with pytest.raises(TypeError):
+        Popen(["true"], bufsize="x")
+
+
+def test_descriptors_and_groups(tmp_path):
+    r, w = os.pipe()
+    script = f"import os; os.write({w}, b'%d' % os.getpgid(0))"
+    with Popen([PYTHON, "-c", script], pass_fds=[w], process_group=0) as child:
+        assert child.wait(timeout=10) == 0
+    assert int(os.read(r, 100)) == child.pid
+    # Not passed, so closed.
+    assert subprocess.call([PYTHON, "-c", script], stderr=subprocess.DEVNULL) == 1
+    with Popen(
+        "pwd; echo $VARIABLE",
+        shell=True,
+        cwd=tmp_path,
+        env={"VARIABLE": "v"},
+        stdout=PIPE,
+        start_new_session=True,
+    ) as child:
+        assert child.communicate()[0].split() == [str(tmp_path).encode(), b"v"]
+    assert subprocess.call(["true"], preexec_fn=lambda: os._exit(7)) == 7
+    os.close(r)
+    os.close(w)
+
+
+def test_child_gets_a_blocking_stdin():
+    r, w = os.pipe()
+    gos.make_nonblocking(r)
+    with Popen(["cat"], stdin=r, stdout=PIPE) as child:
+        gevent.sleep(0.05)
+        assert child.poll() is None
+        os.write(w, b"late")
+        os.close(w)
+        assert child.communicate() == (b"late", None)
+    os.close(r)
+
+
+def test_many_children():
+    children = [gevent.spawn(subprocess.check_output, ["echo", str(n)]) for n in range(20)]
+    assert [int(child.get(timeout=20)) for child in children] == list(range(20))
+
+
+def test_waiting_for_children_and_others():
+    child = Popen(["sleep", "0.02"])
+    assert gevent.wait([child], timeout=10) == [child]
+    assert child.returncode == 0
+
+
+def test_kill_in_the_block():
+    def run():
+        with Popen(["sleep", "60"], stdout=PIPE) as child:
+            started.append(child)
+            try:
+                child.communicate()
+            finally:
+                child.kill()
+
+    started = []
+    runner = gevent.spawn(run)
+    gevent.sleep(0.02)
+    with gevent.Timeout(10):
+        runner.kill()
+    assert started[0].returncode == -9
+    assert started[0].stdout.closed
+
+
+@pytest.mark.ours
+def test_is_the_standard_class():
+    assert issubclass(Popen, std_subprocess.Popen)
+    with Popen(["true"]) as child:
+        assert repr(child).startswith("<Popen at 0x")
+
+
+@pytest.mark.ours  # upstream remembers a status for a minute that somebody has got already
+def test_fork_and_waitpid():
+    pid = gos.fork_and_watch()
+    if not pid:
+        gevent.sleep(0.01)
+        os._exit(5)
+    assert gos.waitpid(pid, os.WNOHANG) == (0, 0)
+    ticker, ticks = ticking()
+    got, status = gos.waitpid(pid, 0)
+    ticker.kill()
+    assert (got, os.WEXITSTATUS(status)) == (pid, 5)
+    assert ticks
+    with pytest.raises(ChildProcessError):
+        gos.waitpid(pid, 0)
+
+
+@pytest.mark.ours
+def test_waitpid_any():
+    # Children of other tests that nobody asked for.
+    gos._reap_children(0)
+    pids = set()
+    for code in (1, 2):
+        pid = gos.fork_and_watch()
+        if not pid:
+            os._exit(code)
+        pids.add(pid)
+    while pids:
+        pid, status = gos.waitpid(-1, 0)
+        assert os.WEXITSTATUS(status) in (1, 2)
+        pids.discard(pid)
+
+
+def test_callback_of_a_child():
+    seen = []
+    pid = gos.fork_and_watch(callback=lambda watcher: seen.append(watcher.pid))
+    if not pid:
+        os._exit(0)
+    gos.waitpid(pid, 0)
+    gevent.sleep(0.01)
+    assert seen == [pid]
+
+
+def test_sigchld_handler():
+    seen = []
+
+    def handler(signum, frame):
+        gevent.sleep(0.001)  # it may block
+        seen.append(signum)
+
+    old = signal.signal(std_signal.SIGCHLD, handler)
+    try:
+        assert signal.getsignal(std_signal.SIGCHLD) is handler
+        pid = gos.fork_and_watch()
+        if not pid:
+            os._exit(0)
+        gos.waitpid(pid, 0)
+        gevent.sleep(0.02)
+        assert seen == [std_signal.SIGCHLD]
+        with pytest.raises(TypeError):
+            signal.signal(std_signal.SIGCHLD, "x")
+    finally:
+        signal.signal(std_signal.SIGCHLD, old if old is not None else std_signal.SIG_DFL)
+
+
+def test_nonblocking_descriptors():
+    r, w = os.pipe()
+    assert gos.make_nonblocking(r)
+    assert not gos.make_nonblocking(r)
+    gos.make_nonblocking(w)
+    reader = gevent.spawn(gos.nb_read, r, 100)
+    gevent.sleep(0)
+    assert gos.nb_write(w, b"x") == 1
+    assert reader.get(timeout=5) == b"x"
+    writer = gevent.spawn(lambda: [gos.nb_write(w, b"y" * 65536) for _ in range(3)])
+    got = 0
+    while not writer.ready() or got < sum(writer.value):
+        got += len(gos.nb_read(r, 65536))
+    os.close(w)
+    assert gos.nb_read(r, 1) == b""
+    os.close(r)
+
+
+def test_pool_descriptors():
+    r, w = os.pipe()
+    reader = gevent.spawn(gos.tp_read, r, 100)
+    gevent.sleep(0.01)
+    assert gos.tp_write(w, b"x") == 1
+    assert reader.get(timeout=5) == b"x"
+    os.close(r)
+    os.close(w)
+
+
+def test_close():
+    r, w = os.pipe()
+    gos.close(w)
+    gos.close(r)
+    gevent.sleep(0.01)
+    for fd in (r, w):
+        with pytest.raises(OSError) as info:
+            gos.close(fd)
+        assert info.value.errno == errno.EBADF
+
+
+def test_patched_children():
+    code = """
+        from gevent import monkey
+        monkey.patch_all()
+        import os, signal, subprocess, multiprocessing, time, sys
+        seen = []
+        signal.signal(signal.SIGCHLD, lambda *a: seen.append(1))
+        print(subprocess.check_output(["echo", "hi"]))
+        pid = os.fork()
+        if not pid:
+            time.sleep(0.01)
+            os._exit(3)
+        print(os.WEXITSTATUS(os.waitpid(pid, 0)[1]))
+        pid = os.posix_spawn("/bin/true", ["true"], os.environ)
+        print(os.waitpid(pid, 0)[1])
+        print(os.system("exit 2") >> 8, os.popen("echo popen").read())
+        time.sleep(0.01)
+        print(bool(seen))
+        if __name__ == "__main__":
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.01,))
+            child.start(); child.join(10)
+            print(child.exitcode)
+    """
+    done = std_subprocess.run(
+        [PYTHON, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.split() == ["b'hi\\n'", "3", "0", "2", "popen", "True", "0"], done.stderr
