@@ -1,4 +1,4 @@
-//! The `Loop` contract on a ring, with real descriptors.
+//! The ring's own ways with the `Loop` contract; what every loop must do is in the conformance suite.
 #![cfg(target_os = "linux")]
 
 use gevent_hub_core::event_loop::{
@@ -8,7 +8,7 @@ use gevent_loop_uring::UringLoop;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -317,74 +317,6 @@ fn operations_on_sockets_complete() {
 }
 
 #[test]
-fn accept_and_connect_meet_and_a_refused_connect_is_an_error() {
-    let mut l = UringLoop::new().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    // SAFETY: a plain call, an fd of ours.
-    let socket = || unsafe {
-        let flags = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, flags, 0))
-    };
-    // SAFETY: all zeros is a valid address storage.
-    let mut to: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    // SAFETY: the storage is large enough and aligned.
-    let sin = unsafe { &mut *(&raw mut to).cast::<libc::sockaddr_in>() };
-    sin.sin_family = libc::AF_INET as u16;
-    sin.sin_port = port.to_be();
-    sin.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
-    let length = size_of::<libc::sockaddr_in>() as u32;
-    // SAFETY: as above.
-    let mut from: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut from_len = size_of_val(&from) as u32;
-    let mut accept = Op::Accept {
-        fd: listener.as_raw_fd(),
-        addr: &mut from,
-        len: &mut from_len,
-    };
-    start(&mut l, 1, &mut accept);
-    assert!(settle(&mut l).is_empty());
-    let s = socket();
-    let mut connect = Op::Connect {
-        fd: s.as_raw_fd(),
-        addr: &to,
-        len: length,
-    };
-    start(&mut l, 2, &mut connect);
-    let mut events = poll_for(&mut l, 1000);
-    while events.len() < 2 {
-        events.extend(poll_for(&mut l, 1000));
-    }
-    let accepted = events.iter().find_map(|e| match e {
-        Event::Done(Key(1), Ok(fd)) => Some(*fd as RawFd),
-        _ => None,
-    });
-    // SAFETY: just accepted, ours.
-    let accepted = unsafe { OwnedFd::from_raw_fd(accepted.unwrap()) };
-    // SAFETY: plain queries.
-    let (fl, fdfl) = unsafe {
-        (
-            libc::fcntl(accepted.as_raw_fd(), libc::F_GETFL),
-            libc::fcntl(accepted.as_raw_fd(), libc::F_GETFD),
-        )
-    };
-    assert!(fl & libc::O_NONBLOCK != 0 && fdfl & libc::FD_CLOEXEC != 0);
-    assert_eq!(from.ss_family, libc::AF_INET as u16);
-    assert_eq!(done(events, 2).unwrap(), 0);
-    drop(listener);
-    let s = socket();
-    let mut connect = Op::Connect {
-        fd: s.as_raw_fd(),
-        addr: &to,
-        len: length,
-    };
-    start(&mut l, 3, &mut connect);
-    let e = done(poll_for(&mut l, 1000), 3).unwrap_err();
-    assert_eq!(e.raw_os_error(), Some(libc::ECONNREFUSED));
-}
-
-#[test]
 fn files_are_opened_written_synced_read_and_looked_at() {
     let mut l = UringLoop::new().unwrap();
     let name = format!(
@@ -557,20 +489,6 @@ fn closing_cancels_the_operations_and_tells_them() {
 }
 
 #[test]
-fn a_poll_operation_gives_the_bits_of_poll() {
-    let mut l = UringLoop::new().unwrap();
-    let (a, mut b) = pair();
-    let mut op = Op::Poll {
-        fd: a.as_raw_fd(),
-        want: R,
-    };
-    start(&mut l, 1, &mut op);
-    assert!(settle(&mut l).is_empty());
-    b.write_all(b"x").unwrap();
-    assert!(done(poll_for(&mut l, 1000), 1).unwrap() as i16 & libc::POLLIN != 0);
-}
-
-#[test]
 fn wakes_from_other_threads_coalesce_and_outlive_the_loop() {
     let mut l = UringLoop::new().unwrap();
     let waker = l.waker();
@@ -594,24 +512,6 @@ fn wakes_from_other_threads_coalesce_and_outlive_the_loop() {
     t.join().unwrap();
     drop(l);
     waker.wake();
-}
-
-#[test]
-fn waits_end_at_their_moment() {
-    let mut l = UringLoop::new().unwrap();
-    settle(&mut l);
-    for ms in [0, 1, 20] {
-        let (begun, mut out) = (now(), Vec::new());
-        l.poll(Until::At(begun + ms * 1_000_000), &mut out).unwrap();
-        let took = (now() - begun) / 1000;
-        assert!(
-            out.is_empty() && took >= ms * 1000 && took < ms * 1000 + 50_000,
-            "{took} us of {ms} ms"
-        );
-    }
-    let mut out = Vec::new();
-    l.poll(Until::At(1), &mut out).unwrap();
-    assert!(out.is_empty(), "a moment that has passed");
 }
 
 extern "C" fn nothing(_: i32) {}
