@@ -176,6 +176,8 @@ class Hub(WaitOperationsGreenlet):
     name = ""
 
     _hub_counter = 0
+    #: Whether the main greenlet is in `join`.
+    _joined = False
 
     def __init__(self, loop=None, default=None):
         WaitOperationsGreenlet.__init__(self, None, None)
@@ -366,11 +368,13 @@ class Hub(WaitOperationsGreenlet):
         if timeout is not None:
             timer = self.loop.timer(timeout, ref=False)
             timer.start(waiter.switch, None)
+        self._joined = True
         try:
             waiter.get()
         except LoopExit:
             return True
         finally:
+            self._joined = False
             # The traceback of a LoopExit would keep this frame, and so the hub, alive.
             del waiter, self
             if timer is not None:
@@ -380,8 +384,19 @@ class Hub(WaitOperationsGreenlet):
         return False
 
     def stop(self):
-        """End the running of the event loop: who joins the hub goes on. It can be entered again."""
-        self.loop.run_callback_threadsafe(self.loop.break_)
+        """
+        Let who joins the hub go on now; callable from any greenlet and thread.
+
+        What runs stays as it is, and the hub can be entered again. If nobody joins it, nothing
+        happens. (Upstream has no such method.)
+        """
+        loop = self.loop
+        if loop is not None:
+            loop.run_callback_threadsafe(self._end_join)
+
+    def _end_join(self):
+        if self._joined:
+            self.loop.break_()
 
     def destroy(self, destroy_loop=None):
         """

@@ -285,21 +285,37 @@ unsafe extern "C" {
     pub fn _PyType_Lookup(ty: *mut ffi::PyTypeObject, name: *mut PyObject) -> *mut PyObject;
 }
 
-/// Adds hand-written functions to a module.
+unsafe extern "C" {
+    fn PyCMethod_New(
+        def: *mut PyMethodDef,
+        slf: *mut PyObject,
+        module: *mut PyObject,
+        class: *mut ffi::PyTypeObject,
+    ) -> *mut PyObject;
+}
+
+/// Adds hand-written functions to a module; `home` is the public module that they say they are from.
 ///
 /// # Errors
 /// Of the C API.
 pub fn add_functions(
     m: &pyo3::Bound<'_, pyo3::types::PyModule>,
-    mut defs: Vec<PyMethodDef>,
+    home: &str,
+    defs: Vec<PyMethodDef>,
 ) -> pyo3::PyResult<()> {
-    defs.push(PyMethodDef::zeroed());
-    let table = Box::leak(defs.into_boxed_slice());
-    // SAFETY: the table lives for ever and ends with zeros.
-    let r = unsafe { ffi::PyModule_AddFunctions(m.as_any().as_ptr(), table.as_mut_ptr()) };
-    if r < 0 {
-        Err(pyo3::PyErr::fetch(m.as_any().py()))
-    } else {
-        Ok(())
+    use pyo3::types::{PyModuleMethods, PyString};
+    let py = m.as_any().py();
+    let home = PyString::new(py, home);
+    for def in Box::leak(defs.into_boxed_slice()) {
+        // SAFETY: the definition lives for ever, and its name is a terminated string.
+        let (f, name) = unsafe {
+            let f = PyCMethod_New(def, null_mut(), home.as_ptr(), null_mut());
+            (
+                pyo3::Bound::from_owned_ptr_or_err(py, f)?,
+                CStr::from_ptr(def.ml_name),
+            )
+        };
+        m.add(name.to_string_lossy().as_ref(), f)?;
     }
+    Ok(())
 }

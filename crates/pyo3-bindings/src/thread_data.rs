@@ -260,6 +260,13 @@ impl ThreadData {
         }
     }
 
+    /// Whether something is kept to be dropped.
+    #[inline]
+    pub fn has_drops(&self) -> bool {
+        // SAFETY: in this thread; a look at a length.
+        unsafe { !(*self.drops.get()).is_empty() }
+    }
+
     /// Drops what [`drop_later`](Self::drop_later) kept: it runs Python code.
     ///
     /// # Safety

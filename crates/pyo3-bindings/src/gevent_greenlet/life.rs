@@ -3,7 +3,7 @@
 use super::object::{GreenletObject, Link, StartState, set_field};
 use super::types::types;
 use crate::event_loop::{LoopHost, Payload};
-use crate::greenlet::{Carry, PyGreenlet, switch_to};
+use crate::greenlet::{Carry, Flags, PyGreenlet, globals, switch_to};
 use crate::hub::HubCore;
 use crate::raw::_PyType_Lookup;
 use crate::thread_data::ThreadData;
@@ -59,9 +59,14 @@ unsafe fn enter(host: &LoopHost<'_, '_>, p: *mut PyObject) {
     // SAFETY: the hub runs, with its state installed.
     unsafe {
         let td = ThreadData::get();
-        let args = crate::greenlet::globals().empty_tuple;
-        ffi::Py_INCREF(args);
-        let r = switch_to(td, p.cast(), Carry::Call(args, null_mut()));
+        let r = if (*p.cast::<PyGreenlet>()).flags.get().has(Flags::OWN_SWITCH) {
+            ffi::PyObject_CallMethodNoArgs(p, globals().str_switch)
+        } else {
+            let args = globals().empty_tuple;
+            ffi::Py_INCREF(args);
+            switch_to(td, p.cast(), Carry::Call(args, null_mut()))
+        };
+
         td.install(td.current.get());
         if r.is_null() {
             let py = host.loop_().py();
@@ -90,7 +95,7 @@ pub unsafe fn body(g: *mut PyGreenlet) -> *mut PyObject {
         cancel_start(me);
         (*me).start = StartState::Done;
         let args = if (*me).args.is_null() {
-            crate::greenlet::globals().empty_tuple
+            globals().empty_tuple
         } else {
             (*me).args
         };
@@ -204,7 +209,7 @@ unsafe fn succeeded(me: *mut GreenletObject, value: *mut PyObject) {
 unsafe fn failed(me: *mut GreenletObject) -> *mut PyObject {
     // SAFETY: alive; the GIL is held.
     unsafe {
-        if ffi::PyErr_ExceptionMatches(crate::greenlet::globals().exit) != 0 {
+        if ffi::PyErr_ExceptionMatches(globals().exit) != 0 {
             let e = crate::tstate::take_raised();
             succeeded(me, e);
             return crate::raw::none();
@@ -241,7 +246,7 @@ pub unsafe fn free(me: *mut GreenletObject) {
     // SAFETY: alive; the GIL is held.
     unsafe {
         set_field(&raw mut (*me).func, null_mut());
-        let empty = crate::greenlet::globals().empty_tuple;
+        let empty = globals().empty_tuple;
         set_field(&raw mut (*me).args, ffi::Py_NewRef(empty));
         let kwargs = (*me).kwargs;
         if !kwargs.is_null() {

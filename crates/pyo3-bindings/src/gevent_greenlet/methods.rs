@@ -6,7 +6,7 @@ use super::spawn_site::{LIMIT, SpawnSite};
 use super::tracked::spawner;
 use super::types::types;
 use crate::event_loop::{Owner, nanos};
-use crate::greenlet::{PyGreenlet, Status, globals, lifecycle};
+use crate::greenlet::{Flags, PyGreenlet, Status, globals, lifecycle};
 use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
 use crate::raw::{self, Args, absent, boolean, none};
 use crate::thread_data::ThreadData;
@@ -32,7 +32,16 @@ pub unsafe extern "C" fn tp_new(ty: *mut ffi::PyTypeObject, _args: Obj, _kwargs:
             return null_mut();
         }
         GreenletObject::init_fields(g.cast());
-        (*g).native_run.set(Some(life::body));
+        if super::is_plain_class(ty)
+            || raw::_PyType_Lookup(ty, globals().str_run) == types().run_method
+        {
+            (*g).native_run.set(Some(life::body));
+        }
+        if !super::is_plain_class(ty)
+            && raw::_PyType_Lookup(ty, globals().str_switch) != types().switch_method
+        {
+            (*g).add_flag(Flags::OWN_SWITCH);
+        }
         (*g).parent
             .set(ffi::Py_NewRef(ThreadData::get().current.get().cast()).cast());
         g.cast()

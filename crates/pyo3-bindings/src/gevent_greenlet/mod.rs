@@ -245,6 +245,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let _ = NOTHING.set(py, nothing.into_any().unbind());
     crate::raw::add_functions(
         m,
+        "gevent.hub",
         vec![
             raw::fast(
                 c"spawn_raw",

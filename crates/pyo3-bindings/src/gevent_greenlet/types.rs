@@ -17,6 +17,10 @@ pub struct Types {
     pub tracked: *mut PyTypeObject,
     /// The descriptor of `_run` on `greenlet`.
     pub run_descriptor: *mut PyObject,
+    /// The method `run` of `greenlet`.
+    pub run_method: *mut PyObject,
+    /// The method `switch` that `greenlet` inherits.
+    pub switch_method: *mut PyObject,
     /// `(None, None, None)`.
     pub success: *mut PyObject,
     /// `functools.partial`.
@@ -349,6 +353,8 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             greenlet,
             tracked,
             run_descriptor: crate::raw::_PyType_Lookup(greenlet, str_run_),
+            run_method: crate::raw::_PyType_Lookup(greenlet, globals().str_run),
+            switch_method: crate::raw::_PyType_Lookup(greenlet, globals().str_switch),
             success: ffi::PyTuple_Pack(3, none, none, none),
             partial: py
                 .import("functools")?

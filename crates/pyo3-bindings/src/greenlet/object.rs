@@ -46,6 +46,8 @@ impl Flags {
     /// As a parent: results of finished children that come while it is parked natively are dropped,
     /// without installing its state. Exceptions are delivered as to any parent.
     pub const DROPS_RESULTS: Flags = Flags(16);
+    /// Its class has a `switch` of its own, which each resumption has to go through.
+    pub const OWN_SWITCH: Flags = Flags(64);
     /// It is parked natively and kept the reference that `ThreadData::current` had to it.
     pub const PARKED_NATIVELY: Flags = Flags(32);
 

@@ -7,7 +7,7 @@
 use crate::event_loop::{Loop, LoopHost};
 use crate::gevent_greenlet::TrackedObject;
 use crate::greenlet::{
-    Carry, PyGreenlet, arrive, globals, has_delivery, native_transfer, switch_to,
+    Carry, Flags, PyGreenlet, arrive, globals, has_delivery, native_transfer, switch_to,
 };
 use crate::thread_data::ThreadData;
 use gevent_hub_core::fiber::Fiber;
@@ -296,15 +296,25 @@ impl Face {
         unsafe {
             let me = td.current.get();
             let target = PyGreenlet::from_fiber(fiber);
-            if td.tracer.get().is_null() {
+            let own_switch = (*target).flags.get().has(Flags::OWN_SWITCH);
+            if td.tracer.get().is_null() && !own_switch {
                 native_transfer(td, target);
-                if !has_delivery(&*me) && td.origin.get().is_null() {
-                    return;
+                if has_delivery(&*me) || !td.origin.get().is_null() {
+                    self.was_sent(arrive(td, me));
                 }
-                self.was_sent(arrive(td, me));
+                if td.has_drops() {
+                    // It has ended: what it leaves is dropped by the loop's greenlet.
+                    td.install(me);
+                    td.empty_drops();
+                }
                 return;
             }
             td.install(me);
+            if own_switch {
+                let r = ffi::PyObject_CallMethodNoArgs(target.cast(), globals().str_switch);
+                self.was_sent(r);
+                return;
+            }
             let args = globals().empty_tuple;
             ffi::Py_INCREF(args);
             self.was_sent(switch_to(td, target, Carry::Value(args)));

@@ -79,6 +79,7 @@ unsafe extern "C" fn sleep(
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     raw::add_functions(
         m,
+        "gevent.hub",
         vec![fast(
             c"sleep",
             sleep,

@@ -21,6 +21,10 @@ thread_local! {
         UnsafeCell::new(vec![0; SCRATCH].into_boxed_slice().try_into().expect("of that size"));
 }
 
+/// A socket whose last message was as large gets the next one into an object of its full size; below
+/// that a copy out of the thread's buffer is cheaper.
+const DIRECT: usize = 8 << 10;
+
 /// `SO_SNDBUF` sized pieces are not needed: the kernel takes what it can.
 const GIL_HELD_UP_TO: usize = 64 << 10;
 
@@ -34,6 +38,8 @@ pub struct SocketBase {
     fd: GilCell<RawFd>,
     /// A stream of the internet: a short read has emptied it.
     inet_stream: GilCell<bool>,
+    /// What the last `recv` got, in bytes.
+    last_got: GilCell<usize>,
     place: PlaceCell,
 }
 
@@ -121,6 +127,16 @@ impl SocketBase {
         }
     }
 
+    /// Waits to be readable if a read is known to give EAGAIN.
+    fn await_known_empty(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let me = slf.get();
+        if me.limit.get() != 0 && !me.place().maybe_readable() {
+            let (_, deadline) = me.patience(&Given::Omitted);
+            Self::wait_again(slf, Direction::Read, deadline, false)?;
+        }
+        Ok(())
+    }
+
     /// Whether the class has this method from here, so that another may rely on it.
     fn is_ours(slf: &Bound<'_, Self>, name: &Bound<'_, pyo3::types::PyString>) -> bool {
         let py = slf.py();
@@ -197,6 +213,7 @@ impl SocketBase {
             limit: GilCell::new(NEVER),
             fd: GilCell::new(-1),
             inet_stream: GilCell::new(false),
+            last_got: GilCell::new(0),
             place: PlaceCell(Place::default()),
         }
     }
@@ -288,7 +305,7 @@ impl SocketBase {
             return Err(PyValueError::new_err("negative buffersize in recv"));
         };
         let me = slf.get();
-        if size <= SCRATCH {
+        if size <= SCRATCH && me.last_got.get() < DIRECT {
             let buffer = BUFFER.with(|b| b.get());
             let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
                 // SAFETY: the thread's own buffer; nothing else uses it between this call and the copy
@@ -298,9 +315,12 @@ impl SocketBase {
             if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
                 me.place().was_emptied();
             }
+            me.last_got.set(got);
             // SAFETY: `got` bytes were just written.
             return Ok(PyBytes::new(py, unsafe { &(&(*buffer))[..got] }));
         }
+        // Wait before the memory is taken, where that is known to be needed.
+        Self::await_known_empty(slf)?;
         // SAFETY: a new bytes object that nobody else has; it is cut to what was written.
         unsafe {
             let bytes = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as isize);
@@ -310,6 +330,9 @@ impl SocketBase {
             let mut bytes = bytes;
             let at = ffi::PyBytes_AsString(bytes) as usize;
             let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
+                if size <= GIL_HELD_UP_TO {
+                    return libc::recv(fd, at as *mut libc::c_void, size, flags);
+                }
                 let (n, errno) = py.detach(move || {
                     let n = libc::recv(fd, at as *mut libc::c_void, size, flags);
                     (n, last_errno())
@@ -322,6 +345,7 @@ impl SocketBase {
                     if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
                         me.place().was_emptied();
                     }
+                    me.last_got.set(got);
                     if _PyBytes_Resize(&raw mut bytes, got as isize) < 0 {
                         return Err(PyErr::fetch(py));
                     }
