@@ -199,12 +199,17 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
     #: By pid: the watcher of a running child, or ``(pid, status, time of death)``.
     _watched_children = {}
 
+    #: Events of greenlets that are in :func:`waitpid`.
+    _waiting = set()
+
     def _on_child(watcher, callback):
         watcher.stop()
         try:
             if _watched_children.get(watcher.pid) is watcher:
                 # Else somebody who waited has the status already.
                 _watched_children[watcher.pid] = (watcher.pid, watcher.rstatus, time.time())
+            for died in _waiting:
+                died.set()
             if callback:
                 callback(watcher)
             _on_child_hook()
@@ -224,6 +229,33 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
         dead = [state for state in _watched_children.values() if isinstance(state, tuple)]
         return min(dead, key=lambda state: state[2])[0] if dead else None
 
+    def _wait_for_death(loop, pid, status):
+        """Wait until ``status(watcher)`` has an answer, with a watcher of *pid* (0 is any).
+
+        The watcher alone would not do: the loop may know of a death before it, with the
+        callback of the child's own watcher still to run.
+        """
+        died = Event()
+        _waiting.add(died)
+        try:
+            with loop.child(pid, False) as watcher:
+                watcher.start(died.set)
+                while (found := status(watcher)) is None:
+                    died.wait()
+                    died.clear()
+                return found
+        finally:
+            _waiting.discard(died)
+
+    def _status_of_any(watcher):
+        pid = _first_to_die()
+        if pid is not None:
+            return _watched_children.pop(pid)[:2]
+        if not watcher.rpid:
+            return None
+        _watched_children.pop(watcher.rpid, None)
+        return watcher.rpid, watcher.rstatus
+
     def waitpid(pid, options):
         """Wait for a child; returns ``(pid, status)`` as :func:`os.waitpid` does.
 
@@ -234,25 +266,33 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
         if pid == -1:
             pid = _first_to_die() or pid
         if pid == -1 and options == 0:
-            hub = get_hub()
-            with hub.loop.child(0, False) as watcher:
-                hub.wait(watcher)
-                return watcher.rpid, watcher.rstatus
+            if not _watched_children:
+                # None that we know of, so perhaps none at all, which is an error.
+                found = _waitpid(pid, _WNOHANG)
+                if found[0]:
+                    return found
+            return _wait_for_death(get_hub().loop, 0, _status_of_any)
         if pid not in _watched_children:
             return _waitpid(pid, options)
 
-        # No switch may happen between here and the start of the second watcher.
         state = _watched_children[pid]
         if isinstance(state, tuple):
             del _watched_children[pid]
             return state[:2]
         if options & _WNOHANG:
             return (0, 0)
-        # Both watchers fire for the one death; the first keeps its own callback.
-        with state.loop.child(pid, False) as second:
-            get_hub().wait(second)
-        _watched_children.pop(pid, None)
-        return state.rpid, state.rstatus
+
+        def status(watcher):
+            now = _watched_children.get(pid)
+            if isinstance(now, tuple):
+                return _watched_children.pop(pid)[:2]
+            for seen in (watcher, state):
+                if seen.rpid:
+                    _watched_children.pop(pid, None)
+                    return seen.rpid, seen.rstatus
+            return None
+
+        return _wait_for_death(state.loop, pid, status)
 
     def _watch_child(pid, callback=None, loop=None, ref=False):
         watcher = (loop or get_hub().loop).child(pid, ref=ref)

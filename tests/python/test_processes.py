@@ -251,6 +251,8 @@ def test_waitpid_any():
         pid, status = gos.waitpid(-1, 0)
         assert os.WEXITSTATUS(status) in (1, 2)
         pids.discard(pid)
+    with pytest.raises(ChildProcessError):
+        gos.waitpid(-1, 0)
 
 
 def test_callback_of_a_child():

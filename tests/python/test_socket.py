@@ -437,7 +437,8 @@ def test_lookups_let_others_run(monkeypatch):
 def test_offers_the_standard_names():
     for name in set(std.__all__) - {"CAPI"}:
         assert hasattr(socket, name), name
-    assert repr(socket.socket()).startswith("<gevent._socket3.socket at 0x")
+    with socket.socket() as sock:
+        assert repr(sock).startswith("<gevent._socket3.socket at 0x")
 
 
 def test_socket_cannot_be_pickled(pair):
