@@ -10,6 +10,11 @@ import greenlet
 import pytest
 from greenlet import getcurrent
 
+
+def park():
+    return getcurrent().parent.switch()
+
+
 var = contextvars.ContextVar("var", default="unset")
 
 
@@ -358,7 +363,7 @@ def test_other_threads_greenlets_refuse():
     ready, done = threading.Event(), threading.Event()
 
     def thread():
-        box["parked"], _ = spawn(lambda: getcurrent().parent.switch())
+        box["parked"], _ = spawn(park)
         box["new"] = greenlet.greenlet(lambda: None)
         box["main"] = getcurrent()
         ready.set()
@@ -375,7 +380,7 @@ def test_other_threads_greenlets_refuse():
             assert "Expected:" in str(e.value)
         with pytest.raises(ValueError, match="cannot get context of a greenlet that is running"):
             _ = box["main"].gr_context
-        mine, _ = spawn(lambda: getcurrent().parent.switch())
+        mine, _ = spawn(park)
         with pytest.raises(ValueError, match="parent cannot be on a different thread"):
             mine.parent = box["main"]
         box["new"].parent = getcurrent()

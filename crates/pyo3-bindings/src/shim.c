@@ -290,7 +290,7 @@ void gl_state_forget(gl_state *g)
 #endif
 }
 
-/* For a parked greenlet that will never run again. Returns 1 if its stack may be used by others: no
+/* For a parked greenlet that will never run again; may run code on 3.15. Returns 1 if its stack may be used by others: no
  * frame object that somebody else holds looks into its memory. */
 int gl_state_abandon(gl_state *g)
 {
@@ -308,6 +308,26 @@ int gl_state_abandon(gl_state *g)
         }
     }
     if (unused) {
+#  if PY(15)
+        /* The collector was told of these references (see gl_state_traverse), so they are ours to drop. */
+        for (f = g->current_frame; f != NULL; f = f->previous) {
+            if (f->owner != FRAME_OWNED_BY_THREAD) {
+                continue;
+            }
+            _PyStackRef *sp = f->stackpointer;
+            while (sp != NULL && sp > f->localsplus) {
+                sp--;
+                PyStackRef_CLEAR(*sp);
+            }
+            if (sp != NULL) {
+                f->stackpointer = f->localsplus;
+            }
+            Py_CLEAR(f->f_locals);
+            Py_CLEAR(f->frame_obj);
+            PyStackRef_CLEAR(f->f_funcobj);
+            PyStackRef_CLEAR(f->f_executable);
+        }
+#  endif
         free_chunks(g->chunk, g->root_chunk);
     }
 #else

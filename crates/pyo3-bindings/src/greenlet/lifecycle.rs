@@ -91,7 +91,10 @@ unsafe fn clear_owned(g: &PyGreenlet) {
             }
         }
         clear(&g.parent);
-        clear(&g.run);
+        if !g.active() {
+            // Until then it is being called, and its caller has no other reference.
+            clear(&g.run);
+        }
         clear(&g.value);
         clear(&g.exc);
         clear(&g.kwargs);

@@ -550,11 +550,8 @@ unsafe fn begin(td: &ThreadData, me: *mut PyGreenlet) -> *mut PyObject {
         } else if let Some(native) = g.native_run.get() {
             native(me)
         } else {
-            // The slot keeps it visible to the collector; this reference keeps it alive.
-            let run = new_ref(g.run.get());
-            let result = tstate::call_at_bottom(run, args, kwargs);
-            ffi::Py_DECREF(run);
-            result
+            // The slot is the only reference: one on this stack would leak if it were abandoned.
+            tstate::call_at_bottom(g.run.get(), args, kwargs)
         };
         if args.is_null() && kwargs.is_null() && g.run.get().is_null() {
             return result;
