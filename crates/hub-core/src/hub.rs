@@ -301,6 +301,7 @@ impl Host for Hub {
         match entry {
             Entry::Wake(token, reason) => self.deliver(token, reason),
             Entry::Call(payload) => self.embedder.call(payload),
+            Entry::Closed(source) => self.reactor.source_detach(source),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sockets on every loop of this platform: what arrives, what times out, what an interruption leaves.
 
 use super::*;
-use gevent_hub_core::event_loop::Loop;
+use gevent_hub_core::event_loop::{Loop, Readiness};
 use gevent_hub_core::hub::Hub;
 use gevent_hub_core::task;
 use gevent_loop_epoll::EpollLoop;
@@ -447,4 +447,48 @@ fn a_socket_moves_to_another_runtime_of_its_thread() {
         assert_eq!(reader.join().unwrap(), b"moved");
     })
     .unwrap();
+}
+
+#[test]
+fn a_close_on_another_thread_reaches_the_waiters() {
+    use crate::raw::{IoHandle, Kind};
+    use std::sync::mpsc::channel;
+
+    /// A handle that another thread closes while this one only waits on it; the binding's GIL does the rest.
+    struct Shared(IoHandle);
+    // SAFETY: the test's threads touch it one after the other.
+    unsafe impl Sync for Shared {}
+    // SAFETY: as above.
+    unsafe impl Send for Shared {}
+
+    let pair = std::os::unix::net::UnixStream::pair().unwrap();
+    pair.0.set_nonblocking(true).unwrap();
+    let handle = std::sync::Arc::new(Shared(IoHandle::new(pair.0.as_raw_fd(), Kind::Other)));
+    let (waits, is_waiting) = channel();
+    let (done, is_done) = channel();
+    let shared = handle.clone();
+    let waiter = std::thread::spawn(move || {
+        let shared = shared;
+        task::run(Box::new(EpollLoop::new().unwrap()), move || {
+            let waiting = task::spawn(move || {
+                let Shared(io) = &*shared;
+                Hub::with(|hub| {
+                    let hub = hub.unwrap();
+                    io.would_block(hub, Readiness::READ);
+                    io.wait(hub, Readiness::READ, None)
+                })
+            });
+            task::yield_now().unwrap();
+            waits.send(()).unwrap();
+            let result = waiting.join().unwrap();
+            done.send(()).unwrap();
+            result
+        })
+        .unwrap()
+    });
+    is_waiting.recv().unwrap();
+    handle.0.closing();
+    drop(pair.0);
+    is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(waiter.join().unwrap(), Err(Error::Closed));
 }

@@ -284,6 +284,7 @@ impl Host for Recorder {
                 self.call(n, Revents::NONE);
             }
             Entry::Wake(token, wake) => self.say(format!("{}:{wake:?}", token.0)),
+            Entry::Closed(_) => unreachable!("the reactor keeps these to itself"),
         }
     }
 

@@ -33,10 +33,6 @@ impl Queue {
         self.entries.with(|q| q.push_back(entry));
     }
 
-    pub(super) fn extend(&self, entries: impl Iterator<Item = Entry>) {
-        self.entries.with(|q| q.extend(entries));
-    }
-
     pub(super) fn len(&self) -> usize {
         self.entries.with(|q| q.len())
     }

@@ -183,7 +183,12 @@ impl Reactor {
         if self.remote.is_empty() {
             return;
         }
-        self.queue.extend(self.remote.drain());
+        for entry in self.remote.drain() {
+            match entry {
+                Entry::Closed(source) => self.source_detach(source),
+                other => self.queue.push(other),
+            }
+        }
         if self.remote.asyncs.swap(false, Ordering::SeqCst) {
             self.watchers.with(|w| {
                 for id in w.asyncs().to_vec() {

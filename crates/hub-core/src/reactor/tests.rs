@@ -70,6 +70,7 @@ impl Host for Test {
                 }
             }
             Entry::Wake(t, w) => self.say(format!("{}:{w:?}", t.0)),
+            Entry::Closed(_) => unreachable!("the reactor keeps these to itself"),
         }
     }
 

@@ -52,6 +52,9 @@ pub enum Entry {
     Wake(Token, Wake),
     /// A callback of the embedder's, who knows what the word means.
     Call(usize),
+    /// Only by [`Remote::push`](super::Remote::push): another thread is closing, or gives away, the descriptor
+    /// of a source. Its waiters get [`Wake::Closed`], and the loop forgets it.
+    Closed(SourceId),
 }
 
 /// Names a watcher; stale after [`remove`](super::Reactor::remove).

@@ -1,11 +1,13 @@
 //! [`IoHandle`]: a descriptor's number and its place on the loop of whichever hub uses it.
 
 use super::Error;
+use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::{Interest, Readiness};
 use gevent_hub_core::hub::Hub;
-use gevent_hub_core::reactor::{Nanos, SourceId, Wake, monotonic};
+use gevent_hub_core::reactor::{Entry, Nanos, Remote, SourceId, Wake, monotonic};
 use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a latched bit says besides "data": while one is set, a short read tells nothing.
@@ -67,12 +69,14 @@ impl Kind {
 /// calls [`closing`](Self::closing) before close(2), or [`detach`](Self::detach) when it lives on elsewhere.
 ///
 /// It becomes a source of the loop of the hub that waits for it first, and moves when another hub does;
-/// it is meant to be waited for on one hub at a time. On a thread without a hub it waits by poll(2).
+/// it is meant to be waited for on one hub at a time: those that wait elsewhere hear that it was closed. On a thread without a hub it waits by poll(2).
 pub struct IoHandle {
     fd: Cell<RawFd>,
     kind: Kind,
     /// The hub's id and the source on its loop; 0 before the first wait.
     home: Cell<(u64, Option<SourceId>)>,
+    /// The way to that loop from other threads.
+    remote: LocalCell<Option<Arc<Remote>>>,
 }
 
 impl IoHandle {
@@ -82,6 +86,7 @@ impl IoHandle {
             fd: Cell::new(fd),
             kind,
             home: Cell::new((0, None)),
+            remote: LocalCell::new(None),
         }
     }
 
@@ -115,8 +120,10 @@ impl IoHandle {
         if self.fd.get() < 0 {
             return Err(Error::Os(libc::EBADF));
         }
+        self.leave();
         let source = hub.reactor().source(self.fd.get());
         self.home.set((hub.id(), Some(source)));
+        self.remote.with(|r| *r = Some(hub.reactor().remote()));
         Ok(source)
     }
 
@@ -249,32 +256,51 @@ impl IoHandle {
         }
     }
 
-    /// To be called before close(2): whoever waits gets [`Error::Closed`], and the handle is dead. Called on
-    /// another hub than the one that last waited, it cannot wake that one's waiters.
+    /// To be called before close(2): whoever waits gets [`Error::Closed`], and the handle is dead. Waiters on
+    /// another thread's hub hear of it a little later.
     pub fn closing(&self) {
         let fd = self.fd.replace(-1);
-        let (home, source) = self.home.replace((0, None));
-        Hub::with(|hub| {
-            let Some(hub) = hub else { return };
-            match source {
-                Some(source) if home == hub.id() => hub.reactor().source_closing(source),
-                _ if fd >= 0 => hub.reactor().fd_closing(fd),
-                _ => {}
+        let (home, source) = self.home.get();
+        let at_home = Hub::with(|hub| match (hub, source) {
+            (Some(hub), Some(source)) if home == hub.id() => {
+                hub.reactor().source_closing(source);
+                true
             }
+            (Some(hub), _) if fd >= 0 => {
+                hub.reactor().fd_closing(fd);
+                false
+            }
+            _ => false,
         });
+        if at_home {
+            self.home.set((0, None));
+            drop(self.remote.take());
+        } else {
+            self.leave();
+        }
     }
 
     /// Gives the descriptor back without closing it: waiters get [`Error::Closed`], the loop forgets it, and
     /// the handle is dead. Returns the descriptor.
     pub fn detach(&self) -> RawFd {
-        let (home, source) = self.home.replace((0, None));
-        Hub::with(|hub| {
-            if let (Some(hub), Some(source)) = (hub, source)
-                && home == hub.id()
-            {
-                hub.reactor().source_detach(source);
-            }
-        });
+        self.leave();
         self.fd.replace(-1)
+    }
+
+    /// The loop that has it as a source, if one has, forgets it.
+    fn leave(&self) {
+        let (home, source) = self.home.replace((0, None));
+        let remote = self.remote.take();
+        let Some(source) = source else { return };
+        let at_home = Hub::with(|hub| match hub {
+            Some(hub) if hub.id() == home => {
+                hub.reactor().source_detach(source);
+                true
+            }
+            _ => false,
+        });
+        if let Some(remote) = remote.filter(|_| !at_home) {
+            remote.push(Entry::Closed(source));
+        }
     }
 }
