@@ -270,6 +270,13 @@ impl Hub {
         self.reactor.run(self, mode)
     }
 
+    /// Ends the park of `token` and goes on with its fiber at once, before anything else that is queued;
+    /// returns when control comes back. Only for what the scheduler runs: the last act of a callback that
+    /// somebody waits for.
+    pub fn hand_over(&self, token: Token, reason: Wake) {
+        self.deliver(token, reason);
+    }
+
     #[inline]
     fn deliver(&self, token: Token, reason: Wake) {
         let fiber = self.slots.with(|s| {

@@ -1,6 +1,6 @@
 //! Operations that the backend carries out by itself: started with a token, their results fetched by it.
 
-use super::{Class, Entry, Reactor, Token, Wake};
+use super::{Class, Reactor, Token, Wake};
 use crate::event_loop::{Cancel, Key, Op, Start};
 use crate::slab::Slab;
 use std::io;
@@ -95,7 +95,7 @@ impl Reactor {
         });
         if let Some(token) = token {
             self.unreference();
-            self.queue.push(Entry::Wake(token, Wake::Event));
+            self.watchers.with(|w| w.feed_wake(token, Wake::Event));
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The iteration: which phase follows which, when a poll may sleep, and when a run is over.
 //!
 //! The phases of one iteration, as `ev_run` has them: fork watchers (in a new child), prepare watchers, the
-//! queue, the poll, timers, idle watchers, check watchers, and then every pending callback by priority. In
-//! upstream the queue is run by a prepare watcher, so it has the same place there.
+//! queue, the poll, timers, idle watchers, check watchers, and then every pending callback by priority, and
+//! among those of the default priority the fibers that an event or a deadline woke. In upstream the queue is
+//! run by a prepare watcher, so it has the same place there.
 
-use super::{Class, Host, Reactor, RunMode};
+use super::watchers::Turn;
+use super::{Class, Entry, Host, Reactor, RunMode};
 use crate::event_loop::{Event, Until};
 use crate::stack;
 use crate::timer::Next;
@@ -132,9 +134,14 @@ impl Reactor {
 
     /// Invokes what is pending, and what becomes pending meanwhile (`ev_invoke_pending`).
     pub(super) fn invoke_pending(&self, host: &dyn Host) {
-        while let Some((id, data, revents)) = self.watchers.with(|w| w.pop_pending()) {
-            self.fired_count.set(self.fired_count.get() + 1);
-            host.fire(id, data, revents);
+        while let Some(turn) = self.watchers.with(|w| w.pop_pending()) {
+            match turn {
+                Turn::Fire(id, data, revents) => {
+                    self.fired_count.set(self.fired_count.get() + 1);
+                    host.fire(id, data, revents);
+                }
+                Turn::Wake(token, reason) => host.run_entry(Entry::Wake(token, reason)),
+            }
         }
     }
 

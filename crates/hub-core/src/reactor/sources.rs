@@ -206,7 +206,8 @@ impl Reactor {
                 if s.serves(w.want) {
                     s.waiters.remove(i);
                     self.unreference();
-                    self.queue.push(Entry::Wake(w.token, Wake::Ready));
+                    self.watchers
+                        .with(|all| all.feed_wake(w.token, Wake::Ready));
                 } else {
                     i += 1;
                 }

@@ -472,6 +472,33 @@ fn deadlines_of_parks_wake_once_and_can_be_taken_back() {
 }
 
 #[test]
+fn woken_fibers_have_the_default_priority_among_watchers() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    // All are due in one iteration: a timeout of gevent's, two deadlines of parks, and a ready source.
+    let timeout = r.add(timer(1), 7);
+    assert!(r.set_priority(timeout, -1));
+    r.start(timeout).unwrap();
+    let now = r.now();
+    r.arm(now + 2 * MS, Token(1));
+    let plain = started(&r, timer(3), 8);
+    r.arm(now + 4 * MS, Token(2));
+    let s = r.source(4);
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(3)).unwrap());
+    r.push(Entry::Call(1));
+    sim.ready_at(5 * MS, 4, R);
+    t.on(1001, {
+        let sim = sim.clone();
+        move |_, _| sim.pass(10 * MS)
+    });
+    assert!(!t.run(RunMode::Default));
+    // Timers in the order of their deadlines, then the source, as libev has it; and last the timeout.
+    assert_eq!(t.said(), "c1 1:Timeout w8 2:Timeout 3:Ready w7");
+    assert!(!r.is_active(plain));
+}
+
+#[test]
 fn a_source_is_tried_first_registered_once_and_wakes_by_direction() {
     let sim = Sim::new();
     let (t, r) = Test::new(&sim);

@@ -1,7 +1,7 @@
 //! Timer watchers (ev_timer), and the deadlines of parks.
 
 use super::watchers::{Spec, TimerState};
-use super::{Entry, Reactor, Revents, Token, Wake, WatcherId};
+use super::{Reactor, Revents, Token, Wake, WatcherId};
 use crate::timer::{Due, Nanos, TimerKey};
 
 /// A park's deadline that keeps the loop running.
@@ -14,7 +14,7 @@ const WATCHER: u8 = 2;
 pub(super) const STAT: u8 = 3;
 
 impl Reactor {
-    /// Starts a deadline for a park: when it is due, [`Wake::Timeout`] of `token` goes to the queue. It keeps
+    /// Starts a deadline for a park: when it is due, the park of `token` ends with [`Wake::Timeout`]. It keeps
     /// the loop running. `deadline` is a moment of the reactor's clock.
     #[inline]
     pub fn arm(&self, deadline: Nanos, token: Token) -> TimerKey {
@@ -44,7 +44,7 @@ impl Reactor {
         })
     }
 
-    /// Takes a deadline back. `false` if it has passed: the wake is in the queue, or was run.
+    /// Takes a deadline back. `false` if it has passed: the wake is due, or was run.
     #[inline]
     pub fn disarm(&self, key: TimerKey) -> bool {
         match self.timers.with(|t| t.stop(key)) {
@@ -158,19 +158,14 @@ impl Reactor {
         self.timers.with(|t| {
             t.advance(now);
             while let Some((_, deadline, due)) = t.pop(now) {
-                match due.tag {
-                    PARK | QUIET => {
-                        if due.tag == PARK {
-                            self.unreference();
-                        }
-                        self.queue.push(Entry::Wake(Token(due.word), Wake::Timeout));
-                    }
-                    _ => fired.push((due, deadline)),
+                if due.tag == PARK {
+                    self.unreference();
                 }
+                fired.push((due, deadline));
             }
         });
         // All that is due is taken out first, so that a repeat that is due again waits for its turn.
-        for (due, deadline) in &fired {
+        for (due, deadline) in fired.iter().filter(|(due, _)| due.tag >= WATCHER) {
             let id = WatcherId(crate::event_loop::Key(due.word));
             if due.tag == STAT {
                 self.look_at_stat(id);
@@ -183,8 +178,12 @@ impl Reactor {
         }
         // Pending events are invoked last in, first out: fed backwards, they run in the order of deadlines.
         self.watchers.with(|w| {
-            for (due, _) in fired.drain(..).rev().filter(|(due, _)| due.tag == WATCHER) {
-                w.feed(WatcherId(crate::event_loop::Key(due.word)), Revents::TIMER);
+            for (due, _) in fired.drain(..).rev() {
+                match due.tag {
+                    PARK | QUIET => w.feed_wake(Token(due.word), Wake::Timeout),
+                    WATCHER => w.feed(WatcherId(crate::event_loop::Key(due.word)), Revents::TIMER),
+                    _ => {}
+                }
             }
         });
         self.fired.with(|f| *f = fired);

@@ -4,7 +4,7 @@
 
 use super::child::ChildState;
 use super::stat::StatState;
-use super::{Reactor, Revents, WatcherId, WatcherKind};
+use super::{Reactor, Revents, Token, Wake, WatcherId, WatcherKind};
 use crate::event_loop::Interest;
 use crate::slab::Slab;
 use crate::timer::{Nanos, TimerKey};
@@ -18,6 +18,8 @@ pub const MIN_PRIORITY: i32 = -2;
 /// The highest priority of libev.
 pub const MAX_PRIORITY: i32 = 2;
 const PRIORITIES: usize = (MAX_PRIORITY - MIN_PRIORITY + 1) as usize;
+/// The level of priority 0.
+const DEFAULT_LEVEL: usize = -MIN_PRIORITY as usize;
 
 /// What a watcher of each kind knows.
 pub(super) enum Spec {
@@ -55,10 +57,21 @@ pub(super) struct Watcher {
 }
 
 #[derive(Clone, Copy)]
-struct Pending {
-    /// `None` when it was cleared meanwhile.
-    id: Option<WatcherId>,
-    revents: Revents,
+enum Pending {
+    Watcher(WatcherId, Revents),
+    /// The end of a fiber's park. It is among the watchers, at the default priority, because upstream
+    /// wakes by watchers: so a descriptor that is ready goes before a `Timeout` that is due.
+    Wake(Token, Wake),
+    /// It was cleared meanwhile.
+    Nothing,
+}
+
+/// What [`Watchers::pop_pending`] takes out.
+pub(super) enum Turn {
+    /// A watcher's callback, with the watcher's data.
+    Fire(WatcherId, usize, Revents),
+    /// A fiber.
+    Wake(Token, Wake),
 }
 
 /// Lists of active watchers that the loop visits.
@@ -187,15 +200,18 @@ impl Watchers {
         };
         let all = &mut self.pending[w.level as usize];
         if w.pending == 0 {
-            all.push(Pending {
-                id: Some(id),
-                revents,
-            });
+            all.push(Pending::Watcher(id, revents));
             w.pending = all.len() as u32;
             self.pending_live += 1;
-        } else {
-            all[w.pending as usize - 1].revents |= revents;
+        } else if let Pending::Watcher(_, due) = &mut all[w.pending as usize - 1] {
+            *due |= revents;
         }
+    }
+
+    /// Makes the end of a park due.
+    pub(super) fn feed_wake(&mut self, token: Token, reason: Wake) {
+        self.pending[DEFAULT_LEVEL].push(Pending::Wake(token, reason));
+        self.pending_live += 1;
     }
 
     fn feed_list(&mut self, list: List, revents: Revents) {
@@ -251,18 +267,26 @@ impl Watchers {
     }
 
     /// Takes the next due callback: the highest priority, and in it the latest fed (`ev_invoke_pending`).
-    pub(super) fn pop_pending(&mut self) -> Option<(WatcherId, usize, Revents)> {
+    pub(super) fn pop_pending(&mut self) -> Option<Turn> {
         if self.pending_live == 0 {
             self.pending.iter_mut().for_each(Vec::clear);
             return None;
         }
         for all in self.pending.iter_mut().rev() {
             while let Some(p) = all.pop() {
-                let Some(id) = p.id else { continue };
-                self.pending_live -= 1;
-                if let Some(w) = self.slab.get_mut(id.0) {
-                    w.pending = 0;
-                    return Some((id, w.data, p.revents));
+                match p {
+                    Pending::Nothing => {}
+                    Pending::Wake(token, reason) => {
+                        self.pending_live -= 1;
+                        return Some(Turn::Wake(token, reason));
+                    }
+                    Pending::Watcher(id, revents) => {
+                        self.pending_live -= 1;
+                        if let Some(w) = self.slab.get_mut(id.0) {
+                            w.pending = 0;
+                            return Some(Turn::Fire(id, w.data, revents));
+                        }
+                    }
                 }
             }
         }
@@ -278,9 +302,11 @@ impl Watchers {
         }
         let p = &mut self.pending[w.level as usize][w.pending as usize - 1];
         w.pending = 0;
-        p.id = None;
         self.pending_live -= 1;
-        p.revents
+        match std::mem::replace(p, Pending::Nothing) {
+            Pending::Watcher(_, revents) => revents,
+            Pending::Wake(..) | Pending::Nothing => Revents::NONE,
+        }
     }
 }
 
@@ -307,7 +333,7 @@ impl Reactor {
                 Spec::Stat(Box::new(StatState::new(path, interval)))
             }
         };
-        let level = -MIN_PRIORITY as u8;
+        let level = DEFAULT_LEVEL as u8;
         let watcher = Watcher {
             spec,
             data,

@@ -53,10 +53,11 @@ pub unsafe fn queue(
         };
         // SAFETY: run by the hub, with its state installed.
         unsafe { throw_and_report(hub, kill.greenlet, kill.exception) };
-        if let Some(token) = kill.then {
-            hub.core().unpark(token, Wake::Event);
-        }
+        let then = kill.then;
         drop(kill);
+        if let Some(token) = then {
+            hub.core().hand_over(token, Wake::Event);
+        }
     });
     hub.reactor()
         .push(Entry::Call(Payload::Job(Box::new(job)).into_word()));
