@@ -3,11 +3,13 @@
 //! What is called for every greenlet is here; what is rare (`repr`, names, error reports, links that
 //! spawn) is in `python/gevent/greenlet.py`, whose class `Greenlet` is a subclass of this one.
 
+mod attributes;
 mod group;
 mod kill;
 mod life;
 mod methods;
 mod object;
+mod slots;
 mod spawn_site;
 mod tracked;
 mod types;

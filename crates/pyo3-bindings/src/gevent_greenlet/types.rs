@@ -1,6 +1,6 @@
 //! The raw types of this folder, and the names and objects that their code uses.
 
-use super::{methods, object::GreenletObject, tracked};
+use super::{attributes, methods, object::GreenletObject, slots as slot_fns, tracked};
 use crate::greenlet::{globals, lifecycle};
 use crate::raw::{fast, noargs, one};
 use pyo3::ffi::{self, PyGetSetDef, PyMethodDef, PyObject, PyType_Slot, PyType_Spec, PyTypeObject};
@@ -153,8 +153,8 @@ fn greenlet_methods() -> Vec<PyMethodDef> {
         fast(c"spawn_later", methods::spawn_later, class, c"spawn_later(seconds, function, *args, **kwargs) -> Greenlet\n\nMake a greenlet that starts after some seconds."),
         noargs(c"start", methods::start, c"Put it into the queue, once."),
         one(c"start_later", methods::start_later, c"start_later(seconds)\n\nStart it after some seconds."),
-        noargs(c"ready", methods::ready, c"Whether it has ended."),
-        noargs(c"successful", methods::successful, c"Whether it has ended without an error; GreenletExit is none."),
+        noargs(c"ready", attributes::ready, c"Whether it has ended."),
+        noargs(c"successful", attributes::successful, c"Whether it has ended without an error; GreenletExit is none."),
         one(c"rawlink", methods::rawlink, c"rawlink(callback)\n\nHave the hub call callback(self) when it has ended; it must not block or raise."),
         one(c"unlink", methods::unlink, c"unlink(callback)\n\nUndo a link."),
         noargs(c"unlink_all", methods::unlink_all, c"Undo all links."),
@@ -170,7 +170,7 @@ fn greenlet_methods() -> Vec<PyMethodDef> {
 }
 
 fn greenlet_attributes() -> Vec<PyGetSetDef> {
-    use methods as m;
+    use attributes as m;
     vec![
         getset(c"_run", m::get_run, Some(m::set_run), c"What it runs."),
         getset(
@@ -218,7 +218,7 @@ fn greenlet_attributes() -> Vec<PyGetSetDef> {
         getset(c"loop", m::get_loop, None, c"The loop of its hub."),
         getset(
             c"_links",
-            m::get_links,
+            methods::get_links,
             None,
             c"The callables that are linked.",
         ),
@@ -316,13 +316,13 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     // SAFETY: at the module's initialisation, with the GIL held; sizes are those of the structs.
     unsafe {
         let mut greenlet_slots = slots_for(
-            methods::tp_new,
-            methods::tp_init,
-            methods::dealloc,
-            methods::traverse,
-            methods::clear,
+            slot_fns::tp_new,
+            slot_fns::tp_init,
+            slot_fns::dealloc,
+            slot_fns::traverse,
+            slot_fns::clear,
         );
-        greenlet_slots.push((ffi::Py_nb_bool, methods::truth as *mut c_void));
+        greenlet_slots.push((ffi::Py_nb_bool, slot_fns::truth as *mut c_void));
         let greenlet = make_type(
             py,
             c"gevent._core.Greenlet",

@@ -1,0 +1,191 @@
+//! The slots of `gevent.Greenlet`: how one is made, visited, cleared and freed.
+
+use super::life::{self};
+use super::object::{GreenletObject, StartState, set_field};
+use super::spawn_site::{LIMIT, SpawnSite};
+use super::tracked::spawner;
+use super::types::types;
+use crate::greenlet::{Flags, PyGreenlet, globals, lifecycle};
+use crate::hub::get_core;
+use crate::raw::{self, absent, none};
+use crate::thread_data::ThreadData;
+use gevent_hub_core::fiber::Fiber;
+use pyo3::ffi::{self, PyObject};
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+type Obj = *mut PyObject;
+
+fn cast(slf: Obj) -> *mut GreenletObject {
+    slf.cast()
+}
+
+pub unsafe extern "C" fn tp_new(ty: *mut ffi::PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: `ty` is this type or one below it.
+    unsafe {
+        let g = PyGreenlet::alloc(ty, Fiber::new());
+        if g.is_null() {
+            return null_mut();
+        }
+        GreenletObject::init_fields(g.cast());
+        if super::is_plain_class(ty)
+            || raw::_PyType_Lookup(ty, globals().str_run) == types().run_method
+        {
+            (*g).native_run.set(Some(life::body));
+        }
+        if !super::is_plain_class(ty)
+            && raw::_PyType_Lookup(ty, globals().str_switch) != types().switch_method
+        {
+            (*g).add_flag(Flags::OWN_SWITCH);
+        }
+        (*g).parent
+            .set(ffi::Py_NewRef(ThreadData::get().current.get().cast()).cast());
+        g.cast()
+    }
+}
+
+/// `Greenlet(run=None, *args, **kwargs)`.
+pub unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let n = ffi::PyTuple_GET_SIZE(args);
+        let mut run = if n > 0 {
+            ffi::PyTuple_GET_ITEM(args, 0)
+        } else {
+            null_mut()
+        };
+        let rest = if n > 1 {
+            ffi::PyTuple_GetSlice(args, 1, n)
+        } else {
+            ffi::Py_NewRef(globals().empty_tuple)
+        };
+        let mut own_kwargs = null_mut();
+        if !kwargs.is_null() && ffi::PyDict_Size(kwargs) > 0 {
+            own_kwargs = ffi::PyDict_Copy(kwargs);
+            let named = ffi::PyDict_GetItemString(kwargs, c"run".as_ptr());
+            if !named.is_null() {
+                if !run.is_null() {
+                    let text = c"__init__() got multiple values for argument 'run'";
+                    ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+                    ffi::Py_XDECREF(own_kwargs);
+                    ffi::Py_XDECREF(rest);
+                    return -1;
+                }
+                run = named;
+                ffi::PyDict_DelItemString(own_kwargs, c"run".as_ptr());
+            }
+        }
+        match fill(cast(slf), run, rest, own_kwargs) {
+            Ok(()) => 0,
+            Err(()) => -1,
+        }
+    }
+}
+
+/// Sets up a new greenlet: `run` is borrowed and may be null, `args` and `kwargs` are stolen.
+pub(super) unsafe fn fill(
+    me: *mut GreenletObject,
+    run: Obj,
+    args: Obj,
+    kwargs: Obj,
+) -> Result<(), ()> {
+    // SAFETY: a new object; the GIL is held.
+    unsafe {
+        let Ok(hub) = get_core() else {
+            ffi::Py_XDECREF(args);
+            ffi::Py_XDECREF(kwargs);
+            return Err(());
+        };
+        set_field(&raw mut (*me).args, args);
+        set_field(&raw mut (*me).kwargs, kwargs);
+        let old = (*me)
+            .base
+            .parent
+            .replace(ffi::Py_NewRef(hub.greenlet().cast()).cast());
+        ffi::Py_XDECREF(old.cast());
+        if !absent(run) {
+            if ffi::PyCallable_Check(run) == 0 {
+                let text = c"The run argument or self._run must be callable";
+                ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+                return Err(());
+            }
+            let found = raw::_PyType_Lookup(ffi::Py_TYPE(me.cast()), types().str_run_);
+            if found == types().run_descriptor {
+                set_field(&raw mut (*me).func, ffi::Py_NewRef(run));
+            } else if ffi::PyObject_SetAttr(me.cast(), types().str_run_, run) < 0 {
+                return Err(());
+            }
+        } else {
+            life::has_runner(me)?;
+        }
+        if super::tracking() {
+            let (weak, locals) = spawner()?;
+            set_field(&raw mut (*me).spawning_greenlet, weak);
+            set_field(&raw mut (*me).spawn_tree_locals, locals);
+            let td = hub.td();
+            (*me).site = Some(SpawnSite::capture(td.tstate, stack_limit(me)));
+        } else {
+            set_field(&raw mut (*me).spawning_greenlet, none());
+            set_field(&raw mut (*me).spawn_tree_locals, none());
+        }
+        Ok(())
+    }
+}
+
+/// `spawning_stack_limit` of its class.
+unsafe fn stack_limit(me: *mut GreenletObject) -> usize {
+    // SAFETY: a borrowed look-up.
+    unsafe {
+        let ty = ffi::Py_TYPE(me.cast());
+        if ty == super::public_class() {
+            return LIMIT;
+        }
+        let found = raw::_PyType_Lookup(ty, types().str_stack_limit);
+        if found.is_null() || ffi::PyLong_Check(found) == 0 {
+            return LIMIT;
+        }
+        usize::try_from(ffi::PyLong_AsLong(found)).unwrap_or(0)
+    }
+}
+
+pub unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        let r = GreenletObject::traverse(cast(slf), visit, arg);
+        if r != 0 {
+            r
+        } else {
+            lifecycle::traverse(slf, visit, arg)
+        }
+    }
+}
+
+pub unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        GreenletObject::clear(cast(slf));
+        lifecycle::tp_clear(slf)
+    }
+}
+
+unsafe fn drop_fields(slf: Obj) {
+    // SAFETY: called once, when the object is certainly going.
+    unsafe {
+        let me = cast(slf);
+        GreenletObject::clear(me);
+        // The vectors' memory; they are empty.
+        std::ptr::drop_in_place(&raw mut (*me).links);
+    }
+}
+
+pub unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe { lifecycle::dealloc_with(slf, drop_fields) }
+}
+
+pub unsafe extern "C" fn truth(slf: Obj) -> c_int {
+    // SAFETY: a `Greenlet`.
+    unsafe {
+        c_int::from((*cast(slf)).start != StartState::Never && (*cast(slf)).exc_info.is_null())
+    }
+}

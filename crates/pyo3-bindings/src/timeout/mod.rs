@@ -1,0 +1,276 @@
+//! `gevent.Timeout`: an exception that a timer throws into the greenlet that started it.
+//!
+//! The reactor's timer is made when the timeout starts and freed when it is cancelled, closed or fires,
+//! so that one that is not running holds nothing native. While it runs it holds a reference to itself.
+
+mod methods;
+mod slots;
+mod text;
+mod timer;
+
+pub use timer::{expire, loop_gone};
+
+use methods::*;
+use slots::*;
+use text::*;
+use timer::*;
+
+use crate::event_loop::{LoopHost, Owner, nanos};
+use crate::gevent_greenlet::{make_type, throw_exception};
+use crate::hub::{get_core, set_os_error};
+use crate::raw::{self, Args, absent, boolean, fast, noargs, none};
+use crate::thread_data::ThreadData;
+use gevent_hub_core::reactor::{Reactor, WatcherId, WatcherKind};
+use pyo3::exceptions::PyAssertionError;
+use pyo3::ffi::{self, PyGetSetDef, PyObject, PyTypeObject};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+type Obj = *mut PyObject;
+
+/// A `Timeout`. Each `Obj` is an owned reference or null.
+#[repr(C)]
+struct TimeoutObject {
+    base: ffi::PyBaseExceptionObject,
+    seconds: Obj,
+    exception: Obj,
+    /// The greenlet that started it, and what it will get, while it runs.
+    greenlet: Obj,
+    throws: Obj,
+    loop_: Obj,
+    id: Option<WatcherId>,
+    priority: i32,
+    counts: bool,
+    one_shot: bool,
+    closed: bool,
+}
+
+struct Statics {
+    timeout: *mut PyTypeObject,
+    on_expiration: Obj,
+    str_on_expiration: Obj,
+    str_start: Obj,
+    str_close: Obj,
+    never: Obj,
+}
+
+// SAFETY: immortal objects, used with the GIL held.
+unsafe impl Send for Statics {}
+// SAFETY: as above.
+unsafe impl Sync for Statics {}
+
+static STATICS: OnceLock<Statics> = OnceLock::new();
+
+fn statics() -> &'static Statics {
+    STATICS
+        .get()
+        .expect("gevent._core is initialised before its types are used")
+}
+
+fn cast(slf: Obj) -> *mut TimeoutObject {
+    slf.cast()
+}
+
+unsafe fn set(field: *mut Obj, value: Obj) {
+    // SAFETY: an owned field; the GIL is held.
+    unsafe {
+        let old = std::mem::replace(&mut *field, value);
+        ffi::Py_XDECREF(old);
+    }
+}
+
+/// The timer of a timeout that never expires, and what `Timeout._start_new_or_dummy(None)` returns.
+#[pyclass(frozen, module = "gevent.timeout", name = "_FakeTimer")]
+struct Never;
+
+#[pymethods]
+impl Never {
+    #[classattr]
+    #[pyo3(name = "pending")]
+    const PENDING: bool = false;
+    #[classattr]
+    #[pyo3(name = "active")]
+    const ACTIVE: bool = false;
+
+    #[getter]
+    fn seconds(&self) -> Option<f64> {
+        None
+    }
+
+    #[getter]
+    fn timer(&self) -> Option<f64> {
+        None
+    }
+
+    #[getter]
+    fn exception(&self) -> Option<f64> {
+        None
+    }
+
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn start(
+        &self,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, pyo3::types::PyDict>>,
+    ) -> PyResult<()> {
+        Err(PyAssertionError::new_err(
+            "non-expiring timer cannot be started",
+        ))
+    }
+
+    fn stop(&self) {}
+
+    fn cancel(&self) {}
+
+    fn close(&self) {}
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exc))]
+    fn __exit__(&self, _exc: &Bound<'_, PyTuple>) {}
+}
+
+/// `Timeout.timer`: what can be seen and done of the native timer.
+#[pyclass(frozen, module = "gevent.timeout", name = "_Timer")]
+struct TimerView(Py<PyAny>);
+
+#[pymethods]
+impl TimerView {
+    #[getter]
+    fn pending(&self, py: Python<'_>) -> bool {
+        // SAFETY: it holds a timeout.
+        unsafe { is_pending(cast(self.0.bind(py).as_ptr())) }
+    }
+
+    #[getter]
+    fn active(&self, py: Python<'_>) -> bool {
+        self.pending(py)
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        // SAFETY: it holds a timeout.
+        unsafe { halt(cast(self.0.bind(py).as_ptr())) };
+    }
+
+    fn close(&self, py: Python<'_>) {
+        self.stop(py);
+    }
+}
+
+/// Whether an object is a `Timeout`.
+///
+/// # Safety
+/// An object; the GIL is held.
+pub unsafe fn is_timeout(p: Obj) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::PyObject_TypeCheck(p, statics().timeout) != 0 }
+}
+
+/// Raises a new `Timeout(seconds)`; null for none. Returns null.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn raise_new(seconds: Obj) -> Obj {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ty: Obj = statics().timeout.cast();
+        let t = if seconds.is_null() {
+            ffi::PyObject_CallNoArgs(ty)
+        } else {
+            ffi::PyObject_CallOneArg(ty, seconds)
+        };
+        if !t.is_null() {
+            ffi::PyErr_SetObject(ty, t);
+            ffi::Py_DECREF(t);
+        }
+        null_mut()
+    }
+}
+
+/// Adds the type and its dummy.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    let fake = Bound::new(py, Never)?;
+    let getset =
+        |name: &'static std::ffi::CStr, get, set, doc: &'static std::ffi::CStr| PyGetSetDef {
+            name: name.as_ptr(),
+            get: Some(get),
+            set,
+            doc: doc.as_ptr(),
+            closure: null_mut(),
+        };
+    let methods = vec![
+        noargs(c"start", start, c"Start it: it will be raised in this greenlet after its seconds."),
+        noargs(c"cancel", cancel, c"Stop it, if it runs. It can be started again."),
+        noargs(c"close", close, c"Stop it for good."),
+        fast(c"_on_expiration", on_expiration, 0, c"_on_expiration(prev_greenlet, ex)\n\nThrow. For subclasses to override."),
+        fast(c"start_new", start_new, ffi::METH_CLASS, c"start_new(timeout=None, exception=None, ref=True)\n\nMake one of seconds, or take one, and start it."),
+        fast(c"_start_new_or_dummy", start_new_or_dummy, ffi::METH_STATIC, c"_start_new_or_dummy(timeout, exception=None, ref=True)\n\nThe same, but for None something that does nothing."),
+        noargs(c"__enter__", enter, c"Start it, unless it runs."),
+        fast(c"__exit__", exit, 0, c"Close it; suppress it if its exception is False."),
+    ];
+    let attributes = vec![
+        getset(c"pending", get_pending, None, c"Whether it runs."),
+        getset(c"timer", get_timer, None, c"Its timer."),
+        getset(
+            c"seconds",
+            get_seconds,
+            Some(set_seconds),
+            c"After how many seconds it is raised; None for never.",
+        ),
+        getset(
+            c"exception",
+            get_exception,
+            Some(set_exception),
+            c"What is raised instead of itself, if not None, False or a text.",
+        ),
+    ];
+    let slots: Vec<(c_int, *mut c_void)> = vec![
+        (ffi::Py_tp_new, tp_new as *mut c_void),
+        (ffi::Py_tp_init, tp_init as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_repr, repr as *mut c_void),
+        (ffi::Py_tp_str, str as *mut c_void),
+        (ffi::Py_tp_richcompare, compare as *mut c_void),
+        (ffi::Py_tp_hash, hash as *mut c_void),
+        (
+            ffi::Py_tp_doc,
+            c"Timeout(seconds=None, exception=None, ref=True, priority=-1)\n\nRaise an exception in the current greenlet after some seconds: this one, unless another is given. Always close it when its time is over; a with statement does."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+    ];
+    // SAFETY: at the module's initialisation, with the GIL held.
+    unsafe {
+        let timeout = make_type(
+            py,
+            c"gevent.timeout.Timeout",
+            size_of::<TimeoutObject>(),
+            ffi::PyExc_BaseException.cast(),
+            methods,
+            attributes,
+            &slots,
+        )?;
+        let intern = |t: &std::ffi::CStr| ffi::PyUnicode_InternFromString(t.as_ptr());
+        let str_on_expiration = intern(c"_on_expiration");
+        let _ = STATICS.set(Statics {
+            timeout,
+            on_expiration: raw::_PyType_Lookup(timeout, str_on_expiration),
+            str_on_expiration,
+            str_start: intern(c"start"),
+            str_close: intern(c"close"),
+            never: fake.clone().into_ptr(),
+        });
+        m.add("Timeout", Bound::from_borrowed_ptr(py, timeout.cast()))?;
+    }
+    m.add("_FakeTimer", fake)
+}

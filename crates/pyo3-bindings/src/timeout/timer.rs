@@ -1,0 +1,156 @@
+//! The timer behind a running timeout, and what happens when it fires.
+
+use super::*;
+
+// ---- the timer -------------------------------------------------------------------------------------
+
+pub(super) unsafe fn reactor(me: *mut TimeoutObject) -> Option<Rc<Reactor>> {
+    // SAFETY: `loop_` is null or a loop.
+    unsafe {
+        if (*me).loop_.is_null() {
+            return None;
+        }
+        let py = Python::assume_attached();
+        let l = Bound::from_borrowed_ptr(py, (*me).loop_);
+        l.cast_unchecked::<crate::event_loop::Loop>()
+            .get()
+            .reactor_ref()
+            .cloned()
+    }
+}
+
+pub(super) unsafe fn is_pending(me: *mut TimeoutObject) -> bool {
+    // SAFETY: a timeout.
+    unsafe { (*me).id.is_some() }
+}
+
+/// Stops the timer.
+pub(super) unsafe fn halt(me: *mut TimeoutObject) {
+    // SAFETY: a timeout; the caller holds a reference.
+    unsafe {
+        let Some(id) = (*me).id.take() else { return };
+        let py = Python::assume_attached();
+        let l = Bound::from_borrowed_ptr(py, (*me).loop_);
+        l.cast_unchecked::<crate::event_loop::Loop>()
+            .get()
+            .remove(id);
+        set(&raw mut (*me).greenlet, null_mut());
+        set(&raw mut (*me).throws, null_mut());
+        ffi::Py_DECREF(me.cast());
+    }
+}
+
+/// Starts the timer. `Err` with an error set.
+pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
+    // SAFETY: a timeout; the GIL is held.
+    unsafe {
+        if is_pending(me) {
+            let text = c"%R is already started; to restart it, cancel it first";
+            ffi::PyErr_Format(ffi::PyExc_AssertionError, text.as_ptr(), me);
+            return Err(());
+        }
+        if absent((*me).seconds) {
+            return Ok(());
+        }
+        if (*me).closed {
+            let text = c"non-expiring timer cannot be started";
+            ffi::PyErr_SetString(ffi::PyExc_AssertionError, text.as_ptr());
+            return Err(());
+        }
+        let Some(r) = reactor(me) else {
+            let text = c"operation on destroyed loop";
+            ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
+            return Err(());
+        };
+        let exception = (*me).exception;
+        let own = absent(exception)
+            || exception == ffi::Py_False()
+            || ffi::PyUnicode_Check(exception) != 0;
+        let throws = if own {
+            null_mut()
+        } else {
+            ffi::Py_NewRef(exception)
+        };
+        set(&raw mut (*me).throws, throws);
+        let current = ThreadData::get().current.get();
+        set(&raw mut (*me).greenlet, ffi::Py_NewRef(current.cast()));
+        let after = nanos(ffi::PyFloat_AsDouble((*me).seconds));
+        match crate::hub::HubCore::current() {
+            Some(hub) => hub.update_now()?,
+            None => r.update_now(),
+        }
+        let id = r.add(
+            WatcherKind::Timer { after, repeat: 0 },
+            Owner::Timeout(me.cast()).into_word(),
+        );
+        r.set_priority(id, (*me).priority);
+        if !(*me).counts {
+            r.set_ref(id, false);
+        }
+        if let Err(e) = r.start(id) {
+            r.remove(id);
+            set_os_error(&e);
+            return Err(());
+        }
+        (*me).id = Some(id);
+        ffi::Py_INCREF(me.cast());
+        Ok(())
+    }
+}
+
+/// The timer of a timeout has fired: throws. Takes the timer's reference.
+pub fn expire(host: &LoopHost<'_, '_>, p: Obj) {
+    let me = cast(p);
+    // SAFETY: a running timeout, which holds itself; the hub's state is installed.
+    unsafe {
+        if let (Some(id), Some(r)) = ((*me).id.take(), host.loop_().get().reactor_ref()) {
+            r.remove(id);
+        }
+        let py = host.loop_().py();
+        let context = Bound::from_owned_ptr(py, p);
+        let greenlet = std::mem::replace(&mut (*me).greenlet, null_mut());
+        let throws = std::mem::replace(&mut (*me).throws, null_mut());
+        let throws = if throws.is_null() {
+            ffi::Py_NewRef(p)
+        } else {
+            throws
+        };
+        if !greenlet.is_null() {
+            let s = statics();
+            let hook = raw::_PyType_Lookup(ffi::Py_TYPE(p), s.str_on_expiration);
+            let r = if hook == s.on_expiration {
+                throw_exception(greenlet, throws)
+            } else {
+                ffi::PyObject_CallMethodObjArgs(
+                    p,
+                    s.str_on_expiration,
+                    greenlet,
+                    throws,
+                    null_mut::<PyObject>(),
+                )
+            };
+            let td = ThreadData::get();
+            td.install(td.current.get());
+            td.empty_drops();
+            if r.is_null() {
+                host.report(&context, Err(PyErr::fetch(py)));
+            } else {
+                ffi::Py_DECREF(r);
+            }
+        }
+        ffi::Py_DECREF(throws);
+        ffi::Py_XDECREF(greenlet);
+    }
+}
+
+/// The loop of a running timeout was destroyed.
+pub fn loop_gone(_py: Python<'_>, p: Obj) {
+    // SAFETY: a running timeout, which holds itself.
+    unsafe {
+        let me = cast(p);
+        (*me).id = None;
+        set(&raw mut (*me).greenlet, null_mut());
+        set(&raw mut (*me).throws, null_mut());
+        ffi::Py_DECREF(p);
+    }
+}
