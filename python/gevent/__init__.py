@@ -37,8 +37,9 @@ __all__ = [
 
 from sys import getswitchinterval, setswitchinterval
 
-# Makes `import greenlet` mean ours from here on.
-from gevent import _greenlet
+# Makes `import greenlet` mean ours from here on. Both stay bound: where `import greenlet` came
+# first, they were loaded before this package was, and are not attributes of it by themselves.
+from gevent import _core, _greenlet
 
 from gevent._config import config
 from gevent._hub_local import get_hub
@@ -52,5 +53,3 @@ from gevent.timeout import Timeout, with_timeout
 
 spawn = Greenlet.spawn
 spawn_later = Greenlet.spawn_later
-
-del _greenlet

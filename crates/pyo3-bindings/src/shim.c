@@ -65,6 +65,11 @@ typedef CFrame cframe_t;
 #  endif
 #endif
 
+#ifdef HAS_STACK_LIMITS
+/* Absent from 3.14.0 and 3.14.1. */
+__attribute__((weak)) int PyUnstable_ThreadState_SetStackProtection(PyThreadState *, void *, size_t);
+#endif
+
 /* C stack that one level of the C recursion counter stands for (3.12, 3.13). */
 #define BYTES_PER_C_LEVEL 400
 
@@ -687,14 +692,33 @@ static const char *test_trash(PyThreadState *ts)
 static const char *test_stack_limits(PyThreadState *ts)
 {
 #ifdef HAS_STACK_LIMITS
-    uintptr_t here = (uintptr_t)&ts;
     _PyThreadStateImpl *impl = IMPL(ts);
     if (impl->c_stack_hard_limit == 0 || impl->c_stack_hard_limit > impl->c_stack_soft_limit
         || impl->c_stack_soft_limit > impl->c_stack_top) {
         return "c_stack_top";
     }
-    /* An embedder may have moved to a stack of its own that CPython was not told of. */
-    (void)here;
+    if (PyUnstable_ThreadState_SetStackProtection != NULL) {
+        /* Let the interpreter itself write the fields once, for some other memory. */
+        uintptr_t top = impl->c_stack_top, soft = impl->c_stack_soft_limit;
+        uintptr_t hard = impl->c_stack_hard_limit;
+        uintptr_t init_base = impl->c_stack_init_base, init_top = impl->c_stack_init_top;
+        const size_t size = 1 << 20;
+        uintptr_t lo = (uintptr_t)&impl & ~(uintptr_t)0xffff;
+        int failed = PyUnstable_ThreadState_SetStackProtection(ts, (void *)lo, size);
+        int found = impl->c_stack_top == lo + size && impl->c_stack_hard_limit > lo
+                    && impl->c_stack_soft_limit > impl->c_stack_hard_limit
+                    && impl->c_stack_soft_limit < lo + size;
+        impl->c_stack_top = top;
+        impl->c_stack_soft_limit = soft;
+        impl->c_stack_hard_limit = hard;
+        impl->c_stack_init_base = init_base;
+        impl->c_stack_init_top = init_top;
+        if (failed) {
+            PyErr_Clear();
+        } else if (!found) {
+            return "c_stack_top";
+        }
+    }
 #endif
     return NULL;
 }

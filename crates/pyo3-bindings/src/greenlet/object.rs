@@ -102,6 +102,8 @@ pub struct PyGreenlet {
     pub native_run: Cell<Option<NativeRun>>,
     /// An address of the C stack where it was parked last.
     pub parked_at: Cell<usize>,
+    /// Bytes of address space for its stack; 0 for the default. To be set before it starts.
+    pub stack_size: Cell<usize>,
 }
 
 /// Objects that live as long as the process.

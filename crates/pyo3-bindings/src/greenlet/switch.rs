@@ -315,7 +315,11 @@ unsafe fn start(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> Start
 /// # Safety
 /// The GIL is held; `g` is new.
 pub(crate) unsafe fn equip(td: &ThreadData, g: &PyGreenlet) -> Result<(), Raised> {
-    let Ok(stack) = stack::acquire() else {
+    let stack = match g.stack_size.get() {
+        0 => stack::acquire(),
+        size => stack::acquire_sized(size),
+    };
+    let Ok(stack) = stack else {
         // SAFETY: the GIL is held.
         unsafe { ffi::PyErr_NoMemory() };
         return Err(Raised);
