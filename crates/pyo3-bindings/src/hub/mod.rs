@@ -277,8 +277,9 @@ unsafe fn unhook(me: *mut HubObject) {
         {
             l.get().set_hub(None);
         }
-        if !std::ptr::eq(core.td(), ThreadData::get()) {
-            // Another thread's parks and reactor: they are left alone.
+        if !std::ptr::eq(core.td(), ThreadData::get()) || core.core().parked() > 0 {
+            // Another thread's parks and reactor are left alone. And a greenlet that is still parked here
+            // comes back to this hub when it is killed at last, so it is never freed.
             std::mem::forget(core);
         }
     }
