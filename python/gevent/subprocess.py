@@ -445,6 +445,10 @@ class Popen(__subprocess__.Popen):
         """Have the hub call *callback* with this object when the child has ended."""
         self.result.rawlink(linkproxy(callback, self))
 
+    def pipe_cloexec(self):
+        """A pipe whose ends child processes do not inherit, as every ``os.pipe`` is now."""
+        return os.pipe()
+
     def poll(self):
         """The child's exit code, or None while it runs. Lets the loop look first."""
         return self._internal_poll()
