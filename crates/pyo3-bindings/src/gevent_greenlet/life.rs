@@ -211,6 +211,9 @@ unsafe fn failed(me: *mut GreenletObject) -> *mut PyObject {
     unsafe {
         if ffi::PyErr_ExceptionMatches(globals().exit) != 0 {
             let e = crate::tstate::take_raised();
+            // It becomes the greenlet's value; its traceback would keep the frames, with all that they
+            // refer to, for as long as somebody keeps the greenlet.
+            ffi::PyException_SetTraceback(e, ffi::Py_None());
             succeeded(me, e);
             return crate::raw::none();
         }
