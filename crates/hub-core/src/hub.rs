@@ -272,7 +272,8 @@ impl Hub {
 
     /// Ends the park of `token` and goes on with its fiber at once, before anything else that is queued;
     /// returns when control comes back. Only for what the scheduler runs: the last act of a callback that
-    /// somebody waits for.
+    /// somebody waits for, or the links of an event. If the park is over it does nothing.
+    #[inline]
     pub fn hand_over(&self, token: Token, reason: Wake) {
         self.deliver(token, reason);
     }

@@ -18,6 +18,7 @@ pub mod hub;
 pub mod overflow;
 pub mod raw;
 pub mod socket;
+pub mod sync;
 pub mod thread_data;
 pub mod timeout;
 pub mod tstate;
@@ -36,6 +37,7 @@ mod _core {
         gevent_greenlet::register(m)?;
         hub::register(m)?;
         socket::register(m)?;
+        sync::register(m)?;
         timeout::register(m)
     }
 }

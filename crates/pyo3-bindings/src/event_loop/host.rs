@@ -75,6 +75,8 @@ impl<'a, 'py> LoopHost<'a, 'py> {
             Payload::Start(p) => crate::gevent_greenlet::start_from_queue(self, p),
             Payload::Notify(p) => crate::gevent_greenlet::notify_from_queue(self, p),
             Payload::Job(job) => job(),
+            // SAFETY: the queue's own reference, in the hub.
+            Payload::Links(p) => unsafe { crate::sync::linkable::notify_from_queue(p) },
         }
     }
 

@@ -15,6 +15,8 @@ pub enum Payload {
     Job(Box<Job>),
     /// A greenlet whose links are to be told that it is over.
     Notify(*mut ffi::PyObject),
+    /// An event, semaphore or result whose waiters are to be told.
+    Links(*mut ffi::PyObject),
 }
 
 /// Native work for the loop's thread.
@@ -28,6 +30,7 @@ impl Payload {
             Payload::Start(p) => p as usize | 1,
             Payload::Job(b) => Box::into_raw(b) as usize | 2,
             Payload::Notify(p) => p as usize | 3,
+            Payload::Links(p) => p as usize | 4,
         }
     }
 
@@ -42,8 +45,16 @@ impl Payload {
             1 => Payload::Start(p),
             // SAFETY: packed from a box by `into_word`.
             2 => Payload::Job(unsafe { Box::from_raw((word & !MASK) as *mut Job) }),
-            _ => Payload::Notify(p),
+            3 => Payload::Notify(p),
+            _ => Payload::Links(p),
         }
+    }
+
+    /// What a word of [`Links`](Self::Links) points to. It is run without the hub's Python state, which it
+    /// mostly has no need of.
+    #[inline]
+    pub fn links(word: usize) -> Option<*mut ffi::PyObject> {
+        (word & MASK == 4).then_some((word & !MASK) as *mut ffi::PyObject)
     }
 
     /// Gives up what it owns without running it. The GIL is held.
@@ -55,7 +66,9 @@ impl Payload {
                 ffi::Py_DECREF(p);
             },
             // SAFETY: an owned reference; the GIL is held.
-            Payload::Start(p) | Payload::Notify(p) => unsafe { ffi::Py_DECREF(p) },
+            Payload::Start(p) | Payload::Notify(p) | Payload::Links(p) => unsafe {
+                ffi::Py_DECREF(p)
+            },
             Payload::Job(job) => drop(job),
         }
     }

@@ -4,7 +4,7 @@
 //! on with parked greenlets by native transfers, which leave the Python states alone. Whoever comes back
 //! to Python installs its own state first.
 
-use crate::event_loop::{Loop, LoopHost};
+use crate::event_loop::{Loop, LoopHost, Payload};
 use crate::gevent_greenlet::TrackedObject;
 use crate::greenlet::{
     Carry, Flags, PyGreenlet, arrive, globals, has_delivery, native_transfer, switch_to,
@@ -99,12 +99,19 @@ impl HubCore {
     /// Makes it the running thread's hub.
     pub fn attach(self: &Rc<Self>) {
         CURRENT.set(Rc::as_ptr(self));
+        crate::sync::homes::arrive(
+            self.hub.id(),
+            self.hub.reactor().remote(),
+            std::ptr::from_ref(&*self.face) as usize,
+            replaced_loop,
+        );
         // SAFETY: reset by `detach`.
         unsafe { Hub::set_current(&raw const self.hub) };
     }
 
     /// The opposite of `attach`.
     pub fn detach(&self) {
+        crate::sync::homes::leave(self.hub.id());
         if std::ptr::eq(CURRENT.get(), self) {
             CURRENT.set(std::ptr::null());
             // SAFETY: none is none.
@@ -214,6 +221,16 @@ impl HubCore {
                 Parked::Switched(v, e.granted)
             }
         }
+    }
+}
+
+/// The object in place of the loop of a hub's face, if there is one.
+fn replaced_loop(face: usize) -> Option<usize> {
+    // SAFETY: asked with the GIL held while the hub is attached, so the face and the hub are alive.
+    unsafe {
+        let face = &*(face as *const Face);
+        let shown = (*face.greenlet.cast::<TrackedObject>()).loop_;
+        (shown != face.loop_ && !shown.is_null()).then_some(shown as usize)
     }
 }
 
@@ -374,6 +391,11 @@ impl Embedder for Served {
     }
 
     fn call(&self, payload: usize) {
+        if let Some(linkable) = Payload::links(payload) {
+            // SAFETY: the queue's own reference, in the hub.
+            unsafe { crate::sync::linkable::notify_from_queue(linkable) };
+            return;
+        }
         self.0.with_host(|host| host.call(payload));
     }
 

@@ -32,6 +32,7 @@ struct Statics {
     switch_method: *mut PyObject,
     str_switch_out: *mut PyObject,
     str_update_now: *mut PyObject,
+    hub_type: *mut PyTypeObject,
 }
 
 // SAFETY: immortal objects, used with the GIL held.
@@ -164,6 +165,21 @@ unsafe fn switch_out(g: *mut PyGreenlet) -> Result<(), ()> {
         }
         ffi::Py_DECREF(r);
         Ok(())
+    }
+}
+
+/// The number of a hub object's native side; 0 if it has none, or `hub` is null or no hub.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn id_of(hub: *mut PyObject) -> u64 {
+    // SAFETY: null or an object; the type is checked.
+    unsafe {
+        if hub.is_null() || ffi::PyObject_TypeCheck(hub, statics().hub_type) == 0 {
+            return 0;
+        }
+        let core = &(*hub.cast::<HubObject>()).core;
+        core.as_ref().map_or(0, |c| c.core().id())
     }
 }
 
@@ -388,6 +404,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             switch_method: raw::_PyType_Lookup(hub_type, globals().str_switch),
             str_switch_out,
             str_update_now: ffi::PyUnicode_InternFromString(c"update_now".as_ptr()),
+            hub_type,
         });
         m.add("Hub", Bound::from_borrowed_ptr(py, hub_type.cast()))?;
     }

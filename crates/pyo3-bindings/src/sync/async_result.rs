@@ -1,0 +1,500 @@
+//! `AsyncResult`: a value or an exception that will be known later.
+//!
+//! Exceptions are stored with their traceback as bytes; that, and raising them, is done by functions of
+//! `gevent.event`.
+
+use super::args::{Limit, flag, raise_timeout};
+use super::linkable::{Kind, Linkable, members};
+use super::object::{attribute, class_name, free, or_none, set, text};
+use super::wait::{Ended, wait_core};
+use super::{Obj, call_python};
+use crate::gevent_greenlet::make_type;
+use crate::raw::{Args, absent, boolean, fast, noargs, none};
+use pyo3::ffi::{self, PyTypeObject};
+use pyo3::prelude::*;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+/// A result. `value` and `exc_info` are owned references, null until there is one.
+#[repr(C)]
+struct AsyncResult {
+    base: Linkable,
+    value: Obj,
+    /// Class, exception and dumped traceback.
+    exc_info: Obj,
+    /// Which task of an `imap` it is for.
+    index: Obj,
+}
+
+const HOME: &std::ffi::CStr = c"gevent.event";
+
+fn cast(slf: Obj) -> *mut AsyncResult {
+    slf.cast()
+}
+
+/// Whether there is a value or an exception.
+///
+/// # Safety
+/// `me` is a result.
+#[inline]
+pub unsafe fn is_ready(me: *mut Linkable) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let me = me.cast::<AsyncResult>();
+        !(*me).value.is_null() || !(*me).exc_info.is_null()
+    }
+}
+
+/// What `value` and `wait` return: a new reference.
+///
+/// # Safety
+/// A result; the GIL is held.
+pub unsafe fn value(slf: Obj) -> Obj {
+    // SAFETY: the caller's promise.
+    unsafe { or_none((*cast(slf)).value) }
+}
+
+/// Stores a value (borrowed) and wakes everyone.
+unsafe fn put(slf: Obj, value: Obj) {
+    // SAFETY: a result, to which the caller has a reference.
+    unsafe {
+        Linkable::saw_thread(slf.cast());
+        set(&raw mut (*cast(slf)).value, ffi::Py_NewRef(value));
+        Linkable::check_and_notify(slf.cast());
+    }
+}
+
+/// The value, or the exception raised.
+unsafe fn outcome(slf: Obj) -> Obj {
+    // SAFETY: a result that is ready.
+    unsafe {
+        if !(*cast(slf)).value.is_null() {
+            return ffi::Py_NewRef((*cast(slf)).value);
+        }
+        call_python(HOME, c"_raise_exception", &[slf])
+    }
+}
+
+// ---- slots -----------------------------------------------------------------------------------------
+
+unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: the slot's contract.
+    unsafe { Linkable::make(ty, Kind::Result).cast() }
+}
+
+unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
+    // SAFETY: the slot's contract.
+    unsafe {
+        if ffi::PyTuple_GET_SIZE(args) != 0 || (!kwargs.is_null() && ffi::PyDict_Size(kwargs) != 0)
+        {
+            let text = c"AsyncResult() takes no arguments";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return -1;
+        }
+        0
+    }
+}
+
+unsafe fn fields(me: *mut AsyncResult) -> [*mut Obj; 3] {
+    // SAFETY: addresses only.
+    unsafe {
+        [
+            &raw mut (*me).value,
+            &raw mut (*me).exc_info,
+            &raw mut (*me).index,
+        ]
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        Linkable::finish(slf.cast());
+        for f in fields(cast(slf)) {
+            set(f, null_mut());
+        }
+        free(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        for f in fields(cast(slf)) {
+            if !(*f).is_null() {
+                let r = visit(*f, arg);
+                if r != 0 {
+                    return r;
+                }
+            }
+        }
+        Linkable::traverse(slf.cast(), visit, arg)
+    }
+}
+
+unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        for f in fields(cast(slf)) {
+            set(f, null_mut());
+        }
+        Linkable::clear(slf.cast());
+        0
+    }
+}
+
+unsafe extern "C" fn str(slf: Obj) -> Obj {
+    // SAFETY: a result; what is shown is held meanwhile.
+    unsafe {
+        text(|py| {
+            let mut words = class_name(py, slf)?;
+            let value = Bound::from_owned_ptr(py, value(slf));
+            let exception = Bound::from_owned_ptr(py, get_exception(slf, null_mut()));
+            let failed = !(*cast(slf)).exc_info.is_null();
+            if !value.is_none() || failed {
+                words.push_str(&format!(" value={}", value.repr()?));
+            }
+            if !failed {
+                words.push_str(" unset");
+            } else if !exception.is_none() {
+                words.push_str(&format!(" exception={}", exception.repr()?));
+            }
+            let n = (*cast(slf)).base.links.len();
+            Ok(format!("<{words}  _links[{n}]>"))
+        })
+    }
+}
+
+/// `result(source)`: takes over the result of what it was linked to.
+unsafe extern "C" fn call(slf: Obj, args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        if ffi::PyTuple_GET_SIZE(args) != 1 {
+            let text = c"__call__() takes one argument: the source";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        let source = ffi::PyTuple_GET_ITEM(args, 0);
+        let good = ffi::PyObject_CallMethod(source, c"successful".as_ptr(), std::ptr::null());
+        if good.is_null() {
+            return null_mut();
+        }
+        let truth = ffi::PyObject_IsTrue(good);
+        ffi::Py_DECREF(good);
+        if truth < 0 {
+            return null_mut();
+        }
+        if truth == 0 {
+            return call_python(HOME, c"_take_exception", &[slf, source]);
+        }
+        let value = ffi::PyObject_GetAttrString(source, c"value".as_ptr());
+        if value.is_null() {
+            return null_mut();
+        }
+        put(slf, value);
+        ffi::Py_DECREF(value);
+        none()
+    }
+}
+
+// ---- methods ---------------------------------------------------------------------------------------
+
+unsafe extern "C" fn py_set(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([value]) = args.parse(c"set", [c"value"]) else {
+            return null_mut();
+        };
+        put(
+            slf,
+            if value.is_null() {
+                ffi::Py_None()
+            } else {
+                value
+            },
+        );
+        none()
+    }
+}
+
+unsafe extern "C" fn set_exception(
+    slf: Obj,
+    items: *const Obj,
+    n: ffi::Py_ssize_t,
+    names: Obj,
+) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([exception, info]) = args.parse(c"set_exception", [c"exception", c"exc_info"])
+        else {
+            return null_mut();
+        };
+        if exception.is_null() {
+            let text = c"set_exception() missing 1 required positional argument: 'exception'";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        let info = if info.is_null() { ffi::Py_None() } else { info };
+        let dumped = call_python(HOME, c"_dumped", &[exception, info]);
+        if dumped.is_null() {
+            return null_mut();
+        }
+        Linkable::saw_thread(slf.cast());
+        set(&raw mut (*cast(slf)).exc_info, dumped);
+        Linkable::check_and_notify(slf.cast());
+        none()
+    }
+}
+
+/// Waits for a result and returns it; a null `limit` is "do not block".
+unsafe fn wait_for(slf: Obj, limit: Option<Limit>, timeout: Obj) -> Obj {
+    // SAFETY: a result; the GIL is held.
+    unsafe {
+        let Some(limit) = limit else {
+            return raise_timeout(null_mut());
+        };
+        Linkable::saw_thread(slf.cast());
+        match wait_core(slf.cast(), limit) {
+            Ended::Woken(_) if is_ready(slf.cast()) => outcome(slf),
+            Ended::Woken(_) => raise_timeout(null_mut()),
+            Ended::TimedOut => raise_timeout(timeout),
+            Ended::Raised => null_mut(),
+        }
+    }
+}
+
+unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        if is_ready(slf.cast()) {
+            return outcome(slf);
+        }
+        let args = Args::new(items, n, names);
+        let Ok([block, timeout]) = args.parse(c"get", [c"block", c"timeout"]) else {
+            return null_mut();
+        };
+        let limit = match flag(block, true) {
+            Err(()) => return null_mut(),
+            Ok(false) => None,
+            Ok(true) => match Limit::new(timeout) {
+                Ok(limit) => Some(limit),
+                Err(()) => return null_mut(),
+            },
+        };
+        wait_for(slf, limit, timeout)
+    }
+}
+
+unsafe extern "C" fn get_nowait(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        if is_ready(slf.cast()) {
+            outcome(slf)
+        } else {
+            raise_timeout(null_mut())
+        }
+    }
+}
+
+unsafe extern "C" fn result(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([timeout]) = args.parse(c"result", [c"timeout"]) else {
+            return null_mut();
+        };
+        if is_ready(slf.cast()) {
+            return outcome(slf);
+        }
+        match Limit::new(timeout) {
+            Ok(limit) => wait_for(slf, Some(limit), timeout),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
+unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe { super::wait::py_wait(slf, items, n, names) }
+}
+
+unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a result.
+    unsafe { boolean(is_ready(slf.cast())) }
+}
+
+unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a result.
+    unsafe { boolean(!(*cast(slf)).value.is_null()) }
+}
+
+unsafe extern "C" fn no(_: Obj, _: Obj) -> Obj {
+    // SAFETY: the GIL is held.
+    unsafe { boolean(false) }
+}
+
+unsafe extern "C" fn raise_exception(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a result.
+    unsafe { call_python(HOME, c"_raise_exception", &[slf]) }
+}
+
+// ---- attributes ------------------------------------------------------------------------------------
+
+unsafe extern "C" fn get_value(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe { value(slf) }
+}
+
+unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result; its `exc_info` is a tuple of three.
+    unsafe {
+        let info = (*cast(slf)).exc_info;
+        if info.is_null() {
+            none()
+        } else {
+            ffi::Py_NewRef(ffi::PyTuple_GET_ITEM(info, 1))
+        }
+    }
+}
+
+unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        let info = (*cast(slf)).exc_info;
+        if info.is_null() {
+            return ffi::PyTuple_New(0);
+        }
+        let info = ffi::Py_NewRef(info);
+        let r = call_python(HOME, c"_loaded", &[info]);
+        ffi::Py_DECREF(info);
+        r
+    }
+}
+
+unsafe extern "C" fn get_dumped(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        let info = (*cast(slf)).exc_info;
+        if info.is_null() {
+            ffi::PyTuple_New(0)
+        } else {
+            ffi::Py_NewRef(info)
+        }
+    }
+}
+
+unsafe extern "C" fn get_index(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe { or_none((*cast(slf)).index) }
+}
+
+unsafe extern "C" fn set_index(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
+    // SAFETY: a result.
+    unsafe {
+        let value = if absent(value) {
+            null_mut()
+        } else {
+            ffi::Py_NewRef(value)
+        };
+        set(&raw mut (*cast(slf)).index, value);
+        0
+    }
+}
+
+const ABOUT: &std::ffi::CStr = c"A value or an exception that will be known later.\n\n`set` and `set_exception` store it and wake those who wait; `get` returns or raises it::\n\n    >>> from gevent.event import AsyncResult\n    >>> result = AsyncResult()\n    >>> result.set(100)\n    >>> result.get()\n    100\n\nIt can be linked to a greenlet, and then holds that greenlet's result::\n\n    >>> import gevent\n    >>> result = AsyncResult()\n    >>> gevent.spawn(lambda: 1/0).link(result)\n    >>> try:\n    ...     result.get()\n    ... except ZeroDivisionError:\n    ...     print('ZeroDivisionError')\n    ZeroDivisionError\n\nThose who wait are woken in the order in which they came. All methods may be called from any native thread, with a hub or without.";
+
+/// Adds the type.
+pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()> {
+    let set_doc = c"set(value=None)\n\nStore *value* and wake everyone who waits.";
+    let methods = vec![
+        noargs(c"ready", ready, c"Return whether there is a value or an exception."),
+        noargs(c"done", ready, c"Return whether there is a value or an exception."),
+        noargs(c"successful", successful, c"Return whether there is a value."),
+        fast(c"set", py_set, 0, set_doc),
+        fast(c"set_result", py_set, 0, set_doc),
+        fast(
+            c"set_exception",
+            set_exception,
+            0,
+            c"set_exception(exception, exc_info=None)\n\nStore *exception* and wake everyone who waits. *exc_info* is a tuple as of sys.exc_info(); its traceback is shown when the exception is raised.",
+        ),
+        fast(
+            c"get",
+            get,
+            0,
+            c"get(block=True, timeout=None)\n\nReturn the value or raise the exception, after waiting until there is one. If none comes within *timeout* seconds, or there is none yet and *block* is false, gevent.Timeout is raised.",
+        ),
+        noargs(
+            c"get_nowait",
+            get_nowait,
+            c"Return the value or raise the exception; if there is none yet, gevent.Timeout.",
+        ),
+        fast(
+            c"result",
+            result,
+            0,
+            c"result(timeout=None)\n\nThe same as get(timeout=timeout).",
+        ),
+        fast(
+            c"wait",
+            py_wait,
+            0,
+            c"wait(timeout=None)\n\nWait until there is a value or an exception, at most *timeout* seconds. Returns the value, or None if there is an exception or the time is over.",
+        ),
+        noargs(c"cancel", no, c"Return false: what is to come cannot be called off."),
+        noargs(c"cancelled", no, c"Return false."),
+        noargs(c"_raise_exception", raise_exception, c"Raise the exception."),
+    ];
+    let attributes = vec![
+        attribute(
+            c"value",
+            get_value,
+            None,
+            c"The value, or None as long as there is none.",
+        ),
+        attribute(
+            c"exception",
+            get_exception,
+            None,
+            c"The exception, or None if there is none.",
+        ),
+        attribute(
+            c"exc_info",
+            get_exc_info,
+            None,
+            c"Type, exception and traceback that were stored, or ().",
+        ),
+        attribute(
+            c"_exc_info",
+            get_dumped,
+            None,
+            c"The same, with the traceback as bytes.",
+        ),
+        attribute(
+            c"_imap_task_index",
+            get_index,
+            Some(set_index),
+            c"Which task of an imap it is for.",
+        ),
+    ];
+    let slots = [
+        (ffi::Py_tp_new, tp_new as *mut c_void),
+        (ffi::Py_tp_init, tp_init as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_str, str as *mut c_void),
+        (ffi::Py_tp_call, call as *mut c_void),
+        (ffi::Py_tp_members, members()),
+        (ffi::Py_tp_doc, ABOUT.as_ptr().cast_mut().cast()),
+    ];
+    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    unsafe {
+        let size = size_of::<AsyncResult>();
+        let name = c"gevent.event.AsyncResult";
+        let ty = make_type(m.py(), name, size, base, methods, attributes, &slots)?;
+        m.add("AsyncResult", Bound::from_borrowed_ptr(m.py(), ty.cast()))
+    }
+}

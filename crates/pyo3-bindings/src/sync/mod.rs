@@ -1,0 +1,79 @@
+//! Semaphores, locks, events, asynchronous results and queues: the raw types behind the public modules.
+//!
+//! What may wait has a list of waiters ([`linkable`]): functions to call, parked greenlets, and native
+//! threads without a hub. All state is guarded by the GIL: nothing that can run Python happens between
+//! looking at an object and changing it. A greenlet is only ever gone on with by its own hub; other
+//! threads ask that hub through its reactor's remote queue ([`homes`]). A wake hands something over
+//! only if it comes from another thread, since the hub goes on with a greenlet at once; and a greenlet
+//! that was interrupted with such a gift under way gives it back.
+
+mod args;
+mod async_result;
+mod event;
+pub mod homes;
+pub mod linkable;
+mod object;
+mod parker;
+mod rlock;
+mod semaphore;
+mod wait;
+
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+type Obj = *mut PyObject;
+
+thread_local! {
+    static THREAD: u8 = const { 0 };
+}
+
+/// The main thread's mark: the only one in which waiting makes a hub.
+static MAIN: AtomicUsize = AtomicUsize::new(0);
+
+/// A number that differs between living threads, and is neither 0 nor 1.
+#[inline]
+fn thread_mark() -> usize {
+    THREAD.with(|t| std::ptr::from_ref(t) as usize)
+}
+
+/// Says that the calling thread is the main one: at the import of gevent, and in the child of a fork.
+#[pyfunction]
+fn set_main_thread() {
+    MAIN.store(thread_mark(), Ordering::Relaxed);
+}
+
+fn in_main_thread() -> bool {
+    MAIN.load(Ordering::Relaxed) == thread_mark()
+}
+
+/// Calls `module.name(*args)`; null with an error set. For what is rare and lives in Python.
+unsafe fn call_python(module: &CStr, name: &CStr, args: &[Obj]) -> Obj {
+    // SAFETY: the GIL is held; arguments are borrowed.
+    unsafe {
+        let m = ffi::PyImport_ImportModule(module.as_ptr());
+        if m.is_null() {
+            return m;
+        }
+        let f = ffi::PyObject_GetAttrString(m, name.as_ptr());
+        ffi::Py_DECREF(m);
+        if f.is_null() {
+            return f;
+        }
+        let r = ffi::PyObject_Vectorcall(f, args.as_ptr(), args.len(), std::ptr::null_mut());
+        ffi::Py_DECREF(f);
+        r
+    }
+}
+
+/// Adds the types and functions of this folder.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    set_main_thread();
+    m.add_function(wrap_pyfunction!(set_main_thread, m)?)?;
+    let base = linkable::register(m)?;
+    semaphore::register(m, base)?;
+    rlock::register(m)?;
+    event::register(m, base)?;
+    async_result::register(m, base)
+}

@@ -1,0 +1,373 @@
+//! `RLock`: a lock that its owner can acquire again.
+
+use super::args::{Limit, flag};
+use super::object::{alloc, attribute, class_name, free, or_none, set, text, weakly_referenced};
+use super::{Obj, semaphore};
+use crate::gevent_greenlet::make_type;
+use crate::raw::{Args, absent, boolean, fast, noargs, none};
+use crate::thread_data::ThreadData;
+use pyo3::ffi::{self, PyTypeObject};
+use pyo3::prelude::*;
+use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
+use std::ptr::null_mut;
+
+/// A lock. `block` and `owner` are owned references or null.
+#[repr(C)]
+struct RLock {
+    base: ffi::PyObject,
+    weak: Obj,
+    block: *mut semaphore::Semaphore,
+    owner: Obj,
+    count: isize,
+}
+
+fn cast(slf: Obj) -> *mut RLock {
+    slf.cast()
+}
+
+/// The running greenlet; borrowed.
+#[inline]
+unsafe fn running() -> Obj {
+    // SAFETY: the GIL is held.
+    unsafe { ThreadData::get().current.get().cast() }
+}
+
+/// Acquires the semaphore. `Err` with an error set.
+unsafe fn take(me: *mut RLock, limit: Result<Limit, ()>) -> Result<bool, ()> {
+    // SAFETY: a lock.
+    unsafe {
+        if semaphore::try_acquire((*me).block) {
+            return Ok(true);
+        }
+        semaphore::acquire_waiting((*me).block, limit?)
+    }
+}
+
+unsafe fn owned_by(me: *mut RLock, owner: Obj, count: isize) {
+    // SAFETY: a lock that its caller holds.
+    unsafe {
+        (*me).count = count;
+        set(&raw mut (*me).owner, ffi::Py_NewRef(owner));
+    }
+}
+
+unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let me = cast(slf);
+        let running = running();
+        if (*me).owner == running {
+            (*me).count += 1;
+            return ffi::PyLong_FromLong(1);
+        }
+        let args = Args::new(items, n, names);
+        let Ok([blocking, timeout]) = args.parse(c"acquire", [c"blocking", c"timeout"]) else {
+            return null_mut();
+        };
+        let taken = match flag(blocking, true) {
+            Err(()) => Err(()),
+            Ok(true) => take(me, Limit::new(timeout)),
+            Ok(false) => Ok(semaphore::try_acquire((*me).block)),
+        };
+        match taken {
+            Err(()) => null_mut(),
+            Ok(taken) => {
+                if taken {
+                    owned_by(me, running, 1);
+                }
+                boolean(taken)
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe { acquire(slf, std::ptr::null(), 0, null_mut()) }
+}
+
+unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe {
+        let me = cast(slf);
+        let running = running();
+        if (*me).owner != running {
+            let owner = or_none((*me).owner);
+            let text = c"cannot release un-acquired lock. Owner: %R Current: %R";
+            ffi::PyErr_Format(ffi::PyExc_RuntimeError, text.as_ptr(), owner, running);
+            ffi::Py_DECREF(owner);
+            return null_mut();
+        }
+        (*me).count -= 1;
+        if (*me).count == 0 {
+            // The running greenlet, which has other references: nothing runs.
+            set(&raw mut (*me).owner, null_mut());
+            semaphore::put_back((*me).block);
+        }
+        none()
+    }
+}
+
+unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _names: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe { release(slf, null_mut()) }
+}
+
+unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe { boolean((*cast(slf)).count > 0) }
+}
+
+/// For `threading.Condition`: `(count, owner)`.
+unsafe extern "C" fn acquire_restore(slf: Obj, saved: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe {
+        if ffi::PyTuple_Check(saved) == 0 || ffi::PyTuple_GET_SIZE(saved) != 2 {
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, c"a pair is needed".as_ptr());
+            return null_mut();
+        }
+        let count = ffi::PyLong_AsSsize_t(ffi::PyTuple_GET_ITEM(saved, 0));
+        if count == -1 && !ffi::PyErr_Occurred().is_null() {
+            return null_mut();
+        }
+        if take(cast(slf), Ok(Limit::Never)).is_err() {
+            return null_mut();
+        }
+        let owner = ffi::PyTuple_GET_ITEM(saved, 1);
+        if absent(owner) {
+            (*cast(slf)).count = count;
+            set(&raw mut (*cast(slf)).owner, null_mut());
+        } else {
+            owned_by(cast(slf), owner, count);
+        }
+        none()
+    }
+}
+
+unsafe extern "C" fn release_save(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe {
+        let me = cast(slf);
+        let count = ffi::PyLong_FromSsize_t((*me).count);
+        let owner = or_none((*me).owner);
+        let saved = crate::raw::pair(count, owner);
+        ffi::Py_XDECREF(count);
+        ffi::Py_DECREF(owner);
+        if !saved.is_null() {
+            (*me).count = 0;
+            set(&raw mut (*me).owner, null_mut());
+            semaphore::put_back((*me).block);
+        }
+        saved
+    }
+}
+
+unsafe extern "C" fn is_owned(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe { boolean((*cast(slf)).owner == running()) }
+}
+
+/// In the child of a fork it is free.
+unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe {
+        let me = cast(slf);
+        let block = semaphore::new_lock(null_mut());
+        if block.is_null() {
+            return null_mut();
+        }
+        let old = std::mem::replace(&mut (*me).block, block);
+        (*me).count = 0;
+        set(&raw mut (*me).owner, null_mut());
+        ffi::Py_DECREF(old.cast());
+        none()
+    }
+}
+
+// ---- slots and attributes --------------------------------------------------------------------------
+
+unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: the slot's contract.
+    unsafe {
+        let me = alloc(ty).cast::<RLock>();
+        if me.is_null() {
+            return null_mut();
+        }
+        (*me).block = semaphore::new_lock(null_mut());
+        if (*me).block.is_null() {
+            ffi::Py_DECREF(me.cast());
+            return null_mut();
+        }
+        me.cast()
+    }
+}
+
+unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
+    // SAFETY: the slot's contract; borrowed arguments.
+    unsafe {
+        let mut hub: Obj = null_mut();
+        let mut names = [c"hub".as_ptr(), std::ptr::null()];
+        if ffi::PyArg_ParseTupleAndKeywords(
+            args,
+            kwargs,
+            c"|O:RLock".as_ptr(),
+            names.as_mut_ptr().cast(),
+            &raw mut hub,
+        ) == 0
+        {
+            return -1;
+        }
+        super::linkable::set_hub((*cast(slf)).block.cast(), hub, null_mut())
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        let me = cast(slf);
+        if !(*me).weak.is_null() {
+            ffi::PyObject_ClearWeakRefs(slf);
+        }
+        set(&raw mut (*me).owner, null_mut());
+        ffi::Py_XDECREF((*me).block.cast());
+        free(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        let me = cast(slf);
+        for p in [
+            ffi::Py_TYPE(slf).cast::<ffi::PyObject>(),
+            (*me).block.cast(),
+            (*me).owner,
+        ] {
+            if !p.is_null() {
+                let r = visit(p, arg);
+                if r != 0 {
+                    return r;
+                }
+            }
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol. The semaphore stays, for whoever still holds the lock.
+    unsafe {
+        set(&raw mut (*cast(slf)).owner, null_mut());
+        0
+    }
+}
+
+unsafe extern "C" fn repr(slf: Obj) -> Obj {
+    // SAFETY: a lock.
+    unsafe {
+        text(|py| {
+            let me = cast(slf);
+            let owner = Bound::from_owned_ptr(py, or_none((*me).owner));
+            Ok(format!(
+                "<{} at {:#x} _block={} _count={} _owner={})>",
+                class_name(py, slf)?,
+                slf as usize,
+                Bound::from_borrowed_ptr(py, (*me).block.cast()).str()?,
+                (*me).count,
+                owner.repr()?
+            ))
+        })
+    }
+}
+
+unsafe extern "C" fn get_block(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a lock.
+    unsafe { ffi::Py_NewRef((*cast(slf)).block.cast()) }
+}
+
+unsafe extern "C" fn get_owner(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a lock.
+    unsafe { or_none((*cast(slf)).owner) }
+}
+
+unsafe extern "C" fn get_count(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a lock.
+    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).count) }
+}
+
+/// Adds the type.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let methods = vec![
+        fast(
+            c"acquire",
+            acquire,
+            0,
+            c"acquire(blocking=True, timeout=None)\n\nAcquire the lock, waiting for it if *blocking*, at most *timeout* seconds. Returns whether it was acquired.",
+        ),
+        noargs(
+            c"release",
+            release,
+            c"Release the lock once; RuntimeError if it does not belong to the current greenlet.",
+        ),
+        noargs(c"__enter__", enter, c"Acquire it."),
+        fast(c"__exit__", exit, 0, c"Release it."),
+        noargs(c"locked", locked, c"Return whether the lock is held."),
+        crate::raw::one(
+            c"_acquire_restore",
+            acquire_restore,
+            c"For threading.Condition.",
+        ),
+        noargs(c"_release_save", release_save, c"For threading.Condition."),
+        noargs(
+            c"_is_owned",
+            is_owned,
+            c"Return whether the current greenlet holds it.",
+        ),
+        noargs(
+            c"_at_fork_reinit",
+            at_fork_reinit,
+            c"Make it free, in the child after a fork.",
+        ),
+    ];
+    let attributes = vec![
+        attribute(
+            c"_block",
+            get_block,
+            None,
+            c"The semaphore of those who wait.",
+        ),
+        attribute(c"_owner", get_owner, None, c"The greenlet that holds it."),
+        attribute(c"_count", get_count, None, c"How often it was acquired."),
+    ];
+    let slots = [
+        (ffi::Py_tp_new, tp_new as *mut c_void),
+        (ffi::Py_tp_init, tp_init as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_repr, repr as *mut c_void),
+        (ffi::Py_tp_members, weakly_referenced(offset_of!(RLock, weak))),
+        (
+            ffi::Py_tp_doc,
+            c"RLock(hub=None)\n\nA lock that belongs to a greenlet, which may acquire it any number of times. It must release it as many times. A native thread without other greenlets counts as a greenlet, so this works between threads as well as between greenlets."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+    ];
+    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    unsafe {
+        let ty = make_type(
+            m.py(),
+            c"gevent.lock.RLock",
+            size_of::<RLock>(),
+            &raw mut ffi::PyBaseObject_Type,
+            methods,
+            attributes,
+            &slots,
+        )?;
+        m.add("RLock", Bound::from_borrowed_ptr(m.py(), ty.cast()))
+    }
+}

@@ -1,0 +1,561 @@
+//! `Semaphore` and `BoundedSemaphore`.
+
+use super::args::{Limit, flag};
+use super::linkable::{Linkable, Who, members, reinit};
+use super::object::{attribute, class_name, free, set, text};
+use super::wait::{Ended, begin, hub_for_waiting, limited, park, take_in_thread, wait};
+use super::{Obj, linkable};
+use crate::gevent_greenlet::make_type;
+use crate::hub::HubCore;
+use crate::raw::{_PyType_Lookup, Args, boolean, fast, noargs, none};
+use gevent_hub_core::reactor::Wake;
+use pyo3::ffi::{self, PyTypeObject};
+use pyo3::prelude::*;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+/// A semaphore.
+#[repr(C)]
+pub struct Semaphore {
+    base: Linkable,
+    counter: isize,
+    /// What the counter must not exceed.
+    initial: isize,
+    bounded: bool,
+}
+
+struct Statics {
+    semaphore: *mut PyTypeObject,
+    bounded: *mut PyTypeObject,
+    str_acquire: Obj,
+    str_release: Obj,
+    acquire: Obj,
+    release: Obj,
+    release_bounded: Obj,
+}
+
+// SAFETY: immortal objects, used with the GIL held.
+unsafe impl Send for Statics {}
+// SAFETY: as above.
+unsafe impl Sync for Statics {}
+
+static STATICS: OnceLock<Statics> = OnceLock::new();
+
+fn statics() -> &'static Statics {
+    STATICS
+        .get()
+        .expect("gevent._core is initialised before its types are used")
+}
+
+fn cast(slf: Obj) -> *mut Semaphore {
+    slf.cast()
+}
+
+/// Whether an acquire would not wait.
+///
+/// # Safety
+/// `me` is a semaphore.
+#[inline]
+pub unsafe fn is_free(me: *mut Linkable) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*me.cast::<Semaphore>()).counter > 0 }
+}
+
+/// Takes a permit for a waiter, to whom it is on its way.
+///
+/// # Safety
+/// `me` is a semaphore.
+pub unsafe fn give(me: *mut Linkable) {
+    // SAFETY: the caller's promise.
+    unsafe { (*me.cast::<Semaphore>()).counter -= 1 };
+}
+
+/// A waiter that was given a permit could not take it.
+unsafe fn give_back(me: *mut Semaphore) {
+    // SAFETY: a semaphore; an error that is set survives.
+    unsafe {
+        let error = crate::tstate::take_raised();
+        (*me).counter += 1;
+        Linkable::check_and_notify(me.cast());
+        if !error.is_null() {
+            crate::tstate::set_raised(error);
+        }
+    }
+}
+
+/// A new `Semaphore(1, hub)`, of which nobody else knows yet; null with an error set. `hub` is borrowed or
+/// null.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn new_lock(hub: Obj) -> *mut Semaphore {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let me = Linkable::make(statics().semaphore, linkable::Kind::Semaphore);
+        let me = me.cast::<Semaphore>();
+        if !me.is_null() {
+            (*me).counter = 1;
+            linkable::set_hub(me.cast(), hub, null_mut());
+        }
+        me
+    }
+}
+
+/// Takes a permit if there is one.
+///
+/// # Safety
+/// The GIL is held.
+#[inline]
+pub unsafe fn try_acquire(me: *mut Semaphore) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        Linkable::saw_thread(me.cast());
+        if (*me).counter > 0 {
+            (*me).counter -= 1;
+            return true;
+        }
+        false
+    }
+}
+
+/// Takes a permit, after waiting for one. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference.
+pub unsafe fn acquire_waiting(me: *mut Semaphore, limit: Limit) -> Result<bool, ()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Some(hub) = hub_for_waiting()? else {
+            let deadline = limit.without_hub()?;
+            if (*me).counter > 0 {
+                (*me).counter -= 1;
+                return Ok(true);
+            }
+            return Ok(take_in_thread(me.cast(), deadline));
+        };
+        begin(me.cast(), hub)?;
+        match limited(limit, |deadline| acquire_in_hub(me, hub, deadline)) {
+            Ended::Woken(_) => Ok(true),
+            Ended::TimedOut => Ok(false),
+            Ended::Raised => Err(()),
+        }
+    }
+}
+
+unsafe fn acquire_in_hub(me: *mut Semaphore, hub: &HubCore, deadline: Option<u64>) -> Ended {
+    // SAFETY: as `acquire_waiting`.
+    unsafe {
+        let id = hub.core().id();
+        loop {
+            if (*me).counter > 0 {
+                (*me).counter -= 1;
+                return Ended::Woken(Wake::Event);
+            }
+            let (ended, token) = park(
+                hub,
+                Linkable::is_shared(me.cast()),
+                deadline,
+                c"Semaphore.acquire()",
+                |token| Linkable::push(me.cast(), Who::Fiber(token), id, true, false),
+                |old, new| Linkable::rename(me.cast(), id, old, new),
+            );
+            match ended {
+                // Given, by another thread.
+                Ended::Woken(Wake::Ready) => return ended,
+                // Woken by this thread's hub: a permit is there for the taking, unless yet another thread
+                // was faster.
+                Ended::Woken(_) => {}
+                Ended::TimedOut => {
+                    if Linkable::remove(me.cast(), id, token) {
+                        return ended;
+                    }
+                    return Ended::Woken(Wake::Ready);
+                }
+                Ended::Raised => {
+                    if !Linkable::remove(me.cast(), id, token) {
+                        give_back(me);
+                    }
+                    return ended;
+                }
+            }
+        }
+    }
+}
+
+/// Puts a permit back and wakes a waiter. The new counter.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference.
+#[inline]
+pub unsafe fn put_back(me: *mut Semaphore) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*me).counter += 1;
+        let counter = (*me).counter;
+        Linkable::saw_thread(me.cast());
+        Linkable::check_and_notify(me.cast());
+        counter
+    }
+}
+
+// ---- slots -----------------------------------------------------------------------------------------
+
+unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: the slot's contract.
+    unsafe { Linkable::make(ty, linkable::Kind::Semaphore).cast() }
+}
+
+unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
+    // SAFETY: the slot's contract; borrowed arguments.
+    unsafe {
+        let mut value: isize = 1;
+        let mut hub: Obj = null_mut();
+        let mut names = [c"value".as_ptr(), c"hub".as_ptr(), std::ptr::null()];
+        if ffi::PyArg_ParseTupleAndKeywords(
+            args,
+            kwargs,
+            c"|nO:Semaphore".as_ptr(),
+            names.as_mut_ptr().cast(),
+            &raw mut value,
+            &raw mut hub,
+        ) == 0
+        {
+            return -1;
+        }
+        if value < 0 {
+            let text = c"semaphore initial value must be >= 0";
+            ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
+            return -1;
+        }
+        (*cast(slf)).counter = value;
+        (*cast(slf)).initial = value;
+        (*cast(slf)).bounded = ffi::PyObject_TypeCheck(slf, statics().bounded) != 0;
+        linkable::set_hub(slf, hub, null_mut())
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        Linkable::finish(slf.cast());
+        free(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
+}
+
+unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        Linkable::clear(slf.cast());
+        0
+    }
+}
+
+unsafe extern "C" fn str(slf: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe {
+        text(|py| {
+            Ok(format!(
+                "<{} at {:#x} counter={} _links[{}]>",
+                class_name(py, slf)?,
+                slf as usize,
+                (*cast(slf)).counter,
+                (*cast(slf)).base.links.len()
+            ))
+        })
+    }
+}
+
+// ---- methods ---------------------------------------------------------------------------------------
+
+unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        if try_acquire(cast(slf)) {
+            return boolean(true);
+        }
+        let args = Args::new(items, n, names);
+        let Ok([blocking, timeout]) = args.parse(c"acquire", [c"blocking", c"timeout"]) else {
+            return null_mut();
+        };
+        match flag(blocking, true) {
+            Err(()) => return null_mut(),
+            Ok(false) => return boolean(false),
+            Ok(true) => {}
+        }
+        let taken = match Limit::new(timeout) {
+            Ok(limit) => acquire_waiting(cast(slf), limit),
+            Err(()) => Err(()),
+        };
+        match taken {
+            Ok(taken) => boolean(taken),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
+unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe { ffi::PyLong_FromSsize_t(put_back(cast(slf))) }
+}
+
+unsafe extern "C" fn release_bounded(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe {
+        let me = cast(slf);
+        if (*me).counter >= (*me).initial {
+            let class = ffi::PyObject_GetAttrString(slf, c"_OVER_RELEASE_ERROR".as_ptr());
+            if !class.is_null() {
+                ffi::PyErr_SetString(class, c"Semaphore released too many times".as_ptr());
+                ffi::Py_DECREF(class);
+            }
+            return null_mut();
+        }
+        let counter = put_back(me);
+        if counter == (*me).initial && !(*me).base.hub.is_null() {
+            // Nobody holds it: the next thread that uses it may be another one.
+            set(&raw mut (*me).base.hub, null_mut());
+        }
+        ffi::PyLong_FromSsize_t(counter)
+    }
+}
+
+unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe {
+        let s = statics();
+        let ty = ffi::Py_TYPE(slf);
+        let ours =
+            ty == s.bounded || ty == s.semaphore || _PyType_Lookup(ty, s.str_acquire) == s.acquire;
+        if ours {
+            if !try_acquire(cast(slf)) && acquire_waiting(cast(slf), Limit::Never).is_err() {
+                return null_mut();
+            }
+            return none();
+        }
+        let r = ffi::PyObject_CallMethodNoArgs(slf, s.str_acquire);
+        if r.is_null() {
+            return r;
+        }
+        ffi::Py_DECREF(r);
+        none()
+    }
+}
+
+unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _names: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe {
+        let s = statics();
+        let found = _PyType_Lookup(ffi::Py_TYPE(slf), s.str_release);
+        let r = if found == s.release {
+            release(slf, null_mut())
+        } else if found == s.release_bounded {
+            release_bounded(slf, null_mut())
+        } else {
+            ffi::PyObject_CallMethodNoArgs(slf, s.str_release)
+        };
+        if r.is_null() {
+            return r;
+        }
+        ffi::Py_DECREF(r);
+        none()
+    }
+}
+
+unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([timeout]) = args.parse(c"wait", [c"timeout"]) else {
+            return null_mut();
+        };
+        if (*cast(slf)).counter <= 0 {
+            let Ok(limit) = Limit::new(timeout) else {
+                return null_mut();
+            };
+            if wait(slf.cast(), limit).is_err() {
+                return null_mut();
+            }
+        }
+        ffi::PyLong_FromSsize_t((*cast(slf)).counter)
+    }
+}
+
+unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe { boolean((*cast(slf)).counter <= 0) }
+}
+
+unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe { boolean((*cast(slf)).counter > 0) }
+}
+
+unsafe extern "C" fn start_notify(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe {
+        Linkable::check_and_notify(slf.cast());
+        none()
+    }
+}
+
+unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe {
+        reinit(slf.cast());
+        if (*cast(slf)).bounded {
+            (*cast(slf)).counter = (*cast(slf)).initial;
+        }
+        none()
+    }
+}
+
+unsafe extern "C" fn get_counter(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).counter) }
+}
+
+unsafe fn set_number(field: *mut isize, value: Obj) -> c_int {
+    // SAFETY: a field of a semaphore; the GIL is held.
+    unsafe {
+        if value.is_null() {
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, c"cannot be deleted".as_ptr());
+            return -1;
+        }
+        let number = ffi::PyLong_AsSsize_t(value);
+        if number == -1 && !ffi::PyErr_Occurred().is_null() {
+            return -1;
+        }
+        *field = number;
+        0
+    }
+}
+
+unsafe extern "C" fn set_counter(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
+    // SAFETY: a semaphore.
+    unsafe { set_number(&raw mut (*cast(slf)).counter, value) }
+}
+
+unsafe extern "C" fn get_initial(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a semaphore.
+    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).initial) }
+}
+
+unsafe extern "C" fn set_initial(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
+    // SAFETY: a semaphore.
+    unsafe { set_number(&raw mut (*cast(slf)).initial, value) }
+}
+
+// ---- the types -------------------------------------------------------------------------------------
+
+const ABOUT: &std::ffi::CStr = c"Semaphore(value=1) -> Semaphore\n\nA counter that `release` increases and `acquire` decreases, which waits while it is zero.\n\nGreenlets of one thread are woken in the order in which they came, and one that finds the counter above zero need not queue. A waiter of another native thread is given the semaphore by the `release` itself, so that no thread can keep it to itself.\n\nAll methods may be called from any native thread; neither those that do not block nor a thread without a hub ever create a hub. A semaphore is a context manager, and belongs to nobody: any greenlet may release it. `BoundedSemaphore` finds releases too many.";
+
+const ABOUT_BOUNDED: &std::ffi::CStr = c"BoundedSemaphore(value=1) -> BoundedSemaphore\n\nA `Semaphore` whose counter must not exceed its initial value: a release too many is a ValueError instead of a silent mistake.";
+
+/// Adds the types.
+pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()> {
+    let py = m.py();
+    let acquire_doc = c"acquire(blocking=True, timeout=None)\n\nDecrease the counter, after waiting until it is above zero. Returns true if that was done. It was not if the counter was zero and *blocking* is false, or it stayed zero for *timeout* seconds.";
+    let methods = vec![
+        fast(c"acquire", acquire, 0, acquire_doc),
+        fast(c"_py3k_acquire", acquire, 0, acquire_doc),
+        noargs(
+            c"release",
+            release,
+            c"Increase the counter and wake a waiter. Returns the counter before anyone was woken.",
+        ),
+        noargs(c"__enter__", enter, c"Acquire it."),
+        fast(c"__exit__", exit, 0, c"Release it."),
+        fast(
+            c"wait",
+            py_wait,
+            0,
+            c"wait(timeout=None)\n\nWait until `acquire` would not block, at most *timeout* seconds; acquire nothing. Returns the counter, which is 0 if the time is over or another greenlet was faster.",
+        ),
+        noargs(c"locked", locked, c"Return whether `acquire` would have to wait."),
+        noargs(c"ready", ready, c"Return whether `acquire` would not have to wait."),
+        noargs(
+            c"_start_notify",
+            start_notify,
+            c"Wake waiters if the counter is above zero.",
+        ),
+        noargs(
+            c"_at_fork_reinit",
+            at_fork_reinit,
+            c"Drop the other threads of the parent, in the child after a fork.",
+        ),
+    ];
+    let bounded_methods = vec![noargs(
+        c"release",
+        release_bounded,
+        c"Increase the counter and wake a waiter; an error if nobody had acquired it.",
+    )];
+    let slots = |about: &'static std::ffi::CStr| {
+        vec![
+            (ffi::Py_tp_new, tp_new as *mut c_void),
+            (ffi::Py_tp_init, tp_init as *mut c_void),
+            (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+            (ffi::Py_tp_traverse, traverse as *mut c_void),
+            (ffi::Py_tp_clear, clear as *mut c_void),
+            (ffi::Py_tp_str, str as *mut c_void),
+            (ffi::Py_tp_doc, about.as_ptr().cast_mut().cast()),
+        ]
+    };
+    let counter = attribute(
+        c"counter",
+        get_counter,
+        Some(set_counter),
+        c"How often `acquire` would not wait.",
+    );
+    let initial = attribute(
+        c"_initial_value",
+        get_initial,
+        Some(set_initial),
+        c"What the counter must not exceed.",
+    );
+    let mut first = slots(ABOUT);
+    first.push((ffi::Py_tp_members, members()));
+    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    unsafe {
+        let size = size_of::<Semaphore>();
+        let name = c"gevent._semaphore.Semaphore";
+        let semaphore = make_type(py, name, size, base, methods, vec![counter], &first)?;
+        let name = c"gevent._semaphore.BoundedSemaphore";
+        let slots = slots(ABOUT_BOUNDED);
+        let attributes = vec![initial];
+        let bounded = make_type(
+            py,
+            name,
+            size,
+            semaphore,
+            bounded_methods,
+            attributes,
+            &slots,
+        )?;
+        let error = ffi::PyExc_ValueError;
+        if ffi::PyObject_SetAttrString(bounded.cast(), c"_OVER_RELEASE_ERROR".as_ptr(), error) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let str_acquire = ffi::PyUnicode_InternFromString(c"acquire".as_ptr());
+        let str_release = ffi::PyUnicode_InternFromString(c"release".as_ptr());
+        let _ = STATICS.set(Statics {
+            semaphore,
+            bounded,
+            str_acquire,
+            str_release,
+            acquire: _PyType_Lookup(semaphore, str_acquire),
+            release: _PyType_Lookup(semaphore, str_release),
+            release_bounded: _PyType_Lookup(bounded, str_release),
+        });
+        m.add("Semaphore", Bound::from_borrowed_ptr(py, semaphore.cast()))?;
+        m.add(
+            "BoundedSemaphore",
+            Bound::from_borrowed_ptr(py, bounded.cast()),
+        )
+    }
+}
