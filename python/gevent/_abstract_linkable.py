@@ -1,4 +1,4 @@
-"""`AbstractLinkable`, the base of what can be waited for, and how code in Python waits for other threads.
+"""The base of what can be waited for, and how code in Python waits for other threads.
 
 The class is native, like the events, semaphores and results that are made of it. What is here in
 Python is for the queues' rarer half.
@@ -6,14 +6,13 @@ Python is for the queues' rarer half.
 
 import os
 import sys
-from _thread import RLock, allocate_lock, get_ident
+from _thread import allocate_lock, get_ident
 
-from greenlet import getcurrent
 
 from gevent._core import AbstractLinkable, set_main_thread
 from gevent._hub_local import get_hub_if_exists
 from gevent._hub_local import get_hub_noargs as get_hub
-from gevent.exceptions import InvalidSwitchError, LoopExit
+from gevent.exceptions import LoopExit
 from gevent.timeout import Timeout
 
 __all__ = [

@@ -41,6 +41,10 @@ DIFFERENCES = {
         "gevent._threading:acquire_with_timeout",
     ],
     "Parts of a class that is native here": [
+        "gevent._semaphore:Semaphore._wait_return_value",
+        "gevent.event:*._wait_return_value",
+        "gevent.event:AsyncResult._*",
+        "gevent.event:Event._*",
         "gevent.greenlet:Greenlet._get_minimal_ident",
         "gevent.greenlet:Greenlet._notify_links",
         "gevent.greenlet:_call_spawn_callbacks",

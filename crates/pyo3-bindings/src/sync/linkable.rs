@@ -273,7 +273,7 @@ impl Linkable {
     /// The GIL is held.
     pub unsafe fn notifies(me: *mut Self, hub: u64) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { (&(*me).notifiers).contains(&hub) }
+        unsafe { (*me).notifiers.contains(&hub) }
     }
 
     /// Wakes who is linked, if the object is ready. Any thread may call this.
@@ -326,7 +326,7 @@ impl Linkable {
                         continue;
                     }
                 }
-                if !(&(*me).notifiers).contains(&hub) {
+                if !(*me).notifiers.contains(&hub) {
                     (*me).notifiers.push(hub);
                     if hub == 0 {
                         inline = true;
