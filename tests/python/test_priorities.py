@@ -91,3 +91,55 @@ def test_a_killer_goes_on_as_soon_as_its_victim_is_dead():
     all_three = [gevent.spawn(killer, parked), parked, gevent.spawn(bystander)]
     gevent.joinall(all_three, timeout=5)
     assert log == ["victim", "killer", "bystander"]
+
+
+def test_data_that_arrived_goes_before_the_sockets_own_timeout():
+    near, far = socket.socketpair()
+    with near, far:
+        far.settimeout(HELD_UP / 2)
+        reader = gevent.spawn(far.recv, 10)
+        gevent.sleep(0)
+        near.send(b"x")
+        hold_up()
+        assert reader.get(timeout=5) == b"x"
+
+
+def test_limits_of_different_waits_end_in_the_order_in_which_they_began():
+    log = []
+
+    def wait(name, function):
+        function()
+        log.append(name)
+
+    never = gevent.spawn(event.Event().wait)
+    waits = [
+        gevent.spawn(wait, "event", lambda: event.Event().wait(0)),
+        gevent.spawn(wait, "join", lambda: never.join(0)),
+        gevent.spawn(wait, "timeout", lambda: gevent.with_timeout(0, never.get, timeout_value=0)),
+        gevent.spawn(wait, "wait", lambda: gevent.wait([never], timeout=0)),
+    ]
+    gevent.joinall(waits, timeout=5)
+    never.kill()
+    assert log == ["event", "join", "timeout", "wait"]
+
+
+def test_links_added_by_whom_a_greenlet_woke_are_called_before_anything_else():
+    log = []
+    over = gevent.spawn(lambda: log.append("over"))
+    gevent.joinall([over])
+    others = [gevent.spawn(log.append, "other") for _ in range(2)]
+    for first in gevent.iwait([*others, over], count=1):
+        assert first is over
+    assert log == ["over"]
+    gevent.joinall(others)
+
+
+def test_waiting_for_what_is_ready_lets_the_others_run_first():
+    log = []
+    over = gevent.spawn(lambda: None)
+    gevent.sleep(0)
+    gevent.sleep(0)
+    other = gevent.spawn(log.append, "other")
+    assert gevent.wait([over], count=1) == [over]
+    assert log == ["other"]
+    other.join()

@@ -258,7 +258,11 @@ impl Hub {
     /// # Errors
     /// [`Interrupted`], as any park.
     pub fn sleep_until(&self, deadline: Nanos) -> Result<(), Interrupted> {
-        self.prepare().wait(Some(deadline)).map(drop)
+        let park = self.prepare();
+        let timer = self.reactor.arm_sleep(deadline, park.token(), true);
+        let woken = park.wait(None);
+        self.reactor.disarm(timer);
+        woken.map(drop)
     }
 
     /// The scheduler: runs the reactor and goes on with whatever becomes runnable, until nothing is left.

@@ -53,6 +53,26 @@ impl Reactor {
         self.queue.push(entry);
     }
 
+    /// The number of the entry that is last in the queue. Entries are numbered as they are put in.
+    #[inline]
+    pub fn last_number(&self) -> u64 {
+        self.queue.run.get() + self.queue.len() as u64
+    }
+
+    /// Puts `entry` right behind the entry of that number, if it waits or runs; else at the end. For what
+    /// belongs to an entry and comes to be only when that has begun.
+    pub fn push_after(&self, number: u64, entry: Entry) {
+        let run = self.queue.run.get();
+        if run <= number && self.in_queue() {
+            let place = (number - run) as usize;
+            self.queue
+                .entries
+                .with(|q| q.insert(place.min(q.len()), entry));
+        } else {
+            self.push(entry);
+        }
+    }
+
     /// How many entries wait.
     pub fn queue_len(&self) -> usize {
         self.queue.len()

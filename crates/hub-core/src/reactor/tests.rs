@@ -462,7 +462,7 @@ fn deadlines_of_parks_wake_once_and_can_be_taken_back() {
     let (t, r) = Test::new(&sim);
     let a = r.arm(5 * MS, Token(1));
     let b = r.arm(4 * MS, Token(2));
-    let c = r.arm_quiet(3 * MS, Token(3));
+    let c = r.arm_sleep(3 * MS, Token(3), false);
     assert_eq!(r.active_count(), 2);
     assert!(r.disarm(b) && !r.disarm(b));
     assert!(!t.run(RunMode::Default));
@@ -475,14 +475,15 @@ fn deadlines_of_parks_wake_once_and_can_be_taken_back() {
 fn woken_fibers_have_the_default_priority_among_watchers() {
     let sim = Sim::new();
     let (t, r) = Test::new(&sim);
-    // All are due in one iteration: a timeout of gevent's, two deadlines of parks, and a ready source.
+    // All are due in one iteration: a timeout of gevent's, two sleeps, a park's limit, and a ready source.
     let timeout = r.add(timer(1), 7);
     assert!(r.set_priority(timeout, -1));
     r.start(timeout).unwrap();
     let now = r.now();
-    r.arm(now + 2 * MS, Token(1));
+    r.arm(now, Token(9));
+    r.arm_sleep(now + 2 * MS, Token(1), true);
     let plain = started(&r, timer(3), 8);
-    r.arm(now + 4 * MS, Token(2));
+    r.arm_sleep(now + 4 * MS, Token(2), false);
     let s = r.source(4);
     r.source_clear(s, R);
     assert!(r.source_wait(s, R, Token(3)).unwrap());
@@ -493,8 +494,8 @@ fn woken_fibers_have_the_default_priority_among_watchers() {
         move |_, _| sim.pass(10 * MS)
     });
     assert!(!t.run(RunMode::Default));
-    // Timers in the order of their deadlines, then the source, as libev has it; and last the timeout.
-    assert_eq!(t.said(), "c1 1:Timeout w8 2:Timeout 3:Ready w7");
+    // Timers in the order of their deadlines, then the source, as libev has it; last, limits and timeouts.
+    assert_eq!(t.said(), "c1 1:Timeout w8 2:Timeout 3:Ready 9:Timeout w7");
     assert!(!r.is_active(plain));
 }
 

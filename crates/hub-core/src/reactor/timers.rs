@@ -4,44 +4,41 @@ use super::watchers::{Spec, TimerState};
 use super::{Reactor, Revents, Token, Wake, WatcherId};
 use crate::timer::{Due, Nanos, TimerKey};
 
-/// A park's deadline that keeps the loop running.
-const PARK: u8 = 0;
-/// A park's deadline that does not.
-const QUIET: u8 = 1;
+/// The limit of a park. It keeps the loop running.
+const LIMIT: u8 = 0;
+/// The end of a sleep. It keeps the loop running.
+const SLEEP: u8 = 1;
+/// The end of a sleep that does not.
+const QUIET: u8 = 2;
 /// A timer watcher.
-const WATCHER: u8 = 2;
+const WATCHER: u8 = 3;
 /// The next look of a stat watcher.
-pub(super) const STAT: u8 = 3;
+pub(super) const STAT: u8 = 4;
 
 impl Reactor {
-    /// Starts a deadline for a park: when it is due, the park of `token` ends with [`Wake::Timeout`]. It keeps
-    /// the loop running. `deadline` is a moment of the reactor's clock.
+    /// Starts the limit of a park: when it is over, the park of `token` ends with [`Wake::Timeout`], after all
+    /// that is ready in the same iteration, as with a `Timeout` of upstream. It keeps the loop running.
+    /// `deadline` is a moment of the reactor's clock.
     #[inline]
     pub fn arm(&self, deadline: Nanos, token: Token) -> TimerKey {
         self.reference();
-        self.timers.with(|t| {
-            t.start(
-                deadline,
-                Due {
-                    tag: PARK,
-                    word: token.0,
-                },
-            )
-        })
+        self.start_deadline(deadline, token, LIMIT)
     }
 
-    /// As [`arm`](Self::arm), for a park that does not keep the loop running (`sleep(.., ref=False)`).
+    /// Starts a sleep: as [`arm`](Self::arm), but its end has the priority of what is ready. `counts`: it keeps
+    /// the loop running.
     #[inline]
-    pub fn arm_quiet(&self, deadline: Nanos, token: Token) -> TimerKey {
-        self.timers.with(|t| {
-            t.start(
-                deadline,
-                Due {
-                    tag: QUIET,
-                    word: token.0,
-                },
-            )
-        })
+    pub fn arm_sleep(&self, deadline: Nanos, token: Token, counts: bool) -> TimerKey {
+        if counts {
+            self.reference();
+        }
+        self.start_deadline(deadline, token, if counts { SLEEP } else { QUIET })
+    }
+
+    #[inline]
+    fn start_deadline(&self, deadline: Nanos, token: Token, tag: u8) -> TimerKey {
+        let due = Due { tag, word: token.0 };
+        self.timers.with(|t| t.start(deadline, due))
     }
 
     /// Takes a deadline back. `false` if it has passed: the wake is due, or was run.
@@ -49,7 +46,7 @@ impl Reactor {
     pub fn disarm(&self, key: TimerKey) -> bool {
         match self.timers.with(|t| t.stop(key)) {
             Some(due) => {
-                if due.tag == PARK {
+                if matches!(due.tag, LIMIT | SLEEP) {
                     self.unreference();
                 }
                 true
@@ -158,7 +155,7 @@ impl Reactor {
         self.timers.with(|t| {
             t.advance(now);
             while let Some((_, deadline, due)) = t.pop(now) {
-                if due.tag == PARK {
+                if matches!(due.tag, LIMIT | SLEEP) {
                     self.unreference();
                 }
                 fired.push((due, deadline));
@@ -180,7 +177,8 @@ impl Reactor {
         self.watchers.with(|w| {
             for (due, _) in fired.drain(..).rev() {
                 match due.tag {
-                    PARK | QUIET => w.feed_wake(Token(due.word), Wake::Timeout),
+                    LIMIT => w.feed_limit(Token(due.word)),
+                    SLEEP | QUIET => w.feed_wake(Token(due.word), Wake::Timeout),
                     WATCHER => w.feed(WatcherId(crate::event_loop::Key(due.word)), Revents::TIMER),
                     _ => {}
                 }

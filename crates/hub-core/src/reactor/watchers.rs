@@ -214,6 +214,12 @@ impl Watchers {
         self.pending_live += 1;
     }
 
+    /// Makes the limit of a park due, at the priority of upstream's `Timeout`: -1.
+    pub(super) fn feed_limit(&mut self, token: Token) {
+        self.pending[DEFAULT_LEVEL - 1].push(Pending::Wake(token, Wake::Timeout));
+        self.pending_live += 1;
+    }
+
     fn feed_list(&mut self, list: List, revents: Revents) {
         for i in 0..self.list(list).len() {
             let id = self.list(list)[i];

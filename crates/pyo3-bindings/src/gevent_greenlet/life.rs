@@ -7,7 +7,7 @@ use crate::greenlet::{Carry, Flags, PyGreenlet, globals, switch_to};
 use crate::hub::HubCore;
 use crate::raw::_PyType_Lookup;
 use crate::thread_data::ThreadData;
-use gevent_hub_core::reactor::{Entry, Wake, WatcherId};
+use gevent_hub_core::reactor::{Entry, Token, Wake, WatcherId};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use std::ptr::null_mut;
@@ -298,8 +298,8 @@ pub unsafe fn start(me: *mut GreenletObject) -> Result<(), ()> {
     }
 }
 
-/// Tells whoever waits. Fibers are woken at once (they run when the queue comes to them); callables are
-/// called by the loop, soon.
+/// Tells whoever waits, all in one place of the queue: fibers alone are woken by entries of their own, which
+/// needs no Python; with callables among the links, the loop goes through them in order.
 pub unsafe fn tell_links(me: *mut GreenletObject) {
     // SAFETY: alive; the GIL is held.
     unsafe {
@@ -312,32 +312,43 @@ pub unsafe fn tell_links(me: *mut GreenletObject) {
         if (*me).links.iter().any(|l| matches!(l, Link::Callable(_))) {
             (*me).notifying = true;
             ffi::Py_INCREF(me.cast());
-            hub.reactor()
-                .push(Entry::Call(Payload::Notify(me.cast()).into_word()));
+            // Upstream tells all links in one callback, also those that were added by a fiber which it
+            // has just woken.
+            let entry = Entry::Call(Payload::Notify(me.cast()).into_word());
+            match std::mem::take(&mut (*me).told) {
+                0 => hub.reactor().push(entry),
+                told => hub.reactor().push_after(told, entry),
+            }
             return;
         }
         for link in std::mem::take(&mut (*me).links) {
-            wake_link(hub, me, link);
+            if let Fate::Fiber(token) = fate(me, link) {
+                hub.core().unpark(token, Wake::Event);
+            }
         }
+        (*me).told = hub.reactor().last_number();
     }
 }
 
-/// Wakes a fiber; hands a callable back.
-unsafe fn wake_link(hub: &HubCore, me: *mut GreenletObject, link: Link) -> Option<*mut PyObject> {
+/// What becomes of a link when the greenlet has ended.
+enum Fate {
+    /// It wakes this park.
+    Fiber(Token),
+    /// It is to be called; an owned reference.
+    Call(*mut PyObject),
+    /// It waits for others too.
+    Nothing,
+}
+
+unsafe fn fate(me: *mut GreenletObject, link: Link) -> Fate {
     match link {
-        Link::Token(token) => {
-            hub.core().unpark(token, Wake::Event);
-            None
-        }
-        Link::Group(group) => {
-            // SAFETY: alive; the group takes a reference.
-            let token = group.add(unsafe { ffi::Py_NewRef(me.cast()) });
-            if let Some(token) = token {
-                hub.core().unpark(token, Wake::Event);
-            }
-            None
-        }
-        Link::Callable(f) => Some(f),
+        Link::Token(token) => Fate::Fiber(token),
+        // SAFETY: alive; the group takes a reference.
+        Link::Group(group) => match group.add(unsafe { ffi::Py_NewRef(me.cast()) }) {
+            Some(token) => Fate::Fiber(token),
+            None => Fate::Nothing,
+        },
+        Link::Callable(f) => Fate::Call(f),
     }
 }
 
@@ -353,8 +364,13 @@ pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
         };
         while !(*me).links.is_empty() {
             let link = (*me).links.remove(0);
-            let Some(callable) = wake_link(hub, me, link) else {
-                continue;
+            let callable = match fate(me, link) {
+                Fate::Call(callable) => callable,
+                Fate::Fiber(token) => {
+                    hub.core().hand_over(token, Wake::Event);
+                    continue;
+                }
+                Fate::Nothing => continue,
             };
             let r = ffi::PyObject_CallOneArg(callable, p);
             if r.is_null() {

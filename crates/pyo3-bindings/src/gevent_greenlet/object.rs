@@ -66,6 +66,8 @@ pub struct GreenletObject {
     pub start: StartState,
     /// A [`Payload::Notify`](crate::event_loop::Payload) is in the queue.
     pub notifying: bool,
+    /// The number of the queue's entry that wakes the last of the fibers that waited for the end.
+    pub told: u64,
     /// The fields above were initialised.
     pub live: bool,
 }
@@ -95,6 +97,7 @@ impl GreenletObject {
             (&raw mut (*this).links).write(Vec::new());
             (&raw mut (*this).start).write(StartState::Never);
             (*this).notifying = false;
+            (*this).told = 0;
             (*this).live = true;
         }
     }

@@ -5,7 +5,7 @@ use super::object::{GreenletObject, Link};
 use crate::event_loop::nanos;
 use crate::hub::{Parked, unexpected_switch};
 use crate::raw::{Args, absent};
-use gevent_hub_core::reactor::monotonic;
+use gevent_hub_core::reactor::{Wake, monotonic};
 use pyo3::ffi::{self, PyObject};
 use std::ptr::null_mut;
 use std::rc::Rc;
@@ -100,21 +100,23 @@ unsafe fn wait_for(
                 }
             }
         }
-        let enough = group.ended.borrow().len() >= wanted;
         let mut failed = false;
-        if !enough {
-            let park = hub.core().prepare();
+        let park = hub.core().prepare();
+        if group.ended.borrow().len() < wanted {
             group.waiter.set(Some(park.token()));
-            match hub.park(park, deadline) {
-                Parked::Woken(_) => {}
-                Parked::Switched(value, _) => {
-                    unexpected_switch(c"wait()", value);
-                    failed = true;
-                }
-                Parked::Raised(_) => failed = true,
-            }
-            group.waiter.set(None);
+        } else {
+            // As upstream, the others have their turn even so.
+            hub.core().unpark(park.token(), Wake::Event);
         }
+        match hub.park(park, deadline) {
+            Parked::Woken(_) => {}
+            Parked::Switched(value, _) => {
+                unexpected_switch(c"wait()", value);
+                failed = true;
+            }
+            Parked::Raised(_) => failed = true,
+        }
+        group.waiter.set(None);
         // Those that have not ended forget it.
         let ended = std::mem::take(&mut *group.ended.borrow_mut());
         if failed || ended.len() < total {

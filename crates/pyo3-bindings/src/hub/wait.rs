@@ -55,14 +55,10 @@ unsafe extern "C" fn sleep(
 
             let park = hub.core().prepare();
             let deadline = r.now().saturating_add(nanos(seconds));
-            if counts != 0 {
-                hub.park(park, Some(deadline))
-            } else {
-                let timer = r.arm_quiet(deadline, park.token());
-                let outcome = hub.park(park, None);
-                r.disarm(timer);
-                outcome
-            }
+            let timer = r.arm_sleep(deadline, park.token(), counts != 0);
+            let outcome = hub.park(park, None);
+            r.disarm(timer);
+            outcome
         };
         match outcome {
             Parked::Woken(_) => raw::none(),
