@@ -470,6 +470,22 @@ PyObject *gl_take_raised(void)
 #endif
 }
 
+/* Takes the pending error as a value that nobody raises again. Up to 3.11 the traceback is apart from the
+ * exception, and is dropped: here, where the frames belong that it refers to. */
+PyObject *gl_take_value(void)
+{
+#if PY(12)
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+    return value;
+#endif
+}
+
 /* Makes the instance that raising `type` with `value` (or NULL) would raise, with the traceback `tb` (or
  * NULL). If making it fails, the result is that error, as with `raise`. */
 PyObject *gl_make_exception(PyObject *type, PyObject *value, PyObject *tb)

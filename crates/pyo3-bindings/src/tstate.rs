@@ -43,6 +43,7 @@ unsafe extern "C" {
     ) -> c_int;
     fn gl_state_clear(g: *mut c_void);
     fn gl_take_raised() -> *mut PyObject;
+    fn gl_take_value() -> *mut PyObject;
     fn gl_set_raised(exc: *mut PyObject);
     fn gl_make_exception(
         ty: *mut PyObject,
@@ -197,6 +198,16 @@ pub unsafe fn replace_context(
 pub unsafe fn take_raised() -> *mut PyObject {
     // SAFETY: the caller's promise.
     unsafe { gl_take_raised() }
+}
+
+/// Takes the pending error, which there is, as a value: where CPython keeps the traceback apart (before
+/// 3.12) without it. It may run Python code.
+///
+/// # Safety
+/// The GIL is held and an error is set.
+pub unsafe fn take_raised_as_value() -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { gl_take_value() }
 }
 
 /// Makes `exc` (stolen) the pending error, as it is: nothing is chained to it.

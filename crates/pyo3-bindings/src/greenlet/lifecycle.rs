@@ -198,13 +198,30 @@ unsafe fn throw_exit(td: &ThreadData, g: &PyGreenlet) {
         let exc = tstate::take_raised();
         let parent = g.parent.replace(new_ref(td.current.get()));
         let result = depart(td, g.as_ptr(), Carry::Raise(exc));
-        let mine = g.parent.replace(parent);
+        // What ran meanwhile may have made it an ancestor of its own parent-to-be.
+        let dropped = if is_ancestor(g, parent) {
+            parent
+        } else {
+            g.parent.replace(parent)
+        };
         if result.is_null() {
             ffi::PyErr_WriteUnraisable(g.as_object());
         }
         ffi::Py_XDECREF(result);
-        ffi::Py_XDECREF(mine.cast());
+        ffi::Py_XDECREF(dropped.cast());
     }
+}
+
+/// Whether `g` is `other` or one of its parents.
+unsafe fn is_ancestor(g: &PyGreenlet, mut other: *mut PyGreenlet) -> bool {
+    while !other.is_null() {
+        if std::ptr::eq(g, other) {
+            return true;
+        }
+        // SAFETY: an owned reference of a greenlet that is alive.
+        other = unsafe { (*other).parent.get() };
+    }
+    false
 }
 
 /// It swallowed GreenletExit and is parked again: says so, and leaks it.

@@ -641,12 +641,10 @@ unsafe fn take_outcome(result: *mut PyObject) -> Carry {
             let text = c"a greenlet returned NULL without setting an exception";
             ffi::PyErr_SetString(ffi::PyExc_SystemError, text.as_ptr());
         }
-        let is_exit = ffi::PyErr_ExceptionMatches(globals().exit) != 0;
-        let exc = tstate::take_raised();
-        if is_exit {
-            Carry::Value(exc)
+        if ffi::PyErr_ExceptionMatches(globals().exit) != 0 {
+            Carry::Value(tstate::take_raised_as_value())
         } else {
-            Carry::Raise(exc)
+            Carry::Raise(tstate::take_raised())
         }
     }
 }
