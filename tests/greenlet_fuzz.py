@@ -4,10 +4,10 @@
     python tests/greenlet_fuzz.py [--python PYTHON] [--core PATH] [--seeds FIRST:LAST]
 
 A seed makes a program of up to fourteen greenlets that switch, throw, drop and reparent each other
-and handle exceptions while they do; every step is written down. The programs run once with the real
-greenlet (the wheel that ``greenlet_suite.py`` fetches) and once with ours, and the first program
-whose record differs is printed. Left out is a GreenletExit that a finished greenlet hands to a parent
-which never ran: there the real one reads the exception as if it were a tuple.
+and handle exceptions while they do; every step is written down. The programs run once with the
+real greenlet (the wheel that ``greenlet_suite.py`` fetches) and once with ours, and the first one
+whose record differs is printed. Left out is a GreenletExit that a finished greenlet hands to a
+parent which never ran: there the real one reads the exception as if it were a tuple.
 """
 
 import argparse
