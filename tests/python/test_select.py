@@ -10,6 +10,7 @@ import pytest
 
 import gevent
 from gevent import select, selectors, socket
+from gevent.event import Event
 
 
 @pytest.fixture
@@ -123,6 +124,27 @@ def test_selector():
         assert selector.select(0) == []
         with pytest.raises(KeyError):
             selector.unregister(a)
+
+
+def test_selector_without_waiting():
+    a, b = socket.socketpair()
+    with a, b, selectors.DefaultSelector() as selector:
+        selector.register(a, selectors.EVENT_WRITE)
+        assert [len(selector.select(0)) for _ in range(10)] == [1] * 10
+
+
+def test_revoked_news():
+    # The event that ends one wait must not be the news of the next.
+    event = Event()
+    a, b = socket.socketpair()
+    with a, b:
+        io = gevent.get_hub().loop.io(a.fileno(), 2)
+        io.start(event.set)
+        event.wait(0)
+        io.stop()
+        io.close()
+        event.clear()
+        assert event.wait(0.01) is False
 
 
 def test_selector_hears_several():

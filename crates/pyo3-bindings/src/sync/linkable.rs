@@ -70,6 +70,8 @@ pub struct Linkable {
     order: u64,
     /// The hubs in which a notification is queued or running.
     notifiers: Vec<u64>,
+    /// How many notifications are running.
+    running: u32,
     /// The only thread that used it; 0 for none, [`MULTI`] for several.
     thread: usize,
     /// See [`Kind`].
@@ -214,7 +216,20 @@ impl Linkable {
                 .links
                 .iter()
                 .position(|l| matches!(l.who, Who::Fiber(t) if t == token && l.hub == hub));
-            at.is_some_and(|at| (*me).links.remove(at).is_some())
+            let found = at.is_some_and(|at| (*me).links.remove(at).is_some());
+            Self::revoke_if_alone(me);
+            found
+        }
+    }
+
+    /// With nobody linked, a notification that is queued is revoked: it would be the news of a past
+    /// event for whoever is linked next.
+    unsafe fn revoke_if_alone(me: *mut Self) {
+        // SAFETY: the GIL is held.
+        unsafe {
+            if (*me).links.is_empty() && (*me).running == 0 {
+                (*me).notifiers.clear();
+            }
         }
     }
 
@@ -390,7 +405,9 @@ impl Linkable {
     unsafe fn notify(me: *mut Self, hub: u64) {
         // SAFETY: the caller has a reference.
         unsafe {
+            (*me).running += 1;
             let left = Self::run_links(me, hub);
+            (*me).running -= 1;
             Self::forget_notifier(me, hub);
             if !left {
                 Self::check_and_notify(me);
@@ -552,7 +569,11 @@ pub unsafe fn notify_from_queue(p: Obj) {
     // SAFETY: the queue's own reference.
     unsafe {
         if let Some(hub) = HubCore::current() {
-            Linkable::notify(p.cast(), hub.core().id());
+            let id = hub.core().id();
+            // Else it was revoked.
+            if Linkable::notifies(p.cast(), id) {
+                Linkable::notify(p.cast(), id);
+            }
         }
         if ffi::Py_REFCNT(p) > 1 {
             ffi::Py_DECREF(p);
@@ -665,7 +686,9 @@ unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
                 if same > 0 {
                     let found = (*me).links.iter().position(|l| l.order == order);
                     if let Some(found) = found {
-                        drop_link((*me).links.remove(found));
+                        let link = (*me).links.remove(found);
+                        Linkable::revoke_if_alone(me);
+                        drop_link(link);
                     }
                     break;
                 }
