@@ -41,6 +41,11 @@ assert greenlet.__file__.startswith(os.environ["GREENLET_SUITE_ROOT"]), greenlet
 greenlet.__path__.append(os.environ["GREENLET_SUITE_WHEEL"])
 """
 
+HOME = """
+import importlib.util, os
+print(os.path.dirname(os.path.dirname(importlib.util.find_spec("gevent").origin)))
+"""
+
 INFO = """
 import sys, sysconfig
 print("%d.%d" % sys.version_info[:2], sysconfig.get_config_var("EXT_SUFFIX"))
@@ -50,6 +55,12 @@ print("%d.%d" % sys.version_info[:2], sysconfig.get_config_var("EXT_SUFFIX"))
 def run(*command, **options):
     """Runs a command that must succeed."""
     return subprocess.run(command, check=True, **options)
+
+
+def home(python):
+    """The folder that holds the package gevent which this Python has installed, else the clone's."""
+    found = subprocess.run([python, "-c", HOME], capture_output=True, text=True, check=False)
+    return Path(found.stdout.strip() or ROOT / "python").resolve()
 
 
 def prepare(python):
@@ -72,12 +83,12 @@ def environment(folder, core):
     paths = [
         folder / "start",
         ROOT / "python" / "wheel-data" / "purelib",
-        core or ROOT / "python",
+        core,
         folder / "needs",
     ]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "GREENLET"))}
     env["PYTHONPATH"] = os.pathsep.join(str(p) for p in paths)
-    env["GREENLET_SUITE_ROOT"] = str(core or ROOT / "python")
+    env["GREENLET_SUITE_ROOT"] = str(core)
     env["GREENLET_SUITE_WHEEL"] = str(folder / "wheel" / "greenlet")
     return env
 
@@ -139,7 +150,7 @@ def main():
     parser.add_argument("--show", action="store_true", help="print the output of failing files")
     parser.add_argument("tests", nargs="*", help="test files, such as test_greenlet")
     args = parser.parse_args()
-    core = args.core.resolve() if args.core else None
+    core = args.core.resolve() if args.core else home(args.python)
     version, folder = prepare(args.python)
     env = environment(folder, core)
     names = args.tests or sorted(

@@ -144,7 +144,11 @@ def test_end(pair, politely):
         assert one.recv(100) == b"in clear"
     else:
         other.close()
-        assert one.recv(10) == b""
+        try:
+            assert one.recv(10) == b""
+        except ConnectionResetError:
+            # What the peer had not read, such as session tickets, turns the end into a reset.
+            pass
         with pytest.raises(OSError):
             for _ in range(100):
                 one.sendall(b"x" * 10000)
