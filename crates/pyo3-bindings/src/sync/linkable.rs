@@ -725,7 +725,8 @@ pub unsafe fn reinit(me: *mut Linkable) {
     // SAFETY: the caller's promise; what is dropped is dropped last.
     unsafe {
         let here = HubCore::current().map_or(0, |h| h.core().id());
-        (*me).notifiers.clear();
+        // What is queued in this thread's hub still is.
+        (*me).notifiers.retain(|h| *h == here);
         (*me).thread = 0;
         let mut gone = Vec::new();
         for link in mem::take(&mut (*me).links) {
