@@ -9,6 +9,7 @@ Use :mod:`gevent.socket`; this module is where its parts are kept.
 
 import os
 import socket as __socket__
+from _thread import get_ident
 from errno import EBADF
 from os import dup
 from socket import AF_INET, AF_INET6, SOCK_STREAM, getdefaulttimeout
@@ -207,9 +208,11 @@ class socket(_socketcommon.SocketMixin):
             return
         # A check watcher and not a callback: within a batch of callbacks, a new callback would
         # still run in this iteration.
-        check = loop.check()
+        def begin():
+            check = loop.check()
+            check.start(finish, check)
 
-        def finish(sock):
+        def finish(check):
             check.stop()
             check.close()
             try:
@@ -217,7 +220,10 @@ class socket(_socketcommon.SocketMixin):
             except OSError:
                 pass
 
-        check.start(finish, sock)
+        if self.hub.thread_ident == get_ident():
+            begin()
+        else:
+            loop.run_callback_threadsafe(begin)
 
     def _detach_socket(self, reason):
         sock = self._sock

@@ -338,13 +338,21 @@ class SocketMixin(_core.SocketBase):
 
     def _drop_events_and_close(self, closefd=True, _cancel_wait_ex=cancel_wait_ex):
         # The last argument keeps the descriptor alive until nobody waits for it any more.
-        self._release_source()
-        self.hub.cancel_waits_close_and_then(
-            self._take_watchers(),
-            _cancel_wait_ex,
-            self._drop_ref_on_close if closefd else id,
-            self._sock,
-        )
+        away = self._release_source()
+        then = self._drop_ref_on_close if closefd else id
+        if away is None:
+            self.hub.cancel_waits_close_and_then(
+                self._take_watchers(), _cancel_wait_ex, then, self._sock
+            )
+        else:
+            # Another thread's loop has yet to forget the descriptor.
+            away.run_callback_threadsafe(
+                self.hub.cancel_waits_close_and_then,
+                self._take_watchers(),
+                _cancel_wait_ex,
+                then,
+                self._sock,
+            )
 
     def _drop_ref_on_close(self, sock):
         sock.close()

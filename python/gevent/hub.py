@@ -407,6 +407,10 @@ class Hub(WaitOperationsGreenlet):
         loop = self.loop
         if loop is None:
             return
+        if self.thread_ident != get_thread_ident() and not loop.destroyed:
+            # Nothing of it may be touched from here while it runs: it ends itself, soon.
+            loop.run_callback_threadsafe(self.destroy, destroy_loop)
+            return
         if destroy_loop is None:
             destroy_loop = not loop.default
         if self.periodic_monitoring_thread is not None:

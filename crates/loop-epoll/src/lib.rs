@@ -36,7 +36,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use sys::{Epoll, Timeout, errno};
+pub use sys::Refused;
+use sys::{Epoll, Timeout, errno, of_call};
 use table::{KeyMap, Place, Table, Watcher};
 use waker::EventWaker;
 
@@ -80,12 +81,13 @@ impl EpollLoop {
     /// A loop of the calling thread.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM` of epoll_create1(2), epoll_ctl(2) and eventfd(2).
+    /// [`Refused`], inside of the [`io::Error`]: `EMFILE`, `ENFILE`, `ENOMEM` of epoll_create1(2), epoll_ctl(2)
+    /// and eventfd(2).
     pub fn new() -> io::Result<EpollLoop> {
-        let edge = Epoll::new()?;
-        let waker = Arc::new(EventWaker::new()?);
-        edge.set(waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER)
-            .1?;
+        let edge = of_call("epoll_create1(2)", Epoll::new())?;
+        let waker = Arc::new(of_call("eventfd(2)", EventWaker::new())?);
+        let added = edge.set(waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER);
+        of_call("epoll_ctl(2)", added.1)?;
         Ok(EpollLoop {
             edge,
             level: None,

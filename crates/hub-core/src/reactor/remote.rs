@@ -179,7 +179,7 @@ impl Reactor {
     }
 
     /// Brings in what other threads have sent.
-    pub(super) fn take_remote(&self) {
+    pub fn take_remote(&self) {
         if self.remote.is_empty() {
             return;
         }

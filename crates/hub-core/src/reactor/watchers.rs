@@ -485,6 +485,17 @@ impl Reactor {
         }
     }
 
+    /// Whether stopping the watcher would tell the backend: it is active, and of a kind that the backend knows.
+    pub fn is_with_backend(&self, id: WatcherId) -> bool {
+        self.watchers.with(|w| {
+            w.is_active(id)
+                && matches!(
+                    w.spec(id),
+                    Some(Spec::Io { .. } | Spec::Child(_) | Spec::Stat(_))
+                )
+        })
+    }
+
     /// Whether it is started.
     pub fn is_active(&self, id: WatcherId) -> bool {
         self.watchers.with(|w| w.is_active(id))

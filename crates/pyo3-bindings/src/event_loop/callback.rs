@@ -37,15 +37,24 @@ impl Callback {
         }
     }
 
-    /// Calls it, unless it was stopped. The error is the callable's.
+    /// Calls it, unless it was stopped. The error is the callable's; the arguments stay, to be seen with it,
+    /// until `done`.
     pub fn fire(&self, py: Python<'_>) -> PyResult<()> {
         let (Some(callback), Some(args)) = (self.callback.take(), self.args.get(py)) else {
             self.args.set(None);
             return Ok(());
         };
-        let result = callback.bind(py).call1(args.bind(py).cast::<PyTuple>()?);
+        callback
+            .bind(py)
+            .call1(args.bind(py).cast::<PyTuple>()?)
+            .map(drop)
+    }
+}
+
+impl Callback {
+    /// It was called, and its error reported.
+    pub fn done(&self) {
         self.args.set(None);
-        result.map(drop)
     }
 }
 

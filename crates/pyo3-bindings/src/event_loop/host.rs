@@ -67,10 +67,10 @@ impl<'a, 'py> LoopHost<'a, 'py> {
                 // SAFETY: the queue's own reference.
                 let callback = unsafe { Bound::from_owned_ptr(py, p) };
                 // SAFETY: only `Callback` objects are packed this way.
-                let result = unsafe { callback.cast_unchecked::<Callback>() }
-                    .get()
-                    .fire(py);
+                let call = unsafe { callback.cast_unchecked::<Callback>() }.get();
+                let result = call.fire(py);
                 self.report(&callback, result);
+                call.done();
             }
             Payload::Start(p) => crate::gevent_greenlet::start_from_queue(self, p),
             Payload::Notify(p) => crate::gevent_greenlet::notify_from_queue(self, p),
@@ -92,7 +92,7 @@ impl<'a, 'py> LoopHost<'a, 'py> {
                 let result = Watcher::fire(&watcher, revents);
                 self.report(watcher.as_any(), result);
             }
-            Owner::Timeout(p) => crate::timeout::expire(self, p),
+            Owner::Timeout(p) => crate::timeout::expire(self, id, p),
             Owner::StartLater(p) => crate::gevent_greenlet::start_from_timer(self, id, p),
         }
     }

@@ -25,12 +25,11 @@ fn interest(events: u32) -> Interest {
     want
 }
 
-fn check_fd(fd: RawFd) -> PyResult<()> {
-    if fd < 0 {
-        return Err(PyValueError::new_err(format!(
-            "fd must be non-negative: {fd}"
-        )));
-    }
+fn check_fd(fd: i64) -> PyResult<RawFd> {
+    let Some(fd) = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0) else {
+        let text = format!("fd must be non-negative: {fd}");
+        return Err(PyValueError::new_err(text));
+    };
     // SAFETY: F_GETFD reads a flag of a number.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
         return Err(PyOSError::new_err((
@@ -38,7 +37,7 @@ fn check_fd(fd: RawFd) -> PyResult<()> {
             format!("Invalid file descriptor {fd}"),
         )));
     }
-    Ok(())
+    Ok(fd)
 }
 
 fn read_only(name: &str) -> PyErr {
@@ -60,17 +59,18 @@ impl Io {
     #[pyo3(signature = (r#loop, fd, events, r#ref = true, priority = None))]
     fn new(
         r#loop: &Bound<'_, Loop>,
-        fd: RawFd,
-        events: u32,
+        fd: i64,
+        events: i64,
         r#ref: bool,
         priority: Option<i32>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        if fd >= 0 && events & !(READ | WRITE | IOFDSET) != 0 {
+        if fd >= 0 && events & !i64::from(READ | WRITE | IOFDSET) != 0 {
             return Err(PyValueError::new_err(format!(
                 "illegal event mask: {events}"
             )));
         }
-        check_fd(fd)?;
+        let fd = check_fd(fd)?;
+        let events = events as u32;
         let base = Watcher::create(
             r#loop,
             WatcherKind::Io {
@@ -112,12 +112,12 @@ impl Io {
     }
 
     #[setter]
-    fn set_fd(slf: &Bound<'_, Self>, fd: RawFd) -> PyResult<()> {
+    fn set_fd(slf: &Bound<'_, Self>, fd: i64) -> PyResult<()> {
         let (reactor, id) = slf.as_super().get().parts(slf.py())?;
         if reactor.is_active(id) {
             return Err(read_only("fd"));
         }
-        check_fd(fd)?;
+        let fd = check_fd(fd)?;
         slf.get().fd.set(fd);
         slf.get().events.set(slf.get().events.get() | IOFDSET);
         reactor.set_io(id, fd, interest(slf.get().events.get()));

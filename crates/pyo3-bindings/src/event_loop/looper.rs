@@ -92,12 +92,20 @@ pub fn backend(names: &[String]) -> PyResult<Box<dyn Backend>> {
         }
     }
     let text: Vec<String> = refused.iter().map(|(n, e)| format!("{n}: {e}")).collect();
-    let code = refused.last().and_then(|(_, e)| e.raw_os_error());
+    let code = refused.last().and_then(|(_, e)| errno_of(e));
     let text = format!("no event loop could be made ({})", text.join("; "));
     Err(match code {
         Some(code) => PyOSError::new_err((code, text)),
         None => PyOSError::new_err(text),
     })
+}
+
+/// The errno of a backend that was refused.
+fn errno_of(e: &std::io::Error) -> Option<i32> {
+    let inner = e.get_ref();
+    let epoll = || Some(inner?.downcast_ref::<gevent_loop_epoll::Refused>()?.errno);
+    let uring = || Some(inner?.downcast_ref::<gevent_loop_uring::Refused>()?.errno);
+    e.raw_os_error().or_else(epoll).or_else(uring)
 }
 
 fn available() -> Vec<&'static str> {
@@ -139,28 +147,41 @@ impl Loop {
         ))
     }
 
-    /// Runs `f` on the loop's thread, soon.
-    pub fn later(&self, f: impl FnOnce(&Reactor) + 'static) {
+    /// Runs `f` on the loop's thread, soon. False if the loop has ended.
+    pub fn later(&self, f: impl FnOnce(&Reactor) + 'static) -> bool {
         let Some(reactor) = self.reactor_ref() else {
-            return;
+            return false;
         };
         // The job runs on the reactor's own thread while it lives, so a pointer does.
         let reactor: *const Reactor = Rc::as_ptr(reactor);
         // SAFETY: queue entries run only while the reactor lives.
         let job: super::payload::Job = Box::new(move || f(unsafe { &*reactor }));
-        self.remote
-            .push(Entry::Call(Payload::Job(Box::new(job)).into_word()));
+        let word = Payload::Job(Box::new(job)).into_word();
+        let sent = self.remote.push(Entry::Call(word));
+        if !sent {
+            // SAFETY: nobody else has it.
+            unsafe { Payload::from_word(word) }.discard();
+        }
+        sent
     }
 
     /// Removes a watcher, from whatever thread.
     pub fn remove(&self, id: WatcherId) {
-        if self.on_thread() {
-            if let Some(r) = self.reactor_ref() {
-                r.remove(id);
-            }
+        let Some(r) = self.reactor_ref() else {
+            return;
+        };
+        if self.may_stop(r, id) {
+            r.remove(id);
         } else {
             self.later(move |r| r.remove(id));
         }
+    }
+
+    /// Whether the calling thread may stop a watcher by itself: its own, and of another thread's loop those
+    /// that the backend does not know. The GIL guards everything but the backend, which that loop may be
+    /// waiting in.
+    pub fn may_stop(&self, reactor: &Reactor, id: WatcherId) -> bool {
+        self.on_thread() || !reactor.is_with_backend(id)
     }
 
     /// The handle for other threads.
@@ -270,13 +291,23 @@ impl Loop {
         Ok(())
     }
 
-    /// Frees everything that it holds. True the first time.
-    fn destroy(slf: &Bound<'_, Self>) -> bool {
+    /// Frees everything that it holds. True the first time. Of another thread's loop only the end is asked
+    /// for: it comes when that loop runs.
+    pub fn destroy(slf: &Bound<'_, Self>) -> bool {
         let me = slf.get();
+        if !me.on_thread() {
+            let held = slf.clone().unbind();
+            return me.later(move |_| {
+                // SAFETY: jobs run with the GIL held.
+                let py = unsafe { Python::assume_attached() };
+                Self::destroy(held.bind(py));
+            });
+        }
         // SAFETY: the GIL is held; the one writer.
         let Some(reactor) = (unsafe { (*me.reactor.get()).take() }) else {
             return false;
         };
+        reactor.take_remote();
         let queued: Vec<Entry> = std::iter::from_fn(|| reactor.pop_entry()).collect();
         let owners = reactor.active_data();
         reactor.destroy();
@@ -342,13 +373,18 @@ impl Loop {
     }
 
     /// Tells the loop that `fd` is about to be closed: its watchers become pending.
-    fn closing_fd(&self, fd: i32) -> PyResult<bool> {
-        self.check_thread()?;
-        Ok(self.reactor()?.feed_fd(fd))
+    /// Any thread may.
+    fn closing_fd(&self, fd: i32) -> bool {
+        let found = self.reactor_ref().is_some_and(|r| r.feed_fd(fd));
+        if found && !self.on_thread() {
+            self.remote.wake();
+        }
+        found
     }
 
     /// Detaches the loop from the descriptor before close(2), silently.
     fn forget_fd(&self, fd: i32) -> PyResult<()> {
+        self.check_thread()?;
         self.reactor()?.fd_closing(fd);
         Ok(())
     }

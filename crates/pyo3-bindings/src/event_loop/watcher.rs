@@ -22,6 +22,8 @@ pub struct Watcher {
     /// It holds a reference to itself.
     kept: GilCell<bool>,
     want_ref: GilCell<bool>,
+    /// Counts its starts.
+    started: GilCell<u32>,
 }
 
 impl Watcher {
@@ -47,6 +49,7 @@ impl Watcher {
             args: PyCellOpt::new(None),
             kept: GilCell::new(false),
             want_ref: GilCell::new(want_ref),
+            started: GilCell::new(0),
         })
     }
 
@@ -120,6 +123,7 @@ impl Watcher {
         let (reactor, id) = me.parts(py)?;
         me.get_loop(py)?.get().check_thread()?;
         me.set_call(callback, args.into_any().unbind())?;
+        me.started.set(me.started.get().wrapping_add(1));
         reactor.set_data(id, Owner::Watcher(slf.as_ptr()).into_word());
         let started = if again {
             reactor.again(id);
@@ -160,6 +164,27 @@ impl Watcher {
             Self::settle(slf);
         }
         result.map(drop)
+    }
+
+    /// Has another thread's loop stop it. At once it calls nothing more; until the loop has stopped it, it
+    /// stays alive. False if the loop has ended.
+    #[cold]
+    fn stop_away(slf: &Bound<'_, Self>, l: &Loop, id: WatcherId) -> bool {
+        let me = slf.get();
+        me.callback.set(None);
+        me.args.set(None);
+        let held = slf.clone().unbind();
+        let started = me.started.get();
+        l.later(move |r| {
+            // SAFETY: jobs run with the GIL held.
+            let py = unsafe { Python::assume_attached() };
+            let watcher = held.bind(py);
+            // Its own thread may have started it again meanwhile.
+            if watcher.get().started.get() == started {
+                r.stop(id);
+                Self::settle(watcher);
+            }
+        })
     }
 
     fn is_busy(slf: &Bound<'_, Self>) -> bool {
@@ -214,10 +239,10 @@ impl Watcher {
         if let Some((reactor, id)) = me.live(slf.py())
             && let Ok(l) = me.get_loop(slf.py())
         {
-            if l.get().on_thread() {
+            if l.get().may_stop(&reactor, id) {
                 reactor.stop(id);
-            } else {
-                l.get().later(move |r| r.stop(id));
+            } else if Self::stop_away(slf, l.get(), id) {
+                return;
             }
         }
         Self::settle(slf);

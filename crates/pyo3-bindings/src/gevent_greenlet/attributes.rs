@@ -70,7 +70,7 @@ pub unsafe extern "C" fn get_start_event(slf: Obj, _: *mut c_void) -> Obj {
     unsafe {
         let pending = match (*cast(slf)).start {
             StartState::Never => return none(),
-            StartState::Queued | StartState::Timer(_) => true,
+            StartState::Queued | StartState::Timer(..) => true,
             StartState::Cancelled | StartState::Done => false,
         };
         super::start_event(slf, pending)

@@ -1,6 +1,6 @@
 //! [`Group`]: one fiber that waits for several greenlets.
 
-use gevent_hub_core::reactor::Token;
+use crate::hub::Waiter;
 use pyo3::ffi::PyObject;
 use std::cell::{Cell, RefCell};
 
@@ -10,14 +10,14 @@ pub struct Group {
     /// Those that have ended, in order; owned references.
     pub ended: RefCell<Vec<*mut PyObject>>,
     /// The park to end when there are `wanted` of them.
-    pub waiter: Cell<Option<Token>>,
+    pub waiter: Cell<Option<Waiter>>,
     /// How many the waiter wants.
     pub wanted: Cell<usize>,
 }
 
 impl Group {
     /// Takes the reference `greenlet`; returns the park that is over by it.
-    pub fn add(&self, greenlet: *mut PyObject) -> Option<Token> {
+    pub fn add(&self, greenlet: *mut PyObject) -> Option<Waiter> {
         let n = {
             let mut ended = self.ended.borrow_mut();
             ended.push(greenlet);

@@ -3,23 +3,26 @@
 use super::object::GreenletObject;
 use crate::event_loop::{LoopHost, Payload};
 use crate::greenlet::{PyGreenlet, make_exception, throw_into};
-use crate::hub::HubCore;
+use crate::hub::{HubCore, Waiter};
 use crate::raw::Args;
 use crate::thread_data::ThreadData;
-use gevent_hub_core::reactor::{Entry, Token, Wake};
+use gevent_hub_core::reactor::{Entry, Wake};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use std::ptr::null_mut;
 
-/// What a queued kill holds; owned references.
+/// What a queued kill holds: owned references, and who waits until it is over, one way or another.
 struct Kill {
     greenlet: *mut PyObject,
     exception: *mut PyObject,
-    then: Option<Token>,
+    then: Option<Waiter>,
 }
 
 impl Drop for Kill {
     fn drop(&mut self) {
+        if let Some(waiter) = self.then {
+            waiter.wake(Wake::Event);
+        }
         // SAFETY: queue entries are run and dropped with the GIL held.
         unsafe {
             ffi::Py_DECREF(self.greenlet);
@@ -28,17 +31,16 @@ impl Drop for Kill {
     }
 }
 
-/// Has the hub throw `exception` (a class, an instance or a triple) into `greenlet`, and then end the park
-/// `then`.
+/// Has the hub of `greenlet`, which may be another thread's, throw `exception` (a class, an instance or a
+/// triple) into it, and then end the park `then`. `Err` with an error set.
 ///
 /// # Safety
 /// The GIL is held; both are objects.
 pub unsafe fn queue(
-    hub: &HubCore,
     greenlet: *mut PyObject,
     exception: *mut PyObject,
-    then: Option<Token>,
-) {
+    then: Option<Waiter>,
+) -> Result<(), ()> {
     // SAFETY: new references, dropped with the job.
     let kill = unsafe {
         Kill {
@@ -47,20 +49,29 @@ pub unsafe fn queue(
             then,
         }
     };
+    let mut kill = kill;
     let job: Box<dyn FnOnce()> = Box::new(move || {
-        let Some(hub) = HubCore::current() else {
-            return;
-        };
-        // SAFETY: run by the hub, with its state installed.
-        unsafe { throw_and_report(hub, kill.greenlet, kill.exception) };
-        let then = kill.then;
+        if let Some(hub) = HubCore::current() {
+            // SAFETY: run by the hub, with its state installed.
+            unsafe { throw_and_report(hub, kill.greenlet, kill.exception) };
+        }
+        let then = kill.then.take();
         drop(kill);
-        if let Some(token) = then {
-            hub.core().hand_over(token, Wake::Event);
+        if let Some(waiter) = then {
+            waiter.hand_over(Wake::Event);
         }
     });
-    hub.reactor()
-        .push(Entry::Call(Payload::Job(Box::new(job)).into_word()));
+    let entry = Entry::Call(Payload::Job(Box::new(job)).into_word());
+    // SAFETY: a greenlet; the GIL is held.
+    unsafe {
+        match HubCore::current() {
+            Some(hub) if hub.greenlet() == (*greenlet.cast::<PyGreenlet>()).parent.get() => {
+                hub.reactor().push(entry);
+                Ok(())
+            }
+            _ => super::life::send_home(greenlet.cast(), entry),
+        }
+    }
 }
 
 /// Throws into a greenlet, and hands the hub what comes back as an error.

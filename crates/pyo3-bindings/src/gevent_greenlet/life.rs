@@ -4,10 +4,10 @@ use super::object::{GreenletObject, Link, StartState, set_field};
 use super::types::types;
 use crate::event_loop::{LoopHost, Payload};
 use crate::greenlet::{Carry, Flags, PyGreenlet, globals, switch_to};
-use crate::hub::HubCore;
+use crate::hub::{Home, HubCore, Waiter, get_core, home_of};
 use crate::raw::_PyType_Lookup;
 use crate::thread_data::ThreadData;
-use gevent_hub_core::reactor::{Entry, Token, Wake, WatcherId};
+use gevent_hub_core::reactor::{Entry, Wake, WatcherId};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use std::ptr::null_mut;
@@ -36,7 +36,7 @@ pub fn start_from_timer(host: &LoopHost<'_, '_>, id: WatcherId, p: *mut PyObject
     // SAFETY: the reference that `start_later` gave to the timer.
     unsafe {
         let me = p.cast::<GreenletObject>();
-        if !matches!((*me).start, StartState::Timer(_)) {
+        if !matches!((*me).start, StartState::Timer(at, _) if at == id) {
             ffi::Py_DECREF(p);
             return;
         }
@@ -268,13 +268,16 @@ pub unsafe fn cancel_start(me: *mut GreenletObject) {
     unsafe {
         match (*me).start {
             StartState::Never | StartState::Queued => (*me).start = StartState::Cancelled,
-            StartState::Timer(id) => {
+            StartState::Timer(id, home) => {
                 (*me).start = StartState::Cancelled;
-                if let Some(hub) = HubCore::current() {
+                // Another hub's timer fires all the same, and drops its reference then.
+                if let Some(hub) = HubCore::current()
+                    && hub.core().id() == home
+                {
                     hub.reactor().remove(id);
+                    // The timer's reference; the caller has one too.
+                    ffi::Py_DECREF(me.cast());
                 }
-                // The timer's reference; the caller has one too.
-                ffi::Py_DECREF(me.cast());
             }
             StartState::Cancelled | StartState::Done => {}
         }
@@ -289,12 +292,54 @@ pub unsafe fn start(me: *mut GreenletObject) -> Result<(), ()> {
             return Ok(());
         }
         super::call_spawn_callbacks(me.cast())?;
-        let hub = crate::hub::get_core()?;
         (*me).start = StartState::Queued;
         ffi::Py_INCREF(me.cast());
-        hub.reactor()
-            .push(Entry::Call(Payload::Start(me.cast()).into_word()));
+        let entry = Entry::Call(Payload::Start(me.cast()).into_word());
+        match HubCore::current() {
+            Some(hub) if hub.greenlet() == (*me).base.parent.get() => hub.reactor().push(entry),
+            _ => send_home(me.cast(), entry)?,
+        }
         Ok(())
+    }
+}
+
+/// Puts an entry into the queue of a greenlet's own hub, which may be another thread's; if it has none any
+/// more, into the running thread's. `Err` with an error set.
+#[cold]
+pub unsafe fn send_home(g: *mut PyGreenlet, entry: Entry) -> Result<(), ()> {
+    // SAFETY: a greenlet; the GIL is held.
+    unsafe {
+        match home_of((*g).parent.get()) {
+            Home::Away(remote) if remote.push(entry) => {}
+            Home::Here(hub) => hub.reactor().push(entry),
+            Home::Away(_) | Home::Nowhere => get_core()?.reactor().push(entry),
+        }
+        Ok(())
+    }
+}
+
+/// As `start_later`, by the greenlet's own thread.
+#[cold]
+pub unsafe fn start_later_away(me: *mut GreenletObject, seconds: f64) {
+    // SAFETY: alive; the GIL is held, here and in the job.
+    unsafe {
+        (*me).start = StartState::Queued;
+        let held = Bound::from_borrowed_ptr(Python::assume_attached(), me.cast()).unbind();
+        let job: Box<dyn FnOnce()> = Box::new(move || {
+            let py = Python::assume_attached();
+            let me = held.as_ptr().cast::<GreenletObject>();
+            if (*me).start != StartState::Queued {
+                return;
+            }
+            (*me).start = StartState::Never;
+            if let Err(e) = held.call_method1(py, "start_later", (seconds,)) {
+                e.write_unraisable(py, Some(held.bind(py)));
+            }
+        });
+        let entry = Entry::Call(Payload::Job(Box::new(job)).into_word());
+        if send_home(me.cast(), entry).is_err() {
+            ffi::PyErr_WriteUnraisable(me.cast());
+        }
     }
 }
 
@@ -306,34 +351,39 @@ pub unsafe fn tell_links(me: *mut GreenletObject) {
         if (*me).links.is_empty() || (*me).notifying {
             return;
         }
-        let Some(hub) = HubCore::current() else {
-            return;
-        };
         if (*me).links.iter().any(|l| matches!(l, Link::Callable(_))) {
             (*me).notifying = true;
             ffi::Py_INCREF(me.cast());
             // Upstream tells all links in one callback, also those that were added by a fiber which it
             // has just woken.
             let entry = Entry::Call(Payload::Notify(me.cast()).into_word());
-            match std::mem::take(&mut (*me).told) {
-                0 => hub.reactor().push(entry),
-                told => hub.reactor().push_after(told, entry),
+            let told = std::mem::take(&mut (*me).told);
+            match HubCore::current() {
+                Some(hub) if hub.greenlet() == (*me).base.parent.get() => match told {
+                    0 => hub.reactor().push(entry),
+                    told => hub.reactor().push_after(told, entry),
+                },
+                _ => {
+                    if send_home(me.cast(), entry).is_err() {
+                        ffi::PyErr_WriteUnraisable(me.cast());
+                    }
+                }
             }
             return;
         }
         for link in std::mem::take(&mut (*me).links) {
-            if let Fate::Fiber(token) = fate(me, link) {
-                hub.core().unpark(token, Wake::Event);
+            if let Fate::Fiber(waiter) = fate(me, link) {
+                waiter.wake(Wake::Event);
             }
         }
-        (*me).told = hub.reactor().last_number();
+        (*me).told = HubCore::current().map_or(0, |hub| hub.reactor().last_number());
     }
 }
 
 /// What becomes of a link when the greenlet has ended.
 enum Fate {
     /// It wakes this park.
-    Fiber(Token),
+    Fiber(Waiter),
     /// It is to be called; an owned reference.
     Call(*mut PyObject),
     /// It waits for others too.
@@ -342,10 +392,10 @@ enum Fate {
 
 unsafe fn fate(me: *mut GreenletObject, link: Link) -> Fate {
     match link {
-        Link::Token(token) => Fate::Fiber(token),
+        Link::Fiber(waiter) => Fate::Fiber(waiter),
         // SAFETY: alive; the group takes a reference.
         Link::Group(group) => match group.add(unsafe { ffi::Py_NewRef(me.cast()) }) {
-            Some(token) => Fate::Fiber(token),
+            Some(waiter) => Fate::Fiber(waiter),
             None => Fate::Nothing,
         },
         Link::Callable(f) => Fate::Call(f),
@@ -358,16 +408,12 @@ pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
     // SAFETY: the queue's own reference. Links may add and remove links: one at a time is taken out.
     unsafe {
         (*me).notifying = false;
-        let Some(hub) = HubCore::current() else {
-            ffi::Py_DECREF(p);
-            return;
-        };
         while !(*me).links.is_empty() {
             let link = (*me).links.remove(0);
             let callable = match fate(me, link) {
                 Fate::Call(callable) => callable,
-                Fate::Fiber(token) => {
-                    hub.core().hand_over(token, Wake::Event);
+                Fate::Fiber(waiter) => {
+                    waiter.hand_over(Wake::Event);
                     continue;
                 }
                 Fate::Nothing => continue,

@@ -7,9 +7,9 @@ use super::slots::{fill, tp_new};
 use super::types::types;
 use crate::event_loop::{Owner, nanos};
 use crate::greenlet::{Status, globals};
-use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
+use crate::hub::{Home, HubCore, Parked, Waiter, get_core, home_of, unexpected_switch};
 use crate::raw::{self, Args, absent, boolean, none};
-use gevent_hub_core::reactor::{Nanos, Token, Wake, WatcherKind};
+use gevent_hub_core::reactor::{Nanos, Wake, WatcherKind};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -174,6 +174,11 @@ pub unsafe extern "C" fn start_later(slf: Obj, seconds: Obj) -> Obj {
         if super::call_spawn_callbacks(slf).is_err() {
             return null_mut();
         }
+        let away = is_away(me);
+        if away {
+            life::start_later_away(me, after);
+            return none();
+        }
         let Ok(hub) = get_core() else {
             return null_mut();
         };
@@ -192,7 +197,7 @@ pub unsafe extern "C" fn start_later(slf: Obj, seconds: Obj) -> Obj {
             crate::hub::set_os_error(&e);
             return null_mut();
         }
-        (*me).start = StartState::Timer(id);
+        (*me).start = StartState::Timer(id, hub.core().id());
         // The timer's reference.
         ffi::Py_INCREF(slf);
         none()
@@ -331,8 +336,9 @@ unsafe fn wait_for_end(
         if hub.may_block().is_err() {
             return Joined::Failed;
         }
-        if (*me).base.parent.get() != hub.greenlet() && !same_thread(me, hub) {
-            // Of another thread's hub: greenlet's own error says so.
+        let away = is_away(me);
+        if !away && (*me).base.parent.get() != hub.greenlet() && !same_thread(me, hub) {
+            // Of another thread, without a hub that could tell: greenlet's own error says so.
             let r = ffi::PyObject_CallMethodNoArgs(
                 (*me).base.parent.get().cast(),
                 globals().str_switch,
@@ -345,9 +351,14 @@ unsafe fn wait_for_end(
             };
         }
         let park = hub.core().prepare();
-        let token = park.token();
-        (*me).links.push(Link::Token(token));
-        match hub.park(park, deadline) {
+        let token = Waiter::new(hub, park.token());
+        (*me).links.push(Link::Fiber(token));
+        let outcome = if away {
+            hub.park_for_others(park, deadline)
+        } else {
+            hub.park(park, deadline)
+        };
+        match outcome {
             Parked::Woken(Wake::Timeout) => {
                 forget(me, token);
                 Joined::TimedOut
@@ -374,12 +385,26 @@ unsafe fn same_thread(me: *mut GreenletObject, hub: &HubCore) -> bool {
     }
 }
 
-unsafe fn forget(me: *mut GreenletObject, token: Token) {
+/// Whether it belongs to another thread's hub.
+///
+/// # Safety
+/// The GIL is held.
+#[inline]
+pub unsafe fn is_away(me: *mut GreenletObject) -> bool {
+    // SAFETY: a `Greenlet`; the GIL is held.
+    unsafe {
+        let parent = (*me).base.parent.get();
+        HubCore::current().is_none_or(|hub| hub.greenlet() != parent)
+            && matches!(home_of(parent), Home::Away(_))
+    }
+}
+
+unsafe fn forget(me: *mut GreenletObject, token: Waiter) {
     // SAFETY: a `Greenlet`; nothing runs Python here.
     unsafe {
         (*me)
             .links
-            .retain(|l| !matches!(l, Link::Token(t) if *t == token))
+            .retain(|l| !matches!(l, Link::Fiber(t) if *t == token))
     };
 }
 
@@ -527,19 +552,28 @@ pub unsafe extern "C" fn kill(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, n
         if GreenletObject::is_ready(cast(slf)) {
             return none();
         }
+        if block == 0 {
+            return match super::kill::queue(slf, exception, None) {
+                Ok(()) => none(),
+                Err(()) => null_mut(),
+            };
+        }
         let Ok(hub) = get_core() else {
             return null_mut();
         };
-        if block == 0 {
-            super::kill::queue(hub, slf, exception, None);
-            return none();
-        }
         if hub.may_block().is_err() {
             return null_mut();
         }
         let park = hub.core().prepare();
-        super::kill::queue(hub, slf, exception, Some(park.token()));
-        match hub.park(park, None) {
+        if super::kill::queue(slf, exception, Some(Waiter::new(hub, park.token()))).is_err() {
+            return null_mut();
+        }
+        let outcome = if is_away(cast(slf)) {
+            hub.park_for_others(park, None)
+        } else {
+            hub.park(park, None)
+        };
+        match outcome {
             Parked::Woken(_) => {}
             Parked::Switched(value, _) => {
                 unexpected_switch(c"Greenlet.kill()", value);

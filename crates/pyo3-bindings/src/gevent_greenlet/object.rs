@@ -1,8 +1,9 @@
 //! The memory of a `gevent.Greenlet`: what it has besides a raw greenlet, and who owns it.
 
 use crate::greenlet::{PyGreenlet, Status};
+use crate::hub::Waiter;
 use crate::thread_data::ThreadData;
-use gevent_hub_core::reactor::{Token, WatcherId};
+use gevent_hub_core::reactor::WatcherId;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::rc::Rc;
@@ -17,8 +18,8 @@ pub enum StartState {
     Never,
     /// It waits in the loop's queue.
     Queued,
-    /// A timer will start it.
-    Timer(WatcherId),
+    /// A timer of the hub with this id will start it.
+    Timer(WatcherId, u64),
     /// It was killed before it started, and never will.
     Cancelled,
     /// It has been entered.
@@ -28,7 +29,7 @@ pub enum StartState {
 /// Who wants to know when a greenlet is over.
 pub enum Link {
     /// A fiber that joins it.
-    Token(Token),
+    Fiber(Waiter),
     /// A callable; an owned reference.
     Callable(*mut PyObject),
     /// A wait for several objects; an owned reference to the greenlet goes into its result.

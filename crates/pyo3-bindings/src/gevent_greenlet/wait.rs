@@ -3,7 +3,7 @@
 use super::group::Group;
 use super::object::{GreenletObject, Link};
 use crate::event_loop::nanos;
-use crate::hub::{Parked, unexpected_switch};
+use crate::hub::{Parked, Waiter, unexpected_switch};
 use crate::raw::{Args, absent};
 use gevent_hub_core::reactor::{Wake, monotonic};
 use pyo3::ffi::{self, PyObject};
@@ -103,12 +103,18 @@ unsafe fn wait_for(
         let mut failed = false;
         let park = hub.core().prepare();
         if group.ended.borrow().len() < wanted {
-            group.waiter.set(Some(park.token()));
+            group.waiter.set(Some(Waiter::new(hub, park.token())));
         } else {
             // As upstream, the others have their turn even so.
             hub.core().unpark(park.token(), Wake::Event);
         }
-        match hub.park(park, deadline) {
+        let away = (0..total).any(|i| super::methods::is_away(item(i).cast()));
+        let outcome = if away {
+            hub.park_for_others(park, deadline)
+        } else {
+            hub.park(park, deadline)
+        };
+        match outcome {
             Parked::Woken(_) => {}
             Parked::Switched(value, _) => {
                 unexpected_switch(c"wait()", value);

@@ -12,17 +12,27 @@ use crate::greenlet::{
 use crate::thread_data::ThreadData;
 use gevent_hub_core::fiber::Fiber;
 use gevent_hub_core::hub::{Embedder, Hub, Interrupted, Park};
-use gevent_hub_core::reactor::{Nanos, Reactor, Revents, Wake, WatcherId};
+use gevent_hub_core::reactor::{Nanos, Reactor, Remote, Revents, Wake, WatcherId};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use std::cell::Cell;
 use std::ptr::null_mut;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The native side of one `gevent.hub.Hub`. It belongs to one thread.
 pub struct HubCore {
     hub: Hub,
     face: Rc<Face>,
+    remote: Arc<Remote>,
+}
+
+impl Drop for HubCore {
+    fn drop(&mut self) {
+        crate::sync::homes::leave(self.hub.id());
+        // SAFETY: the reference of `new`; hubs are dropped with the GIL held.
+        unsafe { ffi::Py_DECREF(self.face.loop_) };
+    }
 }
 
 /// What the scheduler sees of Python.
@@ -30,12 +40,14 @@ struct Face {
     td: &'static ThreadData,
     /// The hub's greenlet, which owns this.
     greenlet: *mut PyGreenlet,
-    /// The hub's loop, which the greenlet owns.
+    /// The hub's loop; an owned reference, since `hub.loop` may be replaced.
     loop_: *mut PyObject,
     saved: Cell<*mut ffi::PyThreadState>,
     /// What the greenlet that is coming back from the hub was sent instead of a wake.
     sent: Cell<Sent>,
     stopping: Cell<bool>,
+    /// The hub object has a `switch` of its own.
+    own_switch: Cell<bool>,
     /// The type whose `switch` was looked at last, its version, and whether it is ours.
     seen: Cell<(*mut ffi::PyTypeObject, u32, bool)>,
 }
@@ -64,7 +76,7 @@ impl HubCore {
     /// The native hub of `greenlet`, parking on `reactor`.
     ///
     /// # Safety
-    /// The GIL is held; `greenlet` is a hub object that outlives it and keeps `loop_` alive.
+    /// The GIL is held; `greenlet` is a hub object that outlives it, `loop_` its loop.
     pub unsafe fn new(
         reactor: Rc<Reactor>,
         greenlet: *mut PyGreenlet,
@@ -72,6 +84,8 @@ impl HubCore {
     ) -> Rc<Self> {
         // SAFETY: the GIL is held.
         let td = unsafe { ThreadData::get() };
+        // SAFETY: the GIL is held.
+        unsafe { ffi::Py_INCREF(loop_) };
         let face = Rc::new(Face {
             td,
             greenlet,
@@ -79,12 +93,25 @@ impl HubCore {
             saved: Cell::new(null_mut()),
             sent: Cell::default(),
             stopping: Cell::new(false),
+            own_switch: Cell::new(false),
             seen: Cell::new((null_mut(), 0, true)),
         });
-        Rc::new(HubCore {
-            hub: Hub::new(reactor, Box::new(Served(face.clone()))),
-            face,
-        })
+        let remote = reactor.remote();
+        let hub = Hub::new(reactor, Box::new(Served(face.clone())));
+        Rc::new(HubCore { hub, face, remote })
+    }
+
+    /// The way to it for other threads.
+    pub fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    /// Lets go of a hub that has ended. Greenlets that are still parked on it may be thrown into later, and
+    /// then look at their park: for them it stays in memory.
+    pub fn release(self: Rc<Self>) {
+        if self.hub.parked() > 0 {
+            std::mem::forget(self);
+        }
     }
 
     /// The hub of the running thread, if it has one that is attached.
@@ -168,6 +195,13 @@ impl HubCore {
         Ok(())
     }
 
+    /// Says whether the hub object has a `switch` of its own, besides its class's.
+    pub fn set_own_switch(&self, own: bool) {
+        self.face.own_switch.set(own);
+        // Makes the next block look.
+        self.face.seen.set((null_mut(), 0, false));
+    }
+
     /// Whether it was told to end.
     pub fn stopping(&self) -> bool {
         self.face.stopping.get()
@@ -198,6 +232,19 @@ impl HubCore {
     #[inline]
     pub unsafe fn park(&self, park: Park<'_>, deadline: Option<Nanos>) -> Parked {
         self.finish(park.wait_always(deadline))
+    }
+
+    /// As `park`, for a wake that only another thread can give: the wait keeps the loop running.
+    ///
+    /// # Safety
+    /// As `park`.
+    #[cold]
+    pub unsafe fn park_for_others(&self, park: Park<'_>, deadline: Option<Nanos>) -> Parked {
+        self.reactor().reference();
+        // SAFETY: the caller's promise.
+        let outcome = unsafe { self.park(park, deadline) };
+        self.reactor().unreference();
+        outcome
     }
 
     #[inline]
@@ -258,7 +305,7 @@ impl Face {
         // SAFETY: as above; `_PyType_Lookup` returns a borrowed reference and sets no error.
         unsafe {
             let ty = ffi::Py_TYPE(self.greenlet.cast());
-            let ours = super::is_native_switch(ty);
+            let ours = !self.own_switch.get() && super::is_native_switch(ty);
             self.seen.set((ty, (*ty).tp_version_tag as u32, ours));
             !ours
         }

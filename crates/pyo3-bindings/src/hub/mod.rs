@@ -1,9 +1,13 @@
 //! The hub: its raw type, and what the rest of the binding asks of it.
 
 mod core;
+mod home;
 mod wait;
+mod waiter;
 
 pub use core::{HubCore, Parked};
+pub use home::{Home, home_of};
+pub use waiter::Waiter;
 
 use crate::event_loop::Loop;
 use crate::gevent_greenlet::{TrackedObject, make_type, slots_for, tracked_type};
@@ -46,6 +50,11 @@ fn statics() -> &'static Statics {
     STATICS
         .get()
         .expect("gevent._core is initialised before its types are used")
+}
+
+/// The raw type of hubs.
+fn hub_type() -> *mut PyTypeObject {
+    statics().hub_type
 }
 
 static EXCEPTIONS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -277,6 +286,27 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     unsafe { crate::greenlet::lifecycle::dealloc_with(slf, drop_fields) }
 }
 
+/// As any object's; a `switch` of the instance's own is noted, since each block has to call it.
+unsafe extern "C" fn set_attribute(
+    slf: *mut PyObject,
+    name: *mut PyObject,
+    value: *mut PyObject,
+) -> c_int {
+    // SAFETY: the slot's contract; a hub object.
+    unsafe {
+        let base: ffi::setattrofunc = std::mem::transmute(tracked_slot(ffi::Py_tp_setattro));
+        let r = base(slf, name, value);
+        if r == 0
+            && let Some(core) = &(*slf.cast::<HubObject>()).core
+            && ffi::PyUnicode_Check(name) != 0
+            && ffi::PyUnicode_Compare(name, globals().str_switch) == 0
+        {
+            core.set_own_switch(!value.is_null());
+        }
+        r
+    }
+}
+
 /// Lets go of the native side.
 unsafe fn unhook(me: *mut HubObject) {
     // SAFETY: a hub object; the GIL is held.
@@ -293,9 +323,10 @@ unsafe fn unhook(me: *mut HubObject) {
         {
             l.get().set_hub(None);
         }
-        if !std::ptr::eq(core.td(), ThreadData::get()) || core.core().parked() > 0 {
-            // Another thread's parks and reactor are left alone. And a greenlet that is still parked here
-            // comes back to this hub when it is killed at last, so it is never freed.
+        if std::ptr::eq(core.td(), ThreadData::get()) {
+            core.release();
+        } else {
+            // Another thread's parks and reactor: they are left alone.
             std::mem::forget(core);
         }
     }
@@ -324,11 +355,31 @@ unsafe extern "C" fn attach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
             }
         };
         let core = HubCore::new(reactor, slf.cast(), loop_);
+        core.td().on_exit.set(Some(thread_ends));
         core.attach();
         l.get().set_hub(Some(core.clone()));
         (*me).core = Some(core);
         raw::none()
     }
+}
+
+/// The thread ends, maybe without a word to its hub: nothing will run the loop any more, so that its kernel
+/// objects are freed, and other threads that send to it get to know.
+unsafe fn thread_ends(td: &ThreadData, mine: bool) {
+    let Some(core) = HubCore::current() else {
+        return;
+    };
+    // Whoever clears another thread's state is in a forked child, or ends the interpreter.
+    if !mine || !std::ptr::eq(core.td(), td) {
+        return;
+    }
+    // SAFETY: the GIL is held; the clone keeps the loop while what it owned is dropped.
+    let loop_ = unsafe {
+        let py = Python::assume_attached();
+        Bound::from_borrowed_ptr(py, core.loop_object()).cast_into_unchecked::<Loop>()
+    };
+    core.detach();
+    Loop::destroy(&loop_);
 }
 
 unsafe extern "C" fn detach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
@@ -390,6 +441,8 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
                 c"Raise BlockingSwitchOutError: the hub cannot block.",
             ),
         ];
+        let mut slots = slots_for(tp_new, tp_init, dealloc, traverse, clear).to_vec();
+        slots.push((ffi::Py_tp_setattro, set_attribute as *mut c_void));
         let hub_type = make_type(
             py,
             c"gevent._core.Hub",
@@ -397,7 +450,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             tracked_type(),
             methods,
             vec![],
-            &slots_for(tp_new, tp_init, dealloc, traverse, clear),
+            &slots,
         )?;
         let str_switch_out = ffi::PyUnicode_InternFromString(c"switch_out".as_ptr());
         let _ = STATICS.set(Statics {

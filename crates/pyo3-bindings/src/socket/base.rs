@@ -3,10 +3,10 @@
 use super::wait::{Direction, Place};
 use crate::cells::{GilCell, PyCellOpt};
 use crate::errors::{last_errno, os_error};
-use crate::event_loop::nanos;
+use crate::event_loop::{Loop, nanos};
 use crate::raw::_PyType_Lookup;
 use gevent_hub_core::reactor::{Nanos, monotonic};
-use pyo3::exceptions::{PyBlockingIOError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -238,7 +238,7 @@ impl SocketBase {
                     matches!(family, libc::AF_INET | libc::AF_INET6) && kind == libc::SOCK_STREAM;
             }
         }
-        self.place().release(py);
+        self.place().release(py, self.sock.get(py));
         self.fd.set(fd);
         self.inet_stream.set(inet_stream);
         self.sock.set(sock.map(Bound::unbind));
@@ -262,9 +262,10 @@ impl SocketBase {
         Ok(())
     }
 
-    /// Takes the descriptor off the loop, before it is closed; who waits gets to know.
-    fn _release_source(&self, py: Python<'_>) {
-        self.place().release(py);
+    /// Takes the descriptor off the loop, before it is closed; who waits gets to know. Returns the loop if it
+    /// is another thread's and has yet to do so.
+    fn _release_source<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Loop>> {
+        self.place().release(py, None)
     }
 
     /// Raises the error of a closed socket where `direction` (1 read, 2 write) is waited for.
@@ -458,7 +459,7 @@ impl Drop for SocketBase {
     fn drop(&mut self) {
         // SAFETY: objects are deallocated with the GIL held.
         let py = unsafe { Python::assume_attached() };
-        self.place().release(py);
+        self.place().release(py, self.sock.take());
     }
 }
 
@@ -496,7 +497,21 @@ struct WritableView(Exported);
 
 impl WritableView {
     fn of(data: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Exported::of(data, ffi::PyBUF_WRITABLE).map(WritableView)
+        Exported::of(data, ffi::PyBUF_WRITABLE)
+            .map(WritableView)
+            .map_err(|e| {
+                // As the standard library's sockets say it.
+                if !e.is_instance_of::<pyo3::exceptions::PyBufferError>(data.py()) {
+                    return e;
+                }
+                let kind = data.get_type();
+                let name = kind
+                    .name()
+                    .map_or_else(|_| String::new(), |n| n.to_string());
+                PyTypeError::new_err(format!(
+                    "recv_into() argument 1 must be read-write bytes-like object, not {name}"
+                ))
+            })
     }
 
     fn ptr(&self) -> *mut u8 {

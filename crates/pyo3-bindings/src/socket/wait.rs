@@ -2,9 +2,9 @@
 
 use super::base::SocketBase;
 use crate::event_loop::Loop;
-use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
+use crate::hub::{HubCore, Parked, Waiter, get_core, unexpected_switch};
 use gevent_hub_core::event_loop::Readiness;
-use gevent_hub_core::reactor::{Nanos, SourceId, Token, Wake};
+use gevent_hub_core::reactor::{Nanos, SourceId, Wake};
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -34,7 +34,7 @@ impl Direction {
 pub struct Place {
     /// The loop (an owned reference) and the source there.
     home: Cell<Option<(*mut ffi::PyObject, SourceId)>>,
-    waiting: [Cell<Option<Token>>; 2],
+    waiting: [Cell<Option<Waiter>>; 2],
 }
 
 /// What a latched bit says besides "data": while one is set, a short read tells nothing.
@@ -104,7 +104,7 @@ impl Place {
     }
 
     fn settle(&self, py: Python<'_>, hub: &HubCore, fd: i32) -> SourceId {
-        self.release(py);
+        self.release(py, None);
         let s = hub.reactor().source(fd);
         // SAFETY: a loop that is alive.
         let l = unsafe { ffi::Py_NewRef(hub.loop_object()) };
@@ -113,27 +113,34 @@ impl Place {
     }
 
     /// Takes the descriptor off its loop; who waits there gets to know that it is closed.
-    pub fn release(&self, py: Python<'_>) {
-        let Some((l, s)) = self.home.take() else {
-            return;
-        };
+    ///
+    /// If that loop is another thread's, it does so soon and is returned, and the descriptor has to stay open
+    /// until then: its number would name something else. `owner`, the object that closes it, is kept so long.
+    pub fn release<'py>(
+        &self,
+        py: Python<'py>,
+        owner: Option<Py<PyAny>>,
+    ) -> Option<Bound<'py, Loop>> {
+        let (l, s) = self.home.take()?;
         // SAFETY: the place's own reference to a loop.
         let l = unsafe { Bound::from_owned_ptr(py, l).cast_into_unchecked::<Loop>() };
         if l.get().on_thread() {
             if let Some(r) = l.get().reactor_ref() {
                 r.source_closing(s);
             }
-        } else {
-            l.get().later(move |r| r.source_closing(s));
+            return None;
         }
+        let sent = l.get().later(move |r| {
+            r.source_closing(s);
+            drop(owner);
+        });
+        sent.then_some(l)
     }
 
-    /// The descriptor will live on: takes it off its loop without a word to who waits.
+    /// Wakes who waits for `direction`, as if the descriptor were closed.
     pub fn interrupt(&self, direction: Direction) {
-        if let (Some(token), Some(hub)) =
-            (self.waiting[direction as usize].get(), HubCore::current())
-        {
-            hub.core().unpark(token, Wake::Closed);
+        if let Some(waiter) = self.waiting[direction as usize].get() {
+            waiter.wake(Wake::Closed);
         }
     }
 
@@ -207,7 +214,7 @@ impl SocketBase {
         {
             return Ok(());
         }
-        slot.set(Some(token));
+        slot.set(Some(Waiter::new(hub, token)));
         // SAFETY: the GIL is held with the running greenlet's state in, which is not the hub's.
         let outcome = unsafe { hub.park(park, deadline) };
         slot.set(None);

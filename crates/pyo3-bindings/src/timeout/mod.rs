@@ -17,7 +17,7 @@ use timer::*;
 
 use crate::event_loop::{LoopHost, Owner, nanos};
 use crate::gevent_greenlet::{make_type, throw_exception};
-use crate::hub::{get_core, set_os_error};
+use crate::hub::{HubCore, get_core, set_os_error};
 use crate::raw::{self, Args, absent, boolean, fast, noargs, none};
 use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::{Reactor, WatcherId, WatcherKind};

@@ -57,6 +57,12 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
             ffi::PyErr_SetString(ffi::PyExc_AssertionError, text.as_ptr());
             return Err(());
         }
+        if let Some(hub) = HubCore::current()
+            && (*me).loop_ != hub.loop_object()
+        {
+            // Made in another thread, or before the thread's loop was replaced.
+            set(&raw mut (*me).loop_, ffi::Py_NewRef(hub.loop_object()));
+        }
         let Some(r) = reactor(me) else {
             let text = c"operation on destroyed loop";
             ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
@@ -75,7 +81,7 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
         let current = ThreadData::get().current.get();
         set(&raw mut (*me).greenlet, ffi::Py_NewRef(current.cast()));
         let after = nanos(ffi::PyFloat_AsDouble((*me).seconds));
-        match crate::hub::HubCore::current() {
+        match HubCore::current() {
             Some(hub) => hub.update_now()?,
             None => r.update_now(),
         }
@@ -99,11 +105,12 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
 }
 
 /// The timer of a timeout has fired: throws. Takes the timer's reference.
-pub fn expire(host: &LoopHost<'_, '_>, p: Obj) {
+pub fn expire(host: &LoopHost<'_, '_>, id: WatcherId, p: Obj) {
     let me = cast(p);
     // SAFETY: a running timeout, which holds itself; the hub's state is installed.
     unsafe {
-        if let (Some(id), Some(r)) = ((*me).id.take(), host.loop_().get().reactor_ref()) {
+        (*me).id = None;
+        if let Some(r) = host.loop_().get().reactor_ref() {
             r.remove(id);
         }
         let py = host.loop_().py();
