@@ -34,7 +34,10 @@ def parameters(function):
     for p in signature.parameters.values():
         default = "" if p.default is p.empty else "="
         words.append(SIGNS.get(p.kind.name, "") + p.name + default)
-    return " ".join(words[1:] if words[:1] in (["self"], ["cls"]) else words)
+    # A native class method shows what it is bound to as `type`.
+    native = inspect.isroutine(function) and not inspect.isfunction(function)
+    bound = words[:1] in (["self"], ["cls"]) or (native and words[:1] == ["type"])
+    return " ".join(words[1:] if bound else words)
 
 
 def methods(cls):

@@ -17,6 +17,7 @@ pub mod greenlet;
 pub mod hub;
 pub mod overflow;
 pub mod raw;
+pub mod signature;
 pub mod socket;
 pub mod sync;
 pub mod thread_data;

@@ -301,11 +301,12 @@ unsafe extern "C" {
 pub fn add_functions(
     m: &pyo3::Bound<'_, pyo3::types::PyModule>,
     home: &str,
-    defs: Vec<PyMethodDef>,
+    mut defs: Vec<PyMethodDef>,
 ) -> pyo3::PyResult<()> {
     use pyo3::types::{PyModuleMethods, PyString};
     let py = m.as_any().py();
     let home = PyString::new(py, home);
+    crate::signature::sign(&mut defs, "");
     for def in Box::leak(defs.into_boxed_slice()) {
         // SAFETY: the definition lives for ever, and its name is a terminated string.
         let (f, name) = unsafe {

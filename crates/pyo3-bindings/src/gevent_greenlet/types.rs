@@ -104,6 +104,7 @@ pub unsafe fn make_type(
     mut attributes: Vec<PyGetSetDef>,
     slots: &[(c_int, *mut c_void)],
 ) -> PyResult<*mut PyTypeObject> {
+    crate::signature::sign(&mut methods, "$self");
     methods.push(end_methods());
     attributes.push(end_getset());
     let mut all: Vec<PyType_Slot> = slots
@@ -161,7 +162,7 @@ fn greenlet_methods() -> Vec<PyMethodDef> {
         noargs(c"has_links", methods::has_links, c"The number of links."),
         fast(c"join", methods::join, 0, c"join(timeout=None)\n\nWait until it has ended, or some seconds."),
         fast(c"get", methods::get, 0, c"get(block=True, timeout=None)\n\nReturn its value or raise its error, after waiting for it."),
-        fast(c"kill", methods::kill, 0, c"kill(exception=GreenletExit, block=True, timeout=None)\n\nRaise an exception in it; wait for its end if asked to block."),
+        fast(c"kill", methods::kill, 0, c"kill(exception=..., block=True, timeout=None)\n\nRaise an exception in it; wait for its end if asked to block."),
         fast(c"throw", methods::throw, 0, c"throw(*exception)\n\nSwitch to it at once and raise an exception there; for the hub only."),
         noargs(c"run", methods::run, c"What it does: calls _run and reports how that ended."),
         one(c"_maybe_kill_before_start", methods::maybe_kill_before_start, c"Keep it from starting; return whether it is dead by that."),
