@@ -33,6 +33,7 @@ DIFFERENCES = {
         "gevent.lock:_GILLock",
         "gevent.lock:atomic",
         "gevent.queue:*._event_unlock",
+        "gevent.queue:SimpleQueue._*unlock",
         "gevent.queue:ItemWaiter.put_and_switch",
         "gevent.queue:ItemWaiter.queue",
         "gevent.queue:_safe_remove",

@@ -57,8 +57,24 @@ impl<'a, 'py> LoopHost<'a, 'py> {
         }
     }
 
+    /// A queue entry of which [`Payload::is_native`] is true.
+    #[inline]
+    pub fn call_natively(word: usize) {
+        // SAFETY: queue words are packed payloads, run once, in the hub; they own a reference.
+        unsafe {
+            match Payload::from_word(word) {
+                Payload::Links(p) => crate::sync::linkable::notify_from_queue(p),
+                Payload::Queue(p) => crate::sync::queue::serve_from_queue(p),
+                other => other.discard(),
+            }
+        }
+    }
+
     /// A queue entry that is not a wake.
     pub fn call(&self, word: usize) {
+        if Payload::is_native(word) {
+            return Self::call_natively(word);
+        }
         install();
         // SAFETY: queue words are packed payloads, run once.
         match unsafe { Payload::from_word(word) } {
@@ -75,8 +91,7 @@ impl<'a, 'py> LoopHost<'a, 'py> {
             Payload::Start(p) => crate::gevent_greenlet::start_from_queue(self, p),
             Payload::Notify(p) => crate::gevent_greenlet::notify_from_queue(self, p),
             Payload::Job(job) => job(),
-            // SAFETY: the queue's own reference, in the hub.
-            Payload::Links(p) => unsafe { crate::sync::linkable::notify_from_queue(p) },
+            Payload::Links(_) | Payload::Queue(_) => {}
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Payload {
     Notify(*mut ffi::PyObject),
     /// An event, semaphore or result whose waiters are to be told.
     Links(*mut ffi::PyObject),
+    /// A queue whose waiters are to be served.
+    Queue(*mut ffi::PyObject),
 }
 
 /// Native work for the loop's thread.
@@ -31,6 +33,7 @@ impl Payload {
             Payload::Job(b) => Box::into_raw(b) as usize | 2,
             Payload::Notify(p) => p as usize | 3,
             Payload::Links(p) => p as usize | 4,
+            Payload::Queue(p) => p as usize | 5,
         }
     }
 
@@ -46,15 +49,15 @@ impl Payload {
             // SAFETY: packed from a box by `into_word`.
             2 => Payload::Job(unsafe { Box::from_raw((word & !MASK) as *mut Job) }),
             3 => Payload::Notify(p),
-            _ => Payload::Links(p),
+            4 => Payload::Links(p),
+            _ => Payload::Queue(p),
         }
     }
 
-    /// What a word of [`Links`](Self::Links) points to. It is run without the hub's Python state, which it
-    /// mostly has no need of.
+    /// Whether a word is one that is run without the hub's Python state, of which it mostly has no need.
     #[inline]
-    pub fn links(word: usize) -> Option<*mut ffi::PyObject> {
-        (word & MASK == 4).then_some((word & !MASK) as *mut ffi::PyObject)
+    pub fn is_native(word: usize) -> bool {
+        word & MASK >= 4
     }
 
     /// Gives up what it owns without running it. The GIL is held.
@@ -66,7 +69,7 @@ impl Payload {
                 ffi::Py_DECREF(p);
             },
             // SAFETY: an owned reference; the GIL is held.
-            Payload::Start(p) | Payload::Notify(p) | Payload::Links(p) => unsafe {
+            Payload::Start(p) | Payload::Notify(p) | Payload::Links(p) | Payload::Queue(p) => unsafe {
                 ffi::Py_DECREF(p)
             },
             Payload::Job(job) => drop(job),

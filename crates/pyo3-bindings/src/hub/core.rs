@@ -438,10 +438,8 @@ impl Embedder for Served {
     }
 
     fn call(&self, payload: usize) {
-        if let Some(linkable) = Payload::links(payload) {
-            // SAFETY: the queue's own reference, in the hub.
-            unsafe { crate::sync::linkable::notify_from_queue(linkable) };
-            return;
+        if Payload::is_native(payload) {
+            return LoopHost::call_natively(payload);
         }
         self.0.with_host(|host| host.call(payload));
     }

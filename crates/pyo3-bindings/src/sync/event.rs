@@ -11,6 +11,7 @@ use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 
 #[repr(C)]
 struct Event {
@@ -31,6 +32,56 @@ pub unsafe fn is_set(me: *mut Linkable) -> bool {
     // SAFETY: the caller's promise.
     unsafe { (*me.cast::<Event>()).flag }
 }
+
+/// Clears an object that is an event.
+///
+/// # Safety
+/// `slf` is an event.
+#[inline]
+pub unsafe fn reset(slf: Obj) {
+    // SAFETY: the caller's promise.
+    unsafe { (*cast(slf)).flag = false };
+}
+
+/// Sets an event and wakes everyone.
+///
+/// # Safety
+/// `slf` is an event to which the caller has a reference; the GIL is held.
+pub unsafe fn raise_flag(slf: Obj) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        Linkable::saw_thread(slf.cast());
+        (*cast(slf)).flag = true;
+        Linkable::check_and_notify(slf.cast());
+    }
+}
+
+/// A new event, set or not; null with an error set.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn new_event(flag: bool) -> Obj {
+    // SAFETY: the type lives for ever.
+    unsafe {
+        let Some(ty) = TYPE.get() else {
+            return null_mut();
+        };
+        let me = Linkable::make(ty.0, Kind::Event).cast::<Event>();
+        if !me.is_null() {
+            (*me).flag = flag;
+        }
+        me.cast()
+    }
+}
+
+struct Type(*mut PyTypeObject);
+
+// SAFETY: an immortal type, used with the GIL held.
+unsafe impl Send for Type {}
+// SAFETY: as above.
+unsafe impl Sync for Type {}
+
+static TYPE: OnceLock<Type> = OnceLock::new();
 
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
@@ -97,9 +148,7 @@ unsafe extern "C" fn py_is_set(slf: Obj, _: Obj) -> Obj {
 unsafe extern "C" fn py_set(slf: Obj, _: Obj) -> Obj {
     // SAFETY: an event.
     unsafe {
-        Linkable::saw_thread(slf.cast());
-        (*cast(slf)).flag = true;
-        Linkable::check_and_notify(slf.cast());
+        raise_flag(slf);
         none()
     }
 }
@@ -177,6 +226,7 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
         let size = size_of::<Event>();
         let name = c"gevent.event.Event";
         let ty = make_type(m.py(), name, size, base, methods, vec![], &slots)?;
+        let _ = TYPE.set(Type(ty));
         m.add("Event", Bound::from_borrowed_ptr(m.py(), ty.cast()))
     }
 }

@@ -7,12 +7,11 @@
 
 use super::object::{alloc, attribute, free, or_none, set, weakly_referenced};
 use super::parker::Parker;
-use super::{Obj, async_result, event, homes, semaphore, thread_mark};
+use super::{Obj, async_result, enter_python, event, homes, semaphore, thread_mark};
 use crate::event_loop::{Loop, LoopHost, Payload};
 use crate::gevent_greenlet::make_type;
 use crate::hub::HubCore;
 use crate::raw::{fast, noargs, none, one};
-use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::{Entry, Token, Wake};
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
@@ -487,15 +486,6 @@ impl Linkable {
             }
             !over && (*me).links.iter().any(|l| belongs(l, true))
         }
-    }
-}
-
-/// Python is about to run on behalf of the running greenlet.
-unsafe fn enter_python() {
-    // SAFETY: the GIL is held.
-    unsafe {
-        let td = ThreadData::get();
-        td.install(td.current.get());
     }
 }
 

@@ -14,10 +14,12 @@ pub mod homes;
 pub mod linkable;
 mod object;
 mod parker;
+pub mod queue;
 mod rlock;
 mod semaphore;
 mod wait;
 
+use crate::thread_data::ThreadData;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use std::ffi::CStr;
@@ -67,6 +69,15 @@ unsafe fn call_python(module: &CStr, name: &CStr, args: &[Obj]) -> Obj {
     }
 }
 
+/// Python is about to run on behalf of the running greenlet.
+unsafe fn enter_python() {
+    // SAFETY: the GIL is held.
+    unsafe {
+        let td = ThreadData::get();
+        td.install(td.current.get());
+    }
+}
+
 /// Adds the types and functions of this folder.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     set_main_thread();
@@ -75,5 +86,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     semaphore::register(m, base)?;
     rlock::register(m)?;
     event::register(m, base)?;
-    async_result::register(m, base)
+    async_result::register(m, base)?;
+    queue::register(m)
 }

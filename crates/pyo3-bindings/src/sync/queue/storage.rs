@@ -1,0 +1,493 @@
+//! Where a queue keeps its items: the Python object `queue.queue`, and who reads and writes it.
+//!
+//! With the classes' own methods on a deque or list, an operation runs no Python, so that it is done in one
+//! piece under the GIL. Methods that a subclass overrides, and comparisons of a heap, do run Python: then
+//! the queue's lock is held.
+
+use super::{Obj, Queue, cast};
+use crate::cells::GilCell;
+use crate::raw::_PyType_Lookup;
+use crate::sync::{enter_python, event};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::c_int;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+/// In which order items come out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As they were put: a deque.
+    Fifo,
+    /// The newest first: a list.
+    Lifo,
+    /// The smallest first: a list that is a heap.
+    Heap,
+}
+
+/// What lives as long as the process.
+struct Statics {
+    deque: *mut ffi::PyTypeObject,
+    append: Method,
+    popleft: Method,
+    heappush: Obj,
+    heappop: Obj,
+    /// Names that subclasses override, and what they name here.
+    hooks: [(Obj, Obj); 4],
+    str_append: Obj,
+    str_pop: Obj,
+    str_popleft: Obj,
+}
+
+/// A method of a builtin class of one argument or none.
+struct Method {
+    descriptor: Obj,
+    /// Its C function, if that is called in the oldest and plainest of ways.
+    direct: Option<ffi::PyCFunction>,
+}
+
+impl Method {
+    /// Takes a reference to the descriptor, which lives for ever.
+    unsafe fn new(descriptor: Obj, flags: c_int) -> Self {
+        // SAFETY: the type says which struct it is, and the flags which function.
+        unsafe {
+            let method = ffi::Py_TYPE(descriptor) == &raw mut ffi::PyMethodDescr_Type;
+            let def = if method {
+                (*descriptor.cast::<ffi::PyMethodDescrObject>()).d_method
+            } else {
+                null_mut()
+            };
+            let direct =
+                (!def.is_null() && (*def).ml_flags == flags).then(|| (*def).ml_meth.PyCFunction);
+            Method { descriptor, direct }
+        }
+    }
+
+    #[inline]
+    unsafe fn call(&self, slf: Obj, arg: Obj) -> Obj {
+        // SAFETY: `slf` is an instance of the class.
+        unsafe {
+            if let Some(f) = self.direct {
+                return f(slf, arg);
+            }
+            let args = [slf, arg];
+            let n = if arg.is_null() { 1 } else { 2 };
+            ffi::PyObject_Vectorcall(self.descriptor, args.as_ptr(), n, null_mut())
+        }
+    }
+}
+
+// SAFETY: immortal objects, used with the GIL held.
+unsafe impl Send for Statics {}
+// SAFETY: as above.
+unsafe impl Sync for Statics {}
+
+static STATICS: OnceLock<Statics> = OnceLock::new();
+
+fn statics() -> &'static Statics {
+    STATICS
+        .get()
+        .expect("gevent._core is initialised before its types are used")
+}
+
+/// The class that was looked at last, its version, and whether it overrides a hook.
+static SEEN: GilCell<(*mut ffi::PyTypeObject, u32, bool)> = GilCell::new((null_mut(), 0, false));
+
+/// Whether a class overrides `_put`, `_get`, `_qsize` or `_peek`.
+#[inline]
+unsafe fn overrides(ty: *mut ffi::PyTypeObject) -> bool {
+    // SAFETY: a type; the GIL is held.
+    unsafe {
+        let version = (*ty).tp_version_tag;
+        let (seen, tag, overrides) = SEEN.get();
+        if seen == ty && tag == version && version != 0 {
+            return overrides;
+        }
+        let found = statics()
+            .hooks
+            .iter()
+            .any(|&(name, ours)| _PyType_Lookup(ty, name) != ours);
+        // The look-up may have given the type its version.
+        SEEN.set((ty, (*ty).tp_version_tag, found));
+        found
+    }
+}
+
+/// Whether operations run no Python.
+#[inline]
+pub unsafe fn is_simple(me: *mut Queue) -> bool {
+    // SAFETY: a queue; the GIL is held.
+    unsafe {
+        let store = (*me).store;
+        !store.is_null()
+            && !overrides(ffi::Py_TYPE(me.cast()))
+            && match (*me).order {
+                Order::Fifo => ffi::Py_TYPE(store) == statics().deque,
+                Order::Lifo => ffi::PyList_CheckExact(store) != 0,
+                Order::Heap => false,
+            }
+    }
+}
+
+/// The number of items of a queue that `is_simple`.
+#[inline]
+unsafe fn size(me: *mut Queue) -> isize {
+    // SAFETY: both kinds of store have their length in the head.
+    unsafe { (*(*me).store.cast::<ffi::PyVarObject>()).ob_size }
+}
+
+/// The number of items; `Err` with an error set.
+#[inline]
+pub unsafe fn len(me: *mut Queue) -> Result<isize, ()> {
+    // SAFETY: a queue; both kinds of store have their length in the head.
+    unsafe {
+        if is_simple(me) {
+            return Ok(size(me));
+        }
+        enter_python();
+        let r = ffi::PyObject_CallMethodNoArgs(me.cast(), statics().hooks[2].0);
+        if r.is_null() {
+            return Err(());
+        }
+        let n = ffi::PyLong_AsSsize_t(r);
+        ffi::Py_DECREF(r);
+        if n == -1 && !ffi::PyErr_Occurred().is_null() {
+            return Err(());
+        }
+        Ok(n)
+    }
+}
+
+/// Whether an item may be put; `Err` with an error set.
+#[inline]
+pub unsafe fn has_room(me: *mut Queue) -> Result<bool, ()> {
+    // SAFETY: a queue.
+    unsafe { Ok((*me).maxsize <= 0 || len(me)? < (*me).maxsize) }
+}
+
+/// Runs `f` with the queue's lock if that is needed; `Err` with an error set.
+#[inline]
+pub unsafe fn locked<R>(me: *mut Queue, f: impl FnOnce() -> Result<R, ()>) -> Result<R, ()> {
+    // SAFETY: a queue; the caller has a reference.
+    unsafe {
+        if is_simple(me) {
+            return f();
+        }
+        enter_python();
+        let lock = lock_of(me)?;
+        let acquired = ffi::PyObject_CallMethod(lock, c"acquire".as_ptr(), std::ptr::null());
+        if acquired.is_null() {
+            ffi::Py_DECREF(lock);
+            return Err(());
+        }
+        ffi::Py_DECREF(acquired);
+        let result = f();
+        let error = crate::tstate::take_raised();
+        let released = ffi::PyObject_CallMethod(lock, c"release".as_ptr(), std::ptr::null());
+        ffi::Py_DECREF(lock);
+        if released.is_null() {
+            // In the child of a fork the lock may be another one.
+            ffi::PyErr_Clear();
+        } else {
+            ffi::Py_DECREF(released);
+        }
+        if !error.is_null() {
+            crate::tstate::set_raised(error);
+        }
+        result
+    }
+}
+
+/// The lock, reentrant because a finalizer may use the queue at any moment in the thread that holds it.
+unsafe fn lock_of(me: *mut Queue) -> Result<Obj, ()> {
+    // SAFETY: a queue.
+    unsafe {
+        if (*me).lock.is_null() {
+            let lock = crate::sync::call_python(c"_thread", c"RLock", &[]);
+            if lock.is_null() {
+                return Err(());
+            }
+            if (*me).lock.is_null() {
+                (*me).lock = lock;
+            } else {
+                ffi::Py_DECREF(lock);
+            }
+        }
+        Ok(ffi::Py_NewRef((*me).lock))
+    }
+}
+
+/// `a(b, c)`, dropping the result.
+unsafe fn call2(f: Obj, a: Obj, b: Obj) -> Result<(), ()> {
+    // SAFETY: objects; the GIL is held.
+    unsafe {
+        let args = [a, b];
+        let r = ffi::PyObject_Vectorcall(f, args.as_ptr(), 2, null_mut());
+        if r.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(r);
+        Ok(())
+    }
+}
+
+/// What `_put` of the classes themselves does: stores an item, and counts it as a task.
+#[inline]
+pub unsafe fn raw_put(me: *mut Queue, item: Obj) -> Result<(), ()> {
+    // SAFETY: a queue.
+    unsafe {
+        let store = (*me).store;
+        if store.is_null() {
+            return missing();
+        }
+        match (*me).order {
+            Order::Fifo if ffi::Py_TYPE(store) == statics().deque => {
+                let r = statics().append.call(store, item);
+                if r.is_null() {
+                    return Err(());
+                }
+                ffi::Py_DECREF(r);
+            }
+            Order::Lifo if ffi::PyList_CheckExact(store) != 0 => {
+                if ffi::PyList_Append(store, item) < 0 {
+                    return Err(());
+                }
+            }
+            Order::Heap => call2(statics().heappush, store, item)?,
+            _ => {
+                let r = ffi::PyObject_CallMethodOneArg(store, statics().str_append, item);
+                if r.is_null() {
+                    return Err(());
+                }
+                ffi::Py_DECREF(r);
+            }
+        }
+        if (*me).counts {
+            did_put_task(me);
+        }
+        Ok(())
+    }
+}
+
+/// Counts a task that is to be done.
+#[inline]
+pub unsafe fn did_put_task(me: *mut Queue) {
+    // SAFETY: a queue, whose `_cond` is null or an event.
+    unsafe {
+        (*me).unfinished += 1;
+        if !(*me).cond.is_null() {
+            event::reset((*me).cond);
+        }
+    }
+}
+
+unsafe fn missing<R>() -> Result<R, ()> {
+    // SAFETY: the GIL is held.
+    unsafe {
+        let text = c"the queue was not initialized";
+        ffi::PyErr_SetString(ffi::PyExc_AttributeError, text.as_ptr());
+    }
+    Err(())
+}
+
+/// What `_get` of the classes themselves does; a new reference, or null with an error set.
+#[inline]
+pub unsafe fn raw_get(me: *mut Queue) -> Obj {
+    // SAFETY: a queue.
+    unsafe {
+        let store = (*me).store;
+        if store.is_null() {
+            let _ = missing::<()>();
+            return null_mut();
+        }
+        match (*me).order {
+            Order::Fifo if ffi::Py_TYPE(store) == statics().deque => {
+                statics().popleft.call(store, null_mut())
+            }
+            Order::Lifo
+                if ffi::PyList_CheckExact(store) != 0 && ffi::PyList_GET_SIZE(store) > 0 =>
+            {
+                let last = ffi::PyList_GET_SIZE(store) - 1;
+                let item = ffi::Py_NewRef(ffi::PyList_GET_ITEM(store, last));
+                if ffi::PyList_SetSlice(store, last, last + 1, null_mut()) < 0 {
+                    ffi::Py_DECREF(item);
+                    return null_mut();
+                }
+                item
+            }
+            Order::Heap => ffi::PyObject_CallOneArg(statics().heappop, store),
+            Order::Fifo => ffi::PyObject_CallMethodNoArgs(store, statics().str_popleft),
+            Order::Lifo => ffi::PyObject_CallMethodNoArgs(store, statics().str_pop),
+        }
+    }
+}
+
+/// What `_peek` of the classes themselves does; a new reference, or null with an error set.
+pub unsafe fn raw_peek(me: *mut Queue) -> Obj {
+    // SAFETY: a queue.
+    unsafe {
+        let store = (*me).store;
+        if store.is_null() {
+            let _ = missing::<()>();
+            return null_mut();
+        }
+        let at = if (*me).order == Order::Lifo { -1 } else { 0 };
+        ffi::PySequence_GetItem(store, at)
+    }
+}
+
+/// Puts an item by the class's `_put`.
+#[inline]
+pub unsafe fn put(me: *mut Queue, item: Obj) -> Result<(), ()> {
+    // SAFETY: a queue.
+    unsafe {
+        if !overrides(ffi::Py_TYPE(me.cast())) {
+            return raw_put(me, item);
+        }
+        let r = ffi::PyObject_CallMethodOneArg(me.cast(), statics().hooks[0].0, item);
+        if r.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(r);
+        Ok(())
+    }
+}
+
+/// Whether an item is removed or only looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// `get`.
+    Remove,
+    /// `peek`.
+    Look,
+}
+
+/// Gets an item by the class's `_get` or `_peek` if there is one; `Err` with an error set.
+#[inline]
+pub unsafe fn try_get(me: *mut Queue, how: How) -> Result<Option<Obj>, ()> {
+    // SAFETY: a queue.
+    unsafe {
+        if is_simple(me) {
+            if size(me) <= 0 {
+                return Ok(None);
+            }
+            let item = match how {
+                How::Remove => raw_get(me),
+                How::Look => raw_peek(me),
+            };
+            return if item.is_null() {
+                Err(())
+            } else {
+                Ok(Some(item))
+            };
+        }
+        locked(me, || {
+            if len(me)? <= 0 {
+                return Ok(None);
+            }
+            let item = if !overrides(ffi::Py_TYPE(me.cast())) {
+                if how == How::Remove {
+                    raw_get(me)
+                } else {
+                    raw_peek(me)
+                }
+            } else {
+                let name = statics().hooks[if how == How::Remove { 1 } else { 3 }].0;
+                ffi::PyObject_CallMethodNoArgs(me.cast(), name)
+            };
+            if item.is_null() {
+                Err(())
+            } else {
+                Ok(Some(item))
+            }
+        })
+    }
+}
+
+/// Puts an item if there is room; `Err` with an error set.
+#[inline]
+pub unsafe fn try_put(me: *mut Queue, item: Obj) -> Result<bool, ()> {
+    // SAFETY: a queue.
+    unsafe {
+        if is_simple(me) {
+            if (*me).maxsize > 0 && size(me) >= (*me).maxsize {
+                return Ok(false);
+            }
+            return raw_put(me, item).map(|()| true);
+        }
+        locked(me, || {
+            if !has_room(me)? {
+                return Ok(false);
+            }
+            put(me, item).map(|()| true)
+        })
+    }
+}
+
+// ---- the hooks as methods --------------------------------------------------------------------------
+
+pub unsafe extern "C" fn py_put(slf: Obj, item: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe {
+        match raw_put(cast(slf), item) {
+            Ok(()) => crate::raw::none(),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
+pub unsafe extern "C" fn py_get(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe { raw_get(cast(slf)) }
+}
+
+pub unsafe extern "C" fn py_peek(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe { raw_peek(cast(slf)) }
+}
+
+pub unsafe extern "C" fn py_qsize(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe {
+        if (*cast(slf)).store.is_null() {
+            let _ = missing::<()>();
+            return null_mut();
+        }
+        match ffi::PyObject_Size((*cast(slf)).store) {
+            -1 => null_mut(),
+            n => ffi::PyLong_FromSsize_t(n),
+        }
+    }
+}
+
+/// Looks up what is used of the standard library, and the hooks of the base type.
+pub fn register(py: Python<'_>, base: *mut ffi::PyTypeObject) -> PyResult<()> {
+    let deque = py.import("collections")?.getattr("deque")?;
+    let heapq = py.import("_heapq")?;
+    let kept = |o: Bound<'_, PyAny>| o.into_ptr();
+    // SAFETY: at the module's initialisation, with the GIL held.
+    unsafe {
+        let intern = |t: &std::ffi::CStr| ffi::PyUnicode_InternFromString(t.as_ptr());
+        let hook = |t: &std::ffi::CStr| {
+            let name = intern(t);
+            (name, _PyType_Lookup(base, name))
+        };
+        let _ = STATICS.set(Statics {
+            append: Method::new(kept(deque.getattr("append")?), ffi::METH_O),
+            popleft: Method::new(kept(deque.getattr("popleft")?), ffi::METH_NOARGS),
+            deque: kept(deque).cast(),
+            heappush: kept(heapq.getattr("heappush")?),
+            heappop: kept(heapq.getattr("heappop")?),
+            hooks: [
+                hook(c"_put"),
+                hook(c"_get"),
+                hook(c"_qsize"),
+                hook(c"_peek"),
+            ],
+            str_append: intern(c"append"),
+            str_pop: intern(c"pop"),
+            str_popleft: intern(c"popleft"),
+        });
+    }
+    Ok(())
+}
