@@ -1,0 +1,4 @@
+# Incomplete.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
