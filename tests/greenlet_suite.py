@@ -58,7 +58,7 @@ def run(*command, **options):
 
 
 def home(python):
-    """The folder that holds the package gevent which this Python has installed, else the clone's."""
+    """The folder of the package gevent that this Python has installed, else the clone's."""
     found = subprocess.run([python, "-c", HOME], capture_output=True, text=True, check=False)
     return Path(found.stdout.strip() or ROOT / "python").resolve()
 

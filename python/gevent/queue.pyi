@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from queue import Empty as Empty, Full as Full
 from typing import Any, Generic, TypeVar
 

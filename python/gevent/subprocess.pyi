@@ -1,4 +1,4 @@
-# What it mirrors of the standard library depends on the version of Python: nothing is said of it here.
+# What it mirrors depends on the version of Python: nothing is said of it here.
 from typing import Any
 
 def __getattr__(name: str) -> Any: ...
