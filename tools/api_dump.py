@@ -37,7 +37,9 @@ def parameters(function):
     # A native class method shows what it is bound to as `type`.
     native = inspect.isroutine(function) and not inspect.isfunction(function)
     bound = words[:1] in (["self"], ["cls"]) or (native and words[:1] == ["type"])
-    return " ".join(words[1:] if bound else words)
+    words = words[1:] if bound else words
+    # What CPython 3.13 says of a native method of one argument that says nothing itself.
+    return None if native and words == ["object"] else " ".join(words)
 
 
 def methods(cls):
