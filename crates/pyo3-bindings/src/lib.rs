@@ -23,6 +23,7 @@ pub mod sync;
 pub mod thread_data;
 pub mod timeout;
 pub mod tstate;
+pub mod wsgi;
 
 use pyo3::prelude::*;
 
@@ -39,6 +40,7 @@ mod _core {
         hub::register(m)?;
         socket::register(m)?;
         sync::register(m)?;
-        timeout::register(m)
+        timeout::register(m)?;
+        wsgi::register(m)
     }
 }

@@ -1,0 +1,43 @@
+//! How much of everything a client may send, and how much of the past is put up with.
+
+/// Limits of one request. The defaults suit a server on the open network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the request line; more is 414. Upstream's limit.
+    pub line: usize,
+    /// Bytes of the whole head, request line and blank line included; more is 431.
+    pub head: usize,
+    /// Header fields; more is 431. What `http.client` allows.
+    pub headers: usize,
+    /// Bytes of the body; more is 413. Without a limit as upstream.
+    pub body: u64,
+    /// Bytes of chunk extensions beyond what the chunks' own size makes up for; more is 400.
+    pub extension: usize,
+    /// Bytes of the trailer section; more is 400.
+    pub trailers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            line: 8192,
+            head: 65536,
+            headers: 100,
+            body: u64::MAX,
+            extension: 8192,
+            trailers: 8192,
+        }
+    }
+}
+
+/// How strictly a message is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// RFC 9112 without its leave to repair: the default.
+    #[default]
+    Strict,
+    /// What upstream's handlers accept, and RFC 9112 lets a server repair: folded lines become spaces (§5.2),
+    /// Transfer-Encoding overrides Content-Length (§6.3), a missing Host is let pass, and chunk
+    /// extensions may hold any bytes but line ends.
+    Upstream,
+}
