@@ -15,6 +15,7 @@ pub mod event_loop;
 pub mod gevent_greenlet;
 pub mod greenlet;
 pub mod hub;
+pub mod local;
 pub mod overflow;
 pub mod raw;
 pub mod signature;
@@ -38,6 +39,7 @@ mod _core {
         event_loop::register(m)?;
         gevent_greenlet::register(m)?;
         hub::register(m)?;
+        local::register(m)?;
         socket::register(m)?;
         sync::register(m)?;
         timeout::register(m)?;

@@ -16,7 +16,11 @@ mod types;
 mod wait;
 
 pub use kill::throw as throw_exception;
-pub use life::{loop_gone, notify_from_queue, start_from_queue, start_from_timer};
+pub use life::{
+    PyObject_IsGevent as is_gevent, loop_gone, notify_from_queue, start_from_queue,
+    start_from_timer,
+};
+pub use methods::{rawlink as link, unlink};
 pub use tracked::TrackedObject;
 pub use types::{make_type, slots_for, tracked_type};
 

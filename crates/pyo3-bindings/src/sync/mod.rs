@@ -12,7 +12,7 @@ mod async_result;
 mod event;
 pub mod homes;
 pub mod linkable;
-mod object;
+pub mod object;
 mod parker;
 pub mod queue;
 mod rlock;
