@@ -81,6 +81,9 @@ unsafe fn enter(host: &LoopHost<'_, '_>, p: *mut PyObject) {
 }
 
 /// Whether an object is a `gevent.Greenlet`.
+///
+/// # Safety
+/// An object; the GIL is held.
 #[allow(non_snake_case, reason = "named like the C API's checks")]
 pub unsafe fn PyObject_IsGevent(p: *mut PyObject) -> bool {
     // SAFETY: an object; the GIL is held.

@@ -235,6 +235,10 @@ pub unsafe extern "C" fn has_links(slf: Obj, _: Obj) -> Obj {
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).links.len()) }
 }
 
+/// `rawlink(callback)`.
+///
+/// # Safety
+/// A `Greenlet` and an object; the GIL is held.
 pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
     // SAFETY: a `Greenlet`.
     unsafe {
@@ -255,6 +259,10 @@ pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
     }
 }
 
+/// `unlink(callback)`.
+///
+/// # Safety
+/// A `Greenlet` and an object; the GIL is held.
 pub unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
     // SAFETY: a `Greenlet`. A comparison may run Python, so each callable is held over it and the list
     // is looked at anew.

@@ -291,7 +291,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Ob
     unsafe {
         let given =
             ffi::PyTuple_GET_SIZE(args) > 0 || (!kwargs.is_null() && ffi::PyDict_Size(kwargs) > 0);
-        let of_object = (*(&raw mut ffi::PyBaseObject_Type)).tp_init;
+        let of_object = ffi::PyBaseObject_Type.tp_init;
         if given && (*ty).tp_init.map(|f| f as usize) == of_object.map(|f| f as usize) {
             let kwargs = if kwargs.is_null() {
                 ffi::PyDict_New()

@@ -192,7 +192,7 @@ impl State {
             if (*me).last == g as usize {
                 return (*me).last_values;
             }
-            match (&(*me).entries).get(&(g as usize)) {
+            match (*me).entries.get(&(g as usize)) {
                 Some(entry) => {
                     (*me).last = g as usize;
                     (*me).last_values = entry.values;
@@ -226,7 +226,7 @@ impl State {
         // SAFETY: the caller's promise.
         unsafe {
             let id = g as usize;
-            if let Some(entry) = (&mut (*me).entries).get_mut(&id) {
+            if let Some(entry) = (*me).entries.get_mut(&id) {
                 let old = std::mem::replace(&mut entry.values, values);
                 (*me).last = 0;
                 ffi::Py_DECREF(old);
@@ -250,7 +250,7 @@ impl State {
                 greenlet,
                 ended,
             };
-            (&mut (*me).entries).insert(id, entry);
+            (*me).entries.insert(id, entry);
             ffi::Py_INCREF(ended);
             let linked = Self::announce(me, g, ended);
             ffi::Py_DECREF(ended);
@@ -308,7 +308,7 @@ impl State {
             if (*me).last == id {
                 (*me).last = 0;
             }
-            if let Some(entry) = (&mut (*me).entries).remove(&id) {
+            if let Some(entry) = (*me).entries.remove(&id) {
                 entry.release();
             }
         }
@@ -352,7 +352,7 @@ unsafe extern "C" fn ended_call(slf: Obj, _args: Obj, _kwargs: Obj) -> Obj {
             ffi::Py_INCREF(state.cast());
             ffi::Py_INCREF(slf);
             let id = (*me).greenlet;
-            if let Some(entry) = (&(*state).entries).get(&id) {
+            if let Some(entry) = (*state).entries.get(&id) {
                 let g = target(entry.greenlet);
                 if !g.is_null() {
                     forget_key(g.cast(), (*state).key);
@@ -407,7 +407,7 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
             (*me).kwargs,
             (*me).class,
         ];
-        let entries = (&(*me).entries).values();
+        let entries = (*me).entries.values();
         for p in own
             .into_iter()
             .chain(entries.flat_map(|e| [e.values, e.greenlet, e.ended]))
@@ -468,7 +468,7 @@ unsafe extern "C" fn values_of(slf: Obj, greenlet: Obj) -> Obj {
     // SAFETY: a state; the argument is only an address.
     unsafe {
         let me = slf.cast::<State>();
-        match (&(*me).entries).get(&(greenlet as usize)) {
+        match (*me).entries.get(&(greenlet as usize)) {
             Some(entry) => ffi::Py_NewRef(entry.values),
             None => none(),
         }
