@@ -39,6 +39,7 @@ mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod udp;
 
 pub use addr::{ToAddrs, UnixAddr};

@@ -3,6 +3,7 @@
 use crate::addr::{ToAddrs, UnixAddr};
 use crate::raw::{Address, IoHandle, Kind};
 use crate::socket::{Socket, check, uninit};
+use gevent_hub_core::reactor::Nanos;
 use gevent_hub_core::task;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::marker::PhantomData;
@@ -116,6 +117,14 @@ impl<F: Family> Stream<F> {
     /// there is none any more.
     pub fn set_deadline(&self, from_now: Option<Duration>) {
         self.socket.set_deadline(from_now);
+    }
+
+    pub(crate) fn read_until(&self) -> Option<Nanos> {
+        self.socket.read_until()
+    }
+
+    pub(crate) fn write_until(&self) -> Option<Nanos> {
+        self.socket.write_until()
     }
 
     /// Shuts down one direction or both: the peer reads to an end, and here the other goes on.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const MS: Duration = Duration::from_millis(1);
 
 /// Runs `body` on each loop that the machine has.
-fn on_every_loop(body: impl FnOnce() + Clone + 'static) {
+pub(crate) fn on_every_loop(body: impl FnOnce() + Clone + 'static) {
     let loops: [(&str, io::Result<Box<dyn Loop>>); 2] = [
         ("epoll", EpollLoop::new().map(|l| Box::new(l) as _)),
         ("uring", UringLoop::new().map(|l| Box::new(l) as _)),
@@ -29,7 +29,7 @@ fn on_every_loop(body: impl FnOnce() + Clone + 'static) {
     }
 }
 
-fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (b, peer) = listener.accept().unwrap();

@@ -4,6 +4,7 @@
 //! moment of the loop's clock (see [`deadline_after`](super::deadline_after)). EINTR is made good here.
 
 use super::{Error, IoHandle, deadline_after};
+use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::{Interest, Readiness};
 use gevent_hub_core::hub::Hub;
 use gevent_hub_core::reactor::Nanos;
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 /// Between two attempts where no readiness tells when to make the next.
 const RETRY: Duration = Duration::from_millis(2);
+
+/// What [`recv_with`](IoHandle::recv_with) asks for: a few records of TLS.
+const SCRATCH_LEN: usize = 64 << 10;
 
 /// A socket address as the kernel has it.
 #[derive(Clone, Copy)]
@@ -173,6 +177,39 @@ impl IoHandle {
             }
             Ok(got)
         })
+    }
+
+    /// recv(2) into memory of the thread's, which `take` is shown before anything else runs: so a connection
+    /// that waits owns no buffer. Shows and returns 0 bytes at the end of a stream.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn recv_with(
+        &self,
+        deadline: Option<Nanos>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<usize, Error> {
+        thread_local! {
+            static SCRATCH: LocalCell<Box<[u8]>> = LocalCell::new(vec![0; SCRATCH_LEN].into());
+        }
+        let got = self.reading(deadline, |fd| {
+            SCRATCH.with(|scratch| {
+                scratch.with(|buf| {
+                    // SAFETY: `buf` is writable for its length, and borrowed until the call is over.
+                    let rc = unsafe { libc::recv(fd, buf.as_mut_ptr().cast(), buf.len(), 0) };
+                    if let Ok(got) = usize::try_from(rc) {
+                        take(&buf[..got]);
+                    }
+                    rc
+                })
+            })
+        })?;
+        Hub::with(|hub| {
+            if let Some(hub) = hub {
+                self.was_read(hub, got, SCRATCH_LEN);
+            }
+        });
+        Ok(got)
     }
 
     /// readv(2), also for what is no socket. 0 is the end of a stream.
