@@ -11,7 +11,7 @@ import _socket
 
 from gevent.event import Event
 from gevent.greenlet import Greenlet
-from gevent.hub import get_hub
+from gevent.hub import get_hub, spawn_raw
 
 __all__ = ["BaseServer"]
 
@@ -103,6 +103,8 @@ class BaseServer:
             self._spawn = spawn.spawn
         elif spawn == "default":
             self._spawn = self._spawn
+        elif spawn == "raw":
+            self._spawn = spawn_raw
         else:
             self._spawn = spawn
         if hasattr(self.pool, "full"):

@@ -74,7 +74,6 @@ def complaint(theirs, ours):
 #: What is not there yet, and what it waits for. One that begins to pass fails, and leaves the list.
 LATER = {
     "gevent.ares": "the native resolver",
-    "gevent.pywsgi": "the HTTP server",
     "gevent.resolver": "the native resolver",
     "gevent.resolver.ares": "the native resolver",
     "gevent.resolver.blocking": "the native resolver",

@@ -7,10 +7,11 @@ repository; nothing of it is copied here. Only its `gevent.testing` and `gevent.
 `sitecustomize` puts an import finder in front that knows just these two packages, and every other
 `gevent` module is the one under test. Each file is one process with a time limit.
 
-`expected.toml` beside this file names the files that have to be clean on each loop. A listed file
-that is not clean is a failure. One that is clean and not listed is reported, so that it gets
-listed: the list only grows. With patterns, or on a loop without a list, every file that matches
-counts. Ends with `N passed, N failed, N skipped`, in upstream's single tests.
+`expected.toml` beside this file names the files that have to be clean on each loop, and what some
+of them want in the environment. A listed file that is not clean is a failure. One that is clean and
+not listed is reported, so that it gets listed: the list only grows. With patterns, or on a loop
+without a list, every file that matches counts. Ends with `N passed, N failed, N skipped`, in
+upstream's single tests.
 """
 
 from __future__ import annotations
@@ -119,8 +120,9 @@ def upstream_files(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def run_file(python: str, files: pathlib.Path, site: str, name: str, loop: str, limit: float):
+def run_file(python: str, files: pathlib.Path, site: str, name: str, loop: str, limit: float, more):
     env = {
+        **more,
         "GEVENT_UPSTREAM_FILES": str(files),
         "PYTHONPATH": site,
         "PYTHONFAULTHANDLER": "1",
@@ -175,7 +177,9 @@ def main() -> int:
 
         def one(name: str) -> Result:
             limit = LIMIT if name in listed else UNLISTED_LIMIT
-            return run_file(options.python, files, site, name, options.loop, limit)
+            more = expected.get("environment", {}).get(name, {})
+            more = {key: value for key, value in more.items() if key != "why"}
+            return run_file(options.python, files, site, name, options.loop, limit, more)
 
         def show(result: Result) -> None:
             print(result.line(), flush=True)

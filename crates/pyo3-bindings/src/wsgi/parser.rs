@@ -280,6 +280,12 @@ impl BodyDecoder {
         self.decoder.is_done()
     }
 
+    /// How many bytes of the body come next without framing in between.
+    #[getter]
+    fn direct(&self) -> u64 {
+        self.decoder.direct()
+    }
+
     /// How many bytes are left of a body with a length; None for chunks.
     #[getter]
     fn left(&self) -> Option<u64> {

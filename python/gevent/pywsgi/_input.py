@@ -1,0 +1,199 @@
+"""``wsgi.input``: a request's body, read from the connection as the application asks for it."""
+
+from io import BytesIO
+
+from gevent._core import BodyDecoder, HTTPError
+from gevent.pywsgi._errors import _CONTINUE_RESPONSE, _InvalidClientInput
+
+#: Bytes of framing and body that are looked for at a time. The decoder has tighter limits.
+_PIECE = 65536
+
+#: What an application left unread is read and thrown away up to so many bytes; a connection on
+#: which more is to come is closed.
+_DISCARD_LIMIT = 1 << 20
+
+_EOF_IN_CHUNKS = "unexpected end of file while parsing chunked data"
+
+
+class Input:
+    """A body with a length, or one in chunks, as a file to read.
+
+    It never reads past the end of the body, so that the next request on the connection is left
+    alone. :param socket: given when the client waits for ``100 Continue``; that is sent before the
+    first read.
+    """
+
+    __slots__ = (
+        "rfile",
+        "content_length",
+        "socket",
+        "position",
+        "chunked_input",
+        "_chunked_input_error",
+        "send_100_continue_enabled",
+        "_decoder",
+        "_decoded",
+    )
+
+    def __init__(self, rfile, content_length, socket=None, chunked_input=False):
+        #: The connection's buffered file; the next request is read from it, too.
+        self.rfile = rfile
+        #: Bytes of the body, or None if it has none or comes in chunks.
+        self.content_length = content_length
+        self.socket = socket
+        #: Bytes of the body that were read.
+        self.position = 0
+        self.chunked_input = chunked_input
+        self._chunked_input_error = False
+        self.send_100_continue_enabled = True
+        self._decoder = BodyDecoder(None, True) if chunked_input else None
+        # What was decoded and not yet asked for.
+        self._decoded = None
+
+    def _set_limits(self, max_body, lenient):
+        self._decoder = BodyDecoder(None, True, max_body=max_body, upstream=lenient)
+
+    def _send_100_continue(self):
+        if self.socket is not None:
+            sock, self.socket = self.socket, None
+            if self.send_100_continue_enabled:
+                sock.sendall(_CONTINUE_RESPONSE)
+
+    def _discard(self):
+        """Read what the application did not, so that the next request is found.
+
+        Fails when there is nothing to be found: after an error, or with too much to come.
+        """
+        if self._chunked_input_error:
+            raise _InvalidClientInput("the body was not understood")
+        # The answer is out: whoever waits for permission to send is told by that.
+        self.socket = None
+        if not self.chunked_input:
+            if not self.content_length or self.position >= self.content_length:
+                return
+            if self.content_length - self.position > _DISCARD_LIMIT:
+                raise _InvalidClientInput("too much of the body is unread")
+        seen = 0
+        while True:
+            piece = self.read(_PIECE)
+            if not piece:
+                return
+            seen += len(piece)
+            if seen > _DISCARD_LIMIT:
+                raise _InvalidClientInput("too much of the body is unread")
+
+    # With a length.
+
+    def _do_read(self, length=None, use_readline=False):
+        left = (self.content_length or 0) - self.position
+        if length is None or length < 0 or length > left:
+            length = left
+        if length <= 0:
+            return b""
+        self._send_100_continue()
+        data = (self.rfile.readline if use_readline else self.rfile.read)(length)
+        self.position += len(data)
+        if len(data) < length and not (use_readline and data.endswith(b"\n")):
+            raise OSError(
+                "unexpected end of file while reading request at position %s" % self.position
+            )
+        return data
+
+    # In chunks.
+
+    def _decode_more(self):
+        """Decode what arrives next, at least one line of framing. False when the body is over."""
+        decoder = self._decoder
+        if decoder.done:
+            return False
+        if self._chunked_input_error:
+            raise _InvalidClientInput("the body was not understood")
+        self._send_100_continue()
+        direct = decoder.direct
+        try:
+            if direct:
+                # In a chunk: read(1) blocks for what is not there yet, read1 takes what is.
+                take = getattr(self.rfile, "read1", self.rfile.read)
+                raw = take(min(direct, _PIECE))
+            else:
+                raw = self._framing_bytes()
+            if not raw:
+                raise OSError(_EOF_IN_CHUNKS)
+            body, _ = decoder.feed(raw)
+        except HTTPError as ex:
+            self._chunked_input_error = True
+            raise _InvalidClientInput(ex.reason, status=ex.status)
+        except BaseException:
+            self._chunked_input_error = True
+            raise
+        if body:
+            self._decoded = BytesIO(body)
+        return True
+
+    def _framing_bytes(self):
+        # Up to a line of framing, so that nothing after the body is taken; less if less is there,
+        # as what is wrong may be wrong before its line ends.
+        peek = getattr(self.rfile, "peek", None)
+        if peek is None:
+            return self.rfile.readline(_PIECE)
+        seen = peek(1)
+        return self.rfile.read(seen.find(b"\n") + 1 or len(seen))
+
+    def _chunked_read(self, length=None, use_readline=False):
+        if length is not None and length < 0:
+            length = None
+        if length == 0:
+            return b""
+        found = []
+        size = 0
+        while True:
+            if self._decoded is not None:
+                want = -1 if length is None else length - size
+                data = (self._decoded.readline if use_readline else self._decoded.read)(want)
+                if data:
+                    found.append(data)
+                    size += len(data)
+                    if size == length or (use_readline and data.endswith(b"\n")):
+                        break
+                self._decoded = None
+            if not self._decode_more():
+                break
+        data = found[0] if len(found) == 1 else b"".join(found)
+        self.position += len(data)
+        return data
+
+    # The file.
+
+    def read(self, length=None):
+        """So many bytes, fewer only at the end; all that is left without a length."""
+        if self.chunked_input:
+            return self._chunked_read(length)
+        return self._do_read(length)
+
+    def readline(self, size=None):
+        """A line with its end, or the next *size* bytes of it."""
+        if self.chunked_input:
+            return self._chunked_read(size, True)
+        return self._do_read(size, use_readline=True)
+
+    def readlines(self, hint=None):
+        """All lines; no more once they hold *hint* bytes together."""
+        lines = []
+        size = 0
+        for line in self:
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint <= size:
+                break
+        return lines
+
+    def __iter__(self):
+        return self
+
+    def next(self):
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    __next__ = next
