@@ -170,6 +170,14 @@ impl BodyDecoder {
     /// # Errors
     /// What is wrong in the framing; again at each further call.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, Reject> {
+        self.step_at_most(input, usize::MAX)
+    }
+
+    /// As [`step`](Self::step), with no more than `most` bytes of the body, which is not 0.
+    ///
+    /// # Errors
+    /// As `step`.
+    pub fn step_at_most(&mut self, input: &[u8], most: usize) -> Result<Step, Reject> {
         if let State::Failed(reject) = self.state {
             return Err(reject);
         }
@@ -179,7 +187,8 @@ impl BodyDecoder {
             if direct > 0 {
                 let body = usize::try_from(direct)
                     .unwrap_or(usize::MAX)
-                    .min(input.len() - at);
+                    .min(input.len() - at)
+                    .min(most);
                 self.advance(body as u64);
                 return Ok(Step {
                     consumed: at + body,

@@ -428,8 +428,12 @@ fn refused(data: &[u8], error: httparse::Error) -> Reject {
 fn is_other_version(data: &[u8]) -> bool {
     let end = memchr::memchr(b'\r', data).unwrap_or(data.len());
     let line = &data[..end];
-    let from = line.iter().rposition(|&c| c == b' ').map_or(0, |at| at + 1);
-    matches!(&line[from..], [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+    let mut words = line.split(|&c| c == b' ');
+    let version = match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some(version), None) => version,
+        _ => return false,
+    };
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 

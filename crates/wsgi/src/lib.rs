@@ -7,6 +7,7 @@
 pub mod body;
 pub mod chars;
 pub mod head;
+pub mod inbound;
 pub mod limits;
 pub mod reject;
 pub mod scan;
@@ -14,6 +15,7 @@ pub mod target;
 
 pub use body::{BodyDecoder, Framing};
 pub use head::{Field, Head, Span, Version};
+pub use inbound::{Inbound, Rules};
 pub use limits::{Limits, Policy};
 pub use reject::Reject;
 pub use scan::HeadScanner;

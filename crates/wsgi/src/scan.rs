@@ -17,8 +17,10 @@ pub struct HeadScanner {
     line: u32,
     /// Bytes that were looked at.
     at: u32,
+    /// Where the request line ends; 0 before it does.
+    request_line: u32,
     blank: u8,
-    has_request_line: bool,
+    checked: bool,
 }
 
 impl HeadScanner {
@@ -28,38 +30,42 @@ impl HeadScanner {
     }
 
     /// Looks at what is new in `buf`, which begins where it began the last time. Gives where the head begins
-    /// and ends when its blank line is there.
+    /// and ends when its blank line is there. What it says does not depend on how the bytes were split.
     ///
     /// # Errors
     /// A line that does not end in CRLF, a request line that cannot become right, and what is too long.
     pub fn scan(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<(usize, usize)>, Reject> {
+        match self.go_on(buf, limits) {
+            Ok(Some(found)) => Ok(Some(found)),
+            // More may never come, and what came first is judged first: what is wrong already is said now.
+            other => {
+                self.check_request_line(buf)?;
+                other
+            }
+        }
+    }
+
+    fn go_on(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<(usize, usize)>, Reject> {
         loop {
             let from = self.at as usize;
             let line = self.line as usize;
             let Some(found) = memchr(b'\n', &buf[from..]) else {
-                self.at = u32::try_from(buf.len()).map_err(|_| TOO_LONG)?;
                 self.check_length(buf.len(), limits)?;
+                self.at = u32::try_from(buf.len()).map_err(|_| TOO_LONG)?;
                 return Ok(None);
             };
             let end = from + found;
+            self.check_length(end, limits)?;
             if end == line || buf[end - 1] != b'\r' {
                 return Err(Reject::bad("a line ends in a bare LF"));
             }
             self.at = u32::try_from(end + 1).map_err(|_| TOO_LONG)?;
             self.line = self.at;
-            self.check_length(end + 1, limits)?;
             if end - 1 > line {
-                if !self.has_request_line {
-                    if end - 1 - line > limits.line {
-                        return Err(LINE_TOO_LONG);
-                    }
-                    self.has_request_line = true;
-                    if buf.len() == end + 1 {
-                        // More may never come: what is wrong already is said now.
-                        head::check_request_line(&buf[line..=end])?;
-                    }
+                if self.request_line == 0 {
+                    self.request_line = self.at;
                 }
-            } else if self.has_request_line {
+            } else if self.request_line != 0 {
                 return Ok(Some((self.start as usize, end + 1)));
             } else {
                 self.blank += 1;
@@ -71,12 +77,20 @@ impl HeadScanner {
         }
     }
 
+    fn check_request_line(&mut self, buf: &[u8]) -> Result<(), Reject> {
+        if self.request_line != 0 && !self.checked {
+            self.checked = true;
+            head::check_request_line(&buf[self.start as usize..self.request_line as usize])?;
+        }
+        Ok(())
+    }
+
+    /// `seen`: up to before the line's LF.
     fn check_length(&self, seen: usize, limits: &Limits) -> Result<(), Reject> {
-        let length = seen - self.start as usize;
-        if !self.has_request_line && seen - self.line as usize > limits.line + 1 {
+        if self.request_line == 0 && seen - self.line as usize > limits.line + 1 {
             return Err(LINE_TOO_LONG);
         }
-        if length > limits.head {
+        if seen - self.start as usize > limits.head {
             return Err(TOO_LONG);
         }
         Ok(())
