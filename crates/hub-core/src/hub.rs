@@ -31,6 +31,12 @@ pub trait Embedder {
     fn call(&self, payload: usize);
     /// A watcher's callback is due.
     fn fire(&self, id: WatcherId, data: usize, revents: Revents);
+    /// How long a poll may sleep before `last_look` is called.
+    fn patience(&self) -> Nanos {
+        Nanos::MAX
+    }
+    /// The last moment before a poll that may sleep for long to do what must not wait for its end.
+    fn last_look(&self) {}
     /// Before a poll that may sleep.
     fn before_sleep(&self) {}
     /// After a poll that may have slept.
@@ -315,6 +321,14 @@ impl Host for Hub {
             Entry::Call(payload) => self.embedder.call(payload),
             Entry::Closed(source) => self.reactor.source_detach(source),
         }
+    }
+
+    fn patience(&self) -> Nanos {
+        self.embedder.patience()
+    }
+
+    fn last_look(&self) {
+        self.embedder.last_look();
     }
 
     fn before_sleep(&self) {

@@ -6,7 +6,7 @@
 //! run by a prepare watcher, so it has the same place there.
 
 use super::watchers::Turn;
-use super::{Class, Entry, Host, Reactor, RunMode};
+use super::{Class, Entry, Host, Nanos, Reactor, RunMode};
 use crate::event_loop::{Event, Until};
 use crate::stack;
 use crate::timer::Next;
@@ -145,9 +145,8 @@ impl Reactor {
         }
     }
 
-    /// How long the poll may sleep; the flag says that the moment is only a lower bound of the next timer.
-    fn until(&self, mode: RunMode) -> (Until, bool) {
-        let now = (Until::Now, false);
+    /// What a poll may sleep for, if at all.
+    fn sleeps_for(&self, mode: RunMode) -> Option<Next> {
         if mode == RunMode::NoWait
             || self.refs.get() <= 0
             || self.done.get() != GO_ON
@@ -156,9 +155,15 @@ impl Reactor {
             || self.signals.with(|s| s.has_pending())
             || self.watchers.with(|w| w.is_busy())
         {
-            return now;
+            return None;
         }
-        let (at, rough) = match self.timers.with(|t| t.next()) {
+        Some(self.timers.with(|t| t.next()))
+    }
+
+    /// How long that is; the flag says that the moment is only a lower bound of the next timer.
+    fn until(&self, next: Next) -> (Until, bool) {
+        let now = (Until::Now, false);
+        let (at, rough) = match next {
             Next::Never => return (Until::Forever, false),
             Next::At(at) => (at, false),
             Next::NotBefore(at) => (at, true),
@@ -176,15 +181,31 @@ impl Reactor {
 
     fn poll(&self, host: &dyn Host, mode: RunMode) -> io::Result<()> {
         let mut events = self.events.take();
+        // For how long it may sleep before the last look; 0 when that is now.
+        let mut patience = host.patience();
         let result = loop {
-            let (mut until, mut rough) = self.until(mode);
+            let next = self.sleeps_for(mode);
+            let (mut until, mut rough) = next.map_or((Until::Now, false), |n| self.until(n));
+            if until != Until::Now && patience == 0 {
+                host.last_look();
+                if self.sleeps_for(mode) != next {
+                    (until, rough) = (Until::Now, false);
+                }
+            }
             let sleeps = until != Until::Now;
             if sleeps {
                 self.sleeps.set(self.sleeps.get() + 1);
                 host.before_sleep();
-                let soon = self.now.get() + TRIM_PAUSE;
-                if stack::trim_idle() && !matches!(until, Until::At(at) if at <= soon) {
-                    (until, rough) = (Until::At(soon), true);
+                let mut pause = if patience == 0 { Nanos::MAX } else { patience };
+                if stack::trim_idle() {
+                    pause = pause.min(TRIM_PAUSE);
+                }
+                if pause != Nanos::MAX {
+                    self.update_now();
+                    let soon = self.now.get() + pause;
+                    if !matches!(until, Until::At(at) if at <= soon) {
+                        (until, rough) = (Until::At(soon), true);
+                    }
                 }
             }
             let result = self.with_backend(|b| b.poll(until, &mut events));
@@ -194,6 +215,9 @@ impl Reactor {
             self.update_now();
             if !rough || result.is_err() || !events.is_empty() {
                 break result;
+            }
+            if patience != Nanos::MAX {
+                patience = 0;
             }
             let now = self.now.get();
             self.timers.with(|t| t.advance(now));

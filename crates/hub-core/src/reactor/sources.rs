@@ -96,6 +96,18 @@ impl Reactor {
         })
     }
 
+    /// Tells the loop of a source that nobody waits for yet: readiness ends its polls and is latched.
+    ///
+    /// # Errors
+    /// As [`source_wait`](Self::source_wait).
+    pub fn source_watch(&self, id: SourceId) -> io::Result<()> {
+        self.sources.with(|s| match s.slab.get_mut(id.0) {
+            Some(s) if s.registered => Ok(()),
+            Some(s) => self.register(id, s),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        })
+    }
+
     /// Makes `token` wait for any of `want`: at the next readiness [`Wake::Ready`] goes to the queue, once. The
     /// wait keeps the loop running. `Ok(false)`: it is ready already, so that nothing will come.
     ///

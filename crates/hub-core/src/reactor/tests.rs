@@ -10,6 +10,9 @@ const MS: Nanos = 1_000_000;
 const R: Readiness = Readiness::READ;
 const W: Readiness = Readiness::WRITE;
 
+/// The callback of the last look.
+const LOOK: usize = 999;
+
 type Callback = Rc<dyn Fn(&Test, Revents)>;
 
 /// A host that logs all it is asked to do; watchers may have a callback besides.
@@ -18,6 +21,7 @@ struct Test {
     log: RefCell<Vec<String>>,
     callbacks: RefCell<HashMap<usize, Callback>>,
     quit: Cell<bool>,
+    patience: Cell<Option<Nanos>>,
     reactor: RefCell<Option<Rc<Reactor>>>,
 }
 
@@ -71,6 +75,18 @@ impl Host for Test {
             }
             Entry::Wake(t, w) => self.say(format!("{}:{w:?}", t.0)),
             Entry::Closed(_) => unreachable!("the reactor keeps these to itself"),
+        }
+    }
+
+    fn patience(&self) -> Nanos {
+        self.patience.get().unwrap_or(Nanos::MAX)
+    }
+
+    fn last_look(&self) {
+        self.say("look");
+        let f = self.callbacks.borrow().get(&LOOK).cloned();
+        if let Some(f) = f {
+            f(self, Revents::NONE);
         }
     }
 
@@ -725,6 +741,26 @@ fn a_stat_watcher_sees_a_file_appear() {
     let (attr, prev) = r.stat_attributes(a);
     assert_eq!(attr.unwrap().st_size, 5);
     assert!(prev.is_none());
+}
+
+#[test]
+fn a_long_sleep_is_looked_at_once_more_and_ends_if_that_made_something_due() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    t.patience.set(Some(3 * MS));
+    started(&r, timer(2), 1);
+    assert!(!t.run(RunMode::Default));
+    assert_eq!(t.said(), "sleep w1");
+    started(&r, timer(9), 1);
+    assert!(!t.run(RunMode::Default));
+    assert_eq!(t.said(), "sleep look sleep w1");
+    t.on(LOOK, |t, _| t.r().push(Entry::Call(0)));
+    started(&r, timer(9), 1);
+    assert!(t.run(RunMode::Once));
+    assert_eq!(
+        (t.said().as_str(), sim.now() / MS),
+        ("sleep look c0", 2 + 9 + 3)
+    );
 }
 
 #[test]

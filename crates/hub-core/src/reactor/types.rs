@@ -198,6 +198,15 @@ pub trait Host {
     /// An entry of the queue is due.
     fn run_entry(&self, entry: Entry);
 
+    /// How long a poll may sleep, in nanoseconds, before [`last_look`](Self::last_look) is called.
+    fn patience(&self) -> Nanos {
+        Nanos::MAX
+    }
+
+    /// A poll that may sleep for long is near, and the last moment to do what must not wait for its end. If
+    /// that makes something due, the poll does not sleep.
+    fn last_look(&self) {}
+
     /// A poll that may sleep begins: the place to let other threads run.
     fn before_sleep(&self);
 

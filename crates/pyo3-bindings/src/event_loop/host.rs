@@ -2,7 +2,7 @@
 
 use super::{Callback, Loop, Owner, Payload, Watcher};
 use crate::thread_data::ThreadData;
-use gevent_hub_core::reactor::{Entry, Host, Reactor, Revents, RunMode, WatcherId};
+use gevent_hub_core::reactor::{Entry, Host, Nanos, Reactor, Revents, RunMode, WatcherId};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::Cell;
@@ -112,8 +112,43 @@ impl<'a, 'py> LoopHost<'a, 'py> {
         }
     }
 
+    /// Before a long sleep: runs the handlers of signals that have come; what comes from now on ends the sleep.
+    pub fn last_look(&self) {
+        install();
+        self.check_signals();
+        let (py, me) = (self.loop_.py(), self.loop_.get());
+        let Some(reactor) = me.reactor_ref().cloned() else {
+            return;
+        };
+        // A handler may have run the loop, or main: then the alarm is off again.
+        while me.alarm().set(py, &reactor) {
+            match py.check_signals() {
+                Ok(()) if me.alarm().is_set() => return,
+                Ok(()) => {}
+                Err(error) => {
+                    me.alarm().unset(py);
+                    self.report(py.None().bind(py), Err(error));
+                }
+            }
+            if reactor.is_destroyed() {
+                return;
+            }
+        }
+    }
+
+    fn check_signals(&self) {
+        let py = self.loop_.py();
+        let result = py.check_signals();
+        self.report(py.None().bind(py), result);
+    }
+
     /// Runs the handlers of signals that have come, and drops what was left to be dropped.
     pub fn tidy(&self) {
+        let me = self.loop_.get();
+        if me.alarm().is_set() {
+            install();
+            me.alarm().unset(self.loop_.py());
+        }
         // SAFETY: the GIL is held; dropping and handlers run in the context of the running greenlet.
         unsafe {
             let td = ThreadData::get();
@@ -123,9 +158,7 @@ impl<'a, 'py> LoopHost<'a, 'py> {
                 td.tidy();
             }
         }
-        let py = self.loop_.py();
-        let result = py.check_signals();
-        self.report(py.None().bind(py), result);
+        self.check_signals();
     }
 }
 
@@ -165,6 +198,14 @@ impl Host for LoopHost<'_, '_> {
         if let Entry::Call(word) = entry {
             self.call(word);
         }
+    }
+
+    fn patience(&self) -> Nanos {
+        self.loop_.get().alarm().patience()
+    }
+
+    fn last_look(&self) {
+        LoopHost::last_look(self);
     }
 
     fn before_sleep(&self) {

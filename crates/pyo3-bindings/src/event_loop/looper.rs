@@ -4,6 +4,7 @@
 //! (`run_callback_threadsafe`, and `run_callback`, which then is the same) and stops of watchers, which
 //! travel through the reactor's remote queue; everything else there is an error of the caller's.
 
+use super::alarm::Alarm;
 use super::{Callback, LoopHost, Payload, nanos};
 use crate::cells::{GilCell, PyCellOpt};
 use crate::errors::io_error;
@@ -45,6 +46,7 @@ pub struct Loop {
     /// The hub that parks fibers on this loop, while there is one.
     hub: UnsafeCell<Option<Rc<HubCore>>>,
     error_handler: PyCellOpt,
+    alarm: Alarm,
     /// The backend's descriptor, or -1; other threads may ask while the backend waits.
     fd: GilCell<i32>,
 }
@@ -207,6 +209,11 @@ impl Loop {
         drop(old);
     }
 
+    /// What ends its sleep when a signal comes.
+    pub fn alarm(&self) -> &Alarm {
+        &self.alarm
+    }
+
     /// A moment of the monotonic clock as seconds since the epoch, as libev's ev_now is.
     pub fn wall_seconds(&self, at: Nanos) -> f64 {
         (i128::from(at) + self.epoch.get()) as f64 / 1e9
@@ -263,6 +270,7 @@ impl Loop {
             epoch: GilCell::new(wall_offset()),
             hub: UnsafeCell::new(None),
             error_handler: PyCellOpt::new(None),
+            alarm: Alarm::new(),
             fd: GilCell::new(fd),
         })
     }
@@ -283,9 +291,11 @@ impl Loop {
     }
 
     /// Rebuilds it in a forked child.
-    fn reinit(&self) -> PyResult<()> {
+    fn reinit(&self, py: Python<'_>) -> PyResult<()> {
         if let Some(reactor) = self.reactor_ref() {
-            reactor.clone().after_fork().map_err(|e| io_error(&e))?;
+            let reactor = reactor.clone();
+            reactor.after_fork().map_err(|e| io_error(&e))?;
+            self.alarm.renew(py, &reactor);
             self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
         }
         Ok(())

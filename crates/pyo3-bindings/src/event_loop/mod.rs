@@ -3,6 +3,7 @@
 //! `gevent.core.loop` is a Python subclass of [`Loop`] that adds what is rarely called. What runs the
 //! reactor (calls callbacks, lets go of the GIL, looks at signals) is in `host`.
 
+mod alarm;
 mod callback;
 mod host;
 mod kinds;

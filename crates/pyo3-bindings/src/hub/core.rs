@@ -448,6 +448,15 @@ impl Embedder for Served {
         self.0.with_host(|host| host.fire_word(id, data, revents));
     }
 
+    fn patience(&self) -> Nanos {
+        self.0
+            .with_host(|host| host.loop_().get().alarm().patience())
+    }
+
+    fn last_look(&self) {
+        self.0.with_host(|host| host.last_look());
+    }
+
     fn before_sleep(&self) {
         self.0.saved.set(crate::event_loop::release_gil());
     }
