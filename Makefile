@@ -5,6 +5,7 @@
 #   conformance              every loop by one law  matrix  build and test on every CPython found
 #   bench fuzz soak          longer runs            stubs   check the .pyi files against the modules
 #   wheel                    a wheel into dist/     oracle  our Python tests on upstream gevent
+#   cross                    type-check all below the binding for macOS and the BSDs
 
 PYTHON ?= python3
 PROFILE ?= release
@@ -23,7 +24,7 @@ unexport PYTHONHOME
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name '*.c' -o -name '*.h' -o -name Cargo.toml)
 WHEEL_DATA := $(shell find python/wheel-data -type f 2>/dev/null)
 
-.PHONY: all build lint test conformance bench fuzz soak matrix demo stubs wheel oracle venv format clean
+.PHONY: all build lint test conformance bench fuzz soak matrix demo stubs wheel oracle cross venv format clean
 
 all: build
 
@@ -80,6 +81,9 @@ fuzz: build
 
 soak: build
 	$(PY) tools/soak.py
+
+cross: $(VENV)/.ready
+	$(PY) tools/cross.py
 
 matrix: $(VENV)/.ready
 	$(PY) tools/matrix.py $(VERSIONS)

@@ -95,6 +95,15 @@ pub enum Watch {
     AlwaysReady,
 }
 
+/// What some kernels can watch besides the readiness of descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Subject {
+    /// The end of a process: one event, which may come a moment before the process can be waited for.
+    Process(i32),
+    /// Changes of the file behind a descriptor: written to, truncated, renamed, removed, its attributes.
+    File(RawFd),
+}
+
 /// One operation that a backend may carry out by itself. Pointers stay valid and pinned until the
 /// operation's [`Event::Done`] was seen or [`Loop::cancel`] said that it is over.
 #[derive(Debug)]
@@ -161,6 +170,7 @@ pub enum Op {
         flags: i32,
         mode: u32,
     },
+    #[cfg(target_os = "linux")]
     Statx {
         dir: RawFd,
         path: *const libc::c_char,
@@ -276,6 +286,18 @@ pub trait Loop {
     /// # Errors
     /// What the kernel said: `EBADF` for a closed descriptor, `ENOMEM`, `ENOSPC`.
     fn watch(&mut self, fd: RawFd, key: Key, want: Interest, mode: Mode) -> io::Result<Watch>;
+
+    /// Starts to watch something that is not a descriptor's readiness, where the kernel can: its events are
+    /// [`Event::Ready`] with [`Readiness::READ`]. [`unwatch`](Self::unwatch) ends it; for a file so does the
+    /// closing of the descriptor. In a forked child it is not watched any more.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`]: this backend watches descriptors only, so one has to be found that stands
+    /// for the subject. `ESRCH` for a process that is gone.
+    fn watch_subject(&mut self, what: Subject, key: Key) -> io::Result<()> {
+        let _ = (what, key);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Stops watching; no event of `key` comes after the return.
     fn unwatch(&mut self, key: Key);

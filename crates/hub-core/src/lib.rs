@@ -25,11 +25,13 @@
 //! assert_eq!(sim.now(), 30_000_000_000);
 //! ```
 
+pub mod by_readiness;
 pub mod cell;
 pub mod event_loop;
 pub mod fiber;
 pub mod hub;
 pub mod offload;
+pub mod os;
 pub mod reactor;
 pub mod sim;
 pub mod slab;

@@ -230,7 +230,7 @@ impl Loop for SimLoop {
             | Op::Read { fd, .. }
             | Op::Write { fd, .. }
             | Op::Poll { fd, .. } => fd,
-            Op::Fsync { .. } | Op::OpenAt { .. } | Op::Statx { .. } => return Start::Offload,
+            _ => return Start::Offload,
         };
         self.sim.state.borrow_mut().ops.push((key, fd));
         Start::Parked

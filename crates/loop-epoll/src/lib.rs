@@ -20,25 +20,23 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod ops;
 mod sys;
-mod table;
 #[cfg(test)]
 mod tests;
 mod waker;
 
+use gevent_hub_core::by_readiness::{Begun, Entry, Table};
 use gevent_hub_core::event_loop::{
     Cancel, Caps, Counters, Event, How, Interest, Key, Loop, Mode, Op, Readiness, Start, Until,
     Wake, Watch,
 };
-use ops::Try;
+pub use gevent_hub_core::os::Refused;
+use gevent_hub_core::os::{errno, of_call};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-pub use sys::Refused;
-use sys::{Epoll, Timeout, errno, of_call};
-use table::{KeyMap, Place, Table, Watcher};
+use sys::{Epoll, Timeout};
 use waker::EventWaker;
 
 /// What the edge set asks for, of every descriptor.
@@ -53,11 +51,37 @@ const ROOM: usize = 512;
 /// Waits that follow one which came back full, within a poll.
 const ROUNDS: usize = 16;
 
-/// An operation that waits.
-struct Waiting {
-    fd: RawFd,
-    want: Readiness,
-    op: *mut Op,
+/// The place of a descriptor in one of the two epoll sets.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    armed: bool,
+    /// Carried by its events; another one after each removal, so that events of a description which lives
+    /// on under a closed number are told apart.
+    generation: u32,
+}
+
+/// Both places of a descriptor.
+#[derive(Default)]
+struct Places {
+    edge: Place,
+    level: Place,
+}
+
+impl Places {
+    fn of(&mut self, mode: Mode) -> &mut Place {
+        match mode {
+            Mode::Edge => &mut self.edge,
+            Mode::Level => &mut self.level,
+        }
+    }
+}
+
+/// Whether the set of `mode` has a reason to hold the descriptor.
+fn is_wanted(entry: &Entry<Places>, mode: Mode) -> bool {
+    match mode {
+        Mode::Edge => entry.wants_edge(),
+        Mode::Level => !entry.want(Mode::Level).is_empty(),
+    }
 }
 
 /// The epoll loop.
@@ -65,8 +89,7 @@ pub struct EpollLoop {
     edge: Epoll,
     /// Nested in `edge`; made when it is needed.
     level: Option<Epoll>,
-    table: Table,
-    ops: KeyMap<Waiting>,
+    table: Table<Places>,
     waker: Arc<EventWaker>,
     mask: Option<libc::sigset_t>,
     buffer: Vec<libc::epoll_event>,
@@ -92,7 +115,6 @@ impl EpollLoop {
             edge,
             level: None,
             table: Table::default(),
-            ops: KeyMap::default(),
             waker,
             mask: None,
             buffer: Vec::with_capacity(ROOM),
@@ -112,14 +134,12 @@ impl EpollLoop {
     /// Tells the kernel what one of the sets shall hold of `fd`, or to forget it.
     fn update(&mut self, fd: RawFd, mode: Mode) -> io::Result<()> {
         let entry = self.table.entry(fd);
-        let (wanted, events) = match mode {
-            Mode::Edge => (entry.wants_edge(), EDGE),
-            Mode::Level => {
-                let want = entry.level_want();
-                (!want.is_empty(), level_events(want))
-            }
+        let wanted = is_wanted(entry, mode);
+        let events = match mode {
+            Mode::Edge => EDGE,
+            Mode::Level => level_events(entry.want(mode)),
         };
-        let place = *entry.place(mode);
+        let place = *entry.place.of(mode);
         if mode == Mode::Level && wanted && self.level.is_none() {
             self.make_level()?;
         }
@@ -131,7 +151,7 @@ impl EpollLoop {
         if wanted {
             let (calls, result) = set.set(fd, place.armed, events, data_of(fd, place));
             self.counters.syscalls += u64::from(calls);
-            self.table.entry(fd).place(mode).armed = result.is_ok();
+            self.table.entry(fd).place.of(mode).armed = result.is_ok();
             result
         } else {
             if place.armed {
@@ -140,7 +160,7 @@ impl EpollLoop {
                 // on elsewhere, and the next event of it is recognised by its generation.
                 let _ = set.delete(fd);
             }
-            *self.table.entry(fd).place(mode) = Place {
+            *self.table.entry(fd).place.of(mode) = Place {
                 armed: false,
                 generation: place.generation.wrapping_add(1),
             };
@@ -156,13 +176,6 @@ impl EpollLoop {
         self.counters.syscalls += 2;
         self.level = Some(level);
         Ok(())
-    }
-
-    fn forget(&mut self, key: Key) -> Option<(RawFd, Mode)> {
-        let fd = self.table.fds.remove(&key)?;
-        let entry = self.table.entry(fd);
-        let at = entry.watchers.iter().position(|w| w.key == key)?;
-        Some((fd, entry.watchers.swap_remove(at).mode))
     }
 
     /// The events of one wait, from the set of `mode`.
@@ -220,70 +233,20 @@ impl EpollLoop {
         let Some(entry) = self.table.get(fd) else {
             return;
         };
-        let place = *entry.place(mode);
+        let place = *entry.place.of(mode);
         if !place.armed || place.generation != generation {
             return self.drop_stale(fd, mode, place);
         }
-        let wanted = match mode {
-            Mode::Edge => entry.wants_edge(),
-            Mode::Level => !entry.level_want().is_empty(),
-        };
-        if !wanted {
+        if !is_wanted(entry, mode) {
             let removed = self.update(fd, mode);
             debug_assert!(removed.is_ok());
             return;
         }
-        for w in entry.watchers.iter().filter(|w| w.mode == mode) {
-            let seen = match mode {
-                Mode::Edge => {
-                    Readiness(got.0 & (w.want.0 | !(Readiness::READ.0 | Readiness::WRITE.0)))
-                }
-                Mode::Level => got,
-            };
-            if ops::serves(w.want, seen) {
-                out.push(Event::Ready(w.key, seen));
-            }
+        let try_ops = mode == Mode::Edge && entry.has_ops();
+        self.table.tell(fd, mode, got, out);
+        if try_ops {
+            self.counters.syscalls += self.table.try_ops(fd, got, out);
         }
-        if mode == Mode::Edge && !entry.ops.is_empty() {
-            self.try_ops(fd, got, out);
-        }
-    }
-
-    /// Tries the operations that wait for `fd`, oldest first, until one of each direction has to wait on.
-    fn try_ops(&mut self, fd: RawFd, got: Readiness, out: &mut Vec<Event>) {
-        let mut stuck = Readiness::NONE;
-        let queue = std::mem::take(&mut self.table.entry(fd).ops);
-        let mut rest = Vec::new();
-        for key in queue {
-            let Some(waiting) = self.ops.get_mut(&key) else {
-                continue;
-            };
-            if waiting.want.has(stuck) || !ops::serves(waiting.want, got) {
-                rest.push(key);
-                continue;
-            }
-            self.counters.syscalls += 1;
-            // SAFETY: whoever started it keeps it, and what it points to, until it is over.
-            match unsafe { ops::attempt(&mut *waiting.op, true) } {
-                Try::Wait(want) => {
-                    waiting.want = want;
-                    stuck = stuck.with(want);
-                    rest.push(key);
-                }
-                Try::Done(result) => {
-                    self.ops.remove(&key);
-                    out.push(Event::Done(key, result));
-                }
-                Try::Blocking => {
-                    self.ops.remove(&key);
-                    out.push(Event::Done(
-                        key,
-                        Err(io::Error::from_raw_os_error(libc::EAGAIN)),
-                    ));
-                }
-            }
-        }
-        self.table.entry(fd).ops = rest;
     }
 
     /// An event of a registration that we have removed: its description lives on under another number, or in
@@ -307,15 +270,13 @@ impl EpollLoop {
         self.stale = false;
         let mut again = Vec::new();
         for (fd, entry) in self.table.all() {
-            for place in [&mut entry.edge, &mut entry.level] {
+            for mode in [Mode::Edge, Mode::Level] {
+                let place = entry.place.of(mode);
                 place.armed = false;
                 place.generation = place.generation.wrapping_add(1);
-            }
-            if entry.wants_edge() {
-                again.push((fd, Mode::Edge));
-            }
-            if !entry.level_want().is_empty() {
-                again.push((fd, Mode::Level));
+                if is_wanted(entry, mode) {
+                    again.push((fd, mode));
+                }
             }
         }
         for (fd, mode) in again {
@@ -379,21 +340,17 @@ impl Loop for EpollLoop {
         if fd < 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        match self.forget(key) {
+        match self.table.forget(key) {
             Some((old, old_mode)) if (old, old_mode) != (fd, mode) => self.update(old, old_mode)?,
             _ => {}
         }
-        self.table.fds.insert(key, fd);
-        self.table
-            .entry(fd)
-            .watchers
-            .push(Watcher { key, want, mode });
+        self.table.add(fd, key, want, mode);
         // Also when the kernel knows the descriptor: a new edge watcher has to hear of what is ready by now,
         // and the number may have been closed and opened again without our being told.
         match self.update(fd, mode) {
             Ok(()) => Ok(Watch::Armed),
             Err(e) => {
-                self.forget(key);
+                self.table.forget(key);
                 if errno(&e) == libc::EPERM {
                     Ok(Watch::AlwaysReady)
                 } else {
@@ -404,39 +361,22 @@ impl Loop for EpollLoop {
     }
 
     fn unwatch(&mut self, key: Key) {
-        let Some((fd, mode)) = self.forget(key) else {
+        let Some((fd, mode)) = self.table.forget(key) else {
             return;
         };
-        let entry = self.table.entry(fd);
-        let update = match mode {
-            Mode::Edge => !entry.wants_edge(),
-            // The last level watcher is removed from the set only if an event comes for nobody, as libev
-            // does it: often the same descriptor is watched again before that.
-            Mode::Level => !entry.level_want().is_empty(),
-        };
-        if update {
+        let wanted = is_wanted(self.table.entry(fd), mode);
+        // The last level watcher is removed from the set only if an event comes for nobody, as libev does it:
+        // often the same descriptor is watched again before that.
+        if wanted == (mode == Mode::Level) {
             let _ = self.update(fd, mode);
         }
     }
 
     fn fd_closing(&mut self, fd: RawFd, out: &mut Vec<Event>) {
-        let Some(entry) = self.table.get(fd) else {
-            return;
-        };
-        for w in std::mem::take(&mut entry.watchers) {
-            self.table.fds.remove(&w.key);
-        }
-        let entry = self.table.entry(fd);
-        for key in std::mem::take(&mut entry.ops) {
-            if self.ops.remove(&key).is_some() {
-                out.push(Event::Done(
-                    key,
-                    Err(io::Error::from_raw_os_error(libc::ECANCELED)),
-                ));
-            }
-        }
+        self.table.close(fd, out);
         for mode in [Mode::Edge, Mode::Level] {
-            if self.table.entry(fd).place(mode).armed {
+            let entry = self.table.get(fd);
+            if entry.is_some_and(|e| e.place.of(mode).armed) {
                 let _ = self.update(fd, mode);
             }
         }
@@ -445,23 +385,16 @@ impl Loop for EpollLoop {
     unsafe fn start(&mut self, key: Key, op: Pin<&mut Op>) -> Start {
         // SAFETY: it is not moved out of, only read and pointed to.
         let op = unsafe { op.get_unchecked_mut() };
-        let Some(fd) = ops::fd_of(op) else {
-            return Start::Offload;
-        };
-        if fd < 0 {
-            return Start::Done(Err(io::Error::from_raw_os_error(libc::EBADF)));
-        }
-        self.counters.syscalls += 1;
         // SAFETY: the caller's promise.
-        let want = match unsafe { ops::attempt(op, false) } {
-            Try::Done(result) => return Start::Done(result),
-            Try::Blocking => return Start::Offload,
-            Try::Wait(want) => want,
+        let begun = unsafe { self.table.begin(key, op) };
+        self.counters.syscalls += u64::from(!matches!(begun, Begun::Blocking));
+        let fd = match begun {
+            Begun::Done(result) => return Start::Done(result),
+            Begun::Blocking => return Start::Offload,
+            Begun::Waits(fd) => fd,
         };
-        self.table.entry(fd).ops.push(key);
-        self.ops.insert(key, Waiting { fd, want, op });
         // An edge that came before this is still to be delivered, so a registration needs no renewal.
-        let result = if self.table.entry(fd).edge.armed {
+        let result = if self.table.entry(fd).place.edge.armed {
             Ok(())
         } else {
             self.update(fd, Mode::Edge)
@@ -469,8 +402,7 @@ impl Loop for EpollLoop {
         match result {
             Ok(()) => Start::Parked,
             Err(e) => {
-                self.table.entry(fd).ops.retain(|k| *k != key);
-                self.ops.remove(&key);
+                self.table.drop_op(key);
                 if errno(&e) == libc::EPERM {
                     Start::Offload
                 } else {
@@ -481,11 +413,8 @@ impl Loop for EpollLoop {
     }
 
     fn cancel(&mut self, key: Key) -> Cancel {
-        if let Some(waiting) = self.ops.remove(&key) {
-            let entry = self.table.entry(waiting.fd);
-            entry.ops.retain(|k| *k != key);
-            // The registration stays for the next operation, until the descriptor is closed.
-        }
+        // The registration stays for the next operation, until the descriptor is closed.
+        self.table.drop_op(key);
         Cancel::Cancelled
     }
 

@@ -1,58 +1,9 @@
 //! The system calls of the backend, with their errors as `io::Error`.
 
-use std::fmt;
+use gevent_hub_core::os::{check, errno};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-
-/// The kernel refused the loop.
-#[derive(Debug)]
-pub struct Refused {
-    /// The system call.
-    pub call: &'static str,
-    /// Its errno.
-    pub errno: i32,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let e = io::Error::from_raw_os_error(self.errno);
-        write!(f, "{} failed with {e}", self.call)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-/// Says which call an error is of. The [`Refused`] stays inside: `get_ref` finds it.
-pub fn of_call<T>(call: &'static str, result: io::Result<T>) -> io::Result<T> {
-    result.map_err(|e| {
-        let errno = errno(&e);
-        io::Error::new(e.kind(), Refused { call, errno })
-    })
-}
-
-/// Turns -1 into the errno.
-pub fn check(result: libc::c_int) -> io::Result<u32> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as u32)
-    }
-}
-
-/// As [`check`], for calls that return a size.
-pub fn check_len(result: libc::ssize_t) -> io::Result<u32> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as u32)
-    }
-}
-
-/// The errno of an error, or 0.
-pub fn errno(e: &io::Error) -> i32 {
-    e.raw_os_error().unwrap_or(0)
-}
 
 /// A close-on-exec eventfd that does not block.
 pub fn eventfd() -> io::Result<OwnedFd> {

@@ -2,6 +2,7 @@
 
 use crate::sys;
 use gevent_hub_core::event_loop::Wake;
+use gevent_hub_core::os::check;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,7 @@ impl EventWaker {
     pub fn after_fork(&self) -> io::Result<()> {
         let new = sys::eventfd()?;
         // SAFETY: no memory is passed; the old descriptor is replaced at once, so its number stays ours.
-        sys::check(unsafe { libc::dup3(new.as_raw_fd(), self.as_raw_fd(), libc::O_CLOEXEC) })?;
+        check(unsafe { libc::dup3(new.as_raw_fd(), self.as_raw_fd(), libc::O_CLOEXEC) })?;
         if self.pending.load(Ordering::SeqCst) {
             self.write();
         }

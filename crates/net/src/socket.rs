@@ -2,6 +2,7 @@
 
 use crate::raw::{Address, Error, IoHandle, Kind, deadline_after};
 use gevent_hub_core::hub::Hub;
+use gevent_hub_core::os;
 use gevent_hub_core::reactor::Nanos;
 use std::cell::Cell;
 use std::io;
@@ -40,9 +41,9 @@ pub(crate) fn uninit(buf: &mut [u8]) -> &mut [MaybeUninit<u8>] {
 impl Socket {
     /// socket(2).
     pub(crate) fn open(domain: i32, ty: i32) -> io::Result<Socket> {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: no memory is passed.
-        let fd = check(unsafe { libc::socket(domain, ty | flags, 0) })?;
+        let fd = check(unsafe { libc::socket(domain, ty | os::SOCKET_FLAGS, 0) })?;
+        os::finish_socket(fd);
         // SAFETY: just opened, and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self::new(fd, Kind::of(domain, ty)))

@@ -4,7 +4,7 @@ use crate::addr::{ToAddrs, UnixAddr};
 use crate::raw::{Address, IoHandle, Kind};
 use crate::socket::{Socket, check, uninit};
 use gevent_hub_core::reactor::Nanos;
-use gevent_hub_core::task;
+use gevent_hub_core::{os, task};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr};
@@ -250,9 +250,10 @@ impl UnixStream {
     /// Of socketpair(2).
     pub fn pair() -> io::Result<(Self, Self)> {
         let mut fds = [-1; 2];
-        let ty = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let ty = libc::SOCK_STREAM | os::SOCKET_FLAGS;
         // SAFETY: `fds` has room for the two descriptors.
         check(unsafe { libc::socketpair(libc::AF_UNIX, ty, 0, fds.as_mut_ptr()) })?;
+        fds.into_iter().for_each(os::finish_socket);
         // SAFETY: just opened, and nobody else's.
         let [a, b] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
         Ok((

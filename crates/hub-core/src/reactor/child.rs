@@ -2,24 +2,36 @@
 //!
 //! libev reaps every child with `waitpid(-1)` at SIGCHLD, and so takes the status away from whoever else
 //! waits for a child of the process. Here a watcher of one process waits for its pidfd and then reaps that
-//! process alone; no handler is installed. A watcher of any process (pid 0), of stops and continuations, or
-//! on a kernel without pidfds, goes by SIGCHLD, and only pid 0 uses `waitpid(-1)`. Whoever reaps a process
-//! delivers its status to all watchers of it.
+//! process alone; no handler is installed. A loop that can watch processes (kqueue) does so without a
+//! descriptor. A watcher of any process (pid 0), of stops and continuations, or on a system that has neither,
+//! goes by SIGCHLD, and only pid 0 uses `waitpid(-1)`. Whoever reaps a process delivers its status to all
+//! watchers of it.
 
 use super::{Class, Reactor, Revents, WatcherId, watchers::Spec};
-use crate::event_loop::{Mode, Readiness};
+use crate::event_loop::{Mode, Readiness, Subject};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// How an active watcher learns of the end of its process.
+#[derive(Default)]
+enum Way {
+    /// Not at all, or it has.
+    #[default]
+    None,
+    /// The loop watches the process.
+    Loop,
+    /// The loop watches a descriptor of the process.
+    Pidfd(OwnedFd),
+    /// By SIGCHLD.
+    Signal,
+}
 
 pub(super) struct ChildState {
     pid: i32,
     trace: bool,
     rpid: i32,
     rstatus: i32,
-    /// While it is active and waits for a pidfd.
-    pidfd: Option<OwnedFd>,
-    /// While it is active and goes by SIGCHLD.
-    by_signal: bool,
+    way: Way,
 }
 
 impl ChildState {
@@ -29,29 +41,35 @@ impl ChildState {
             trace,
             rpid: 0,
             rstatus: 0,
-            pidfd: None,
-            by_signal: false,
+            way: Way::None,
         }
     }
 }
 
-/// A close-on-exec descriptor of a child that has not been reaped.
-fn pidfd_of_child(pid: i32) -> Option<OwnedFd> {
+/// A close-on-exec descriptor of a process; `None` where there is no such thing.
+#[cfg(target_os = "linux")]
+fn pidfd(pid: i32) -> Option<OwnedFd> {
+    use std::os::fd::FromRawFd;
     // SAFETY: no memory is passed; the result is a new descriptor or an error.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return None;
-    }
     // SAFETY: just opened, and nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    // A process that is not our child would be ready one day and never reapable.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_: i32) -> Option<OwnedFd> {
+    None
+}
+
+/// Whether `pid` is a child of ours that nobody has reaped. A process that is not would end one day and never
+/// be reapable.
+fn is_child(pid: i32) -> bool {
     // SAFETY: `info` outlives the call.
-    let known = unsafe {
+    unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0
-    };
-    known.then_some(fd)
+    }
 }
 
 impl Reactor {
@@ -82,51 +100,82 @@ impl Reactor {
         let Some((pid, trace)) = self.with_child(id, |c| (c.pid, c.trace)) else {
             return Ok(());
         };
-        let pidfd = if pid != 0 && !trace {
-            pidfd_of_child(pid)
+        let way = if pid != 0 && !trace && is_child(pid) {
+            self.watch_child(id, pid)?
         } else {
-            None
+            Way::None
         };
-        if let Some(fd) = pidfd {
-            let raw = fd.as_raw_fd();
-            self.with_backend(|b| {
-                b.watch(raw, Class::Inner.key(id.0), Readiness::READ, Mode::Level)
-            })?;
-            self.with_child(id, |c| c.pidfd = Some(fd));
-            self.activate(id);
-            return Ok(());
+        let by_signal = matches!(way, Way::None);
+        if by_signal {
+            self.claim_signal(libc::SIGCHLD)?;
         }
-        self.claim_signal(libc::SIGCHLD)?;
-        self.with_child(id, |c| c.by_signal = true);
+        self.with_child(id, |c| c.way = if by_signal { Way::Signal } else { way });
         self.activate(id);
-        // The child may have ended before the handler was there.
-        self.signals.with(|s| s.mark(libc::SIGCHLD));
+        if by_signal {
+            // The child may have ended before the handler was there.
+            self.signals.with(|s| s.mark(libc::SIGCHLD));
+        }
         Ok(())
     }
 
-    pub(super) fn stop_child(&self, id: WatcherId) {
-        let taken = self.with_child(id, |c| (c.pidfd.take(), std::mem::take(&mut c.by_signal)));
-        let Some((pidfd, by_signal)) = taken else {
-            return;
-        };
-        if let Some(fd) = pidfd {
-            self.close_pidfd(fd);
+    /// Has the loop watch a child, if there is a way.
+    fn watch_child(&self, id: WatcherId, pid: i32) -> io::Result<Way> {
+        let key = Class::Inner.key(id.0);
+        if self
+            .with_backend(|b| b.watch_subject(Subject::Process(pid), key))
+            .is_ok()
+        {
+            return Ok(Way::Loop);
         }
-        if by_signal {
+        let Some(fd) = pidfd(pid) else {
+            return Ok(Way::None);
+        };
+        let raw = fd.as_raw_fd();
+        self.with_backend(|b| b.watch(raw, key, Readiness::READ, Mode::Level))?;
+        Ok(Way::Pidfd(fd))
+    }
+
+    pub(super) fn stop_child(&self, id: WatcherId) {
+        if let Some(way) = self.with_child(id, |c| std::mem::take(&mut c.way)) {
+            self.leave(id, way);
+        }
+    }
+
+    fn leave(&self, id: WatcherId, way: Way) {
+        let _ = self.with_backend(|b| {
+            match &way {
+                Way::Loop => b.unwatch(Class::Inner.key(id.0)),
+                Way::Pidfd(fd) => b.fd_closing(fd.as_raw_fd(), &mut Vec::new()),
+                Way::Signal | Way::None => {}
+            }
+            Ok(())
+        });
+        if matches!(way, Way::Signal) {
             self.release_signal(libc::SIGCHLD);
         }
     }
 
-    /// A pidfd is readable: the process has ended.
+    /// The process of a watcher has ended.
     pub(super) fn child_ready(&self, id: WatcherId) {
         // Another watcher of the same child may have reaped it for all in this very batch of events.
-        let waiting = self.with_child(id, |c| c.pidfd.is_some().then_some(c.pid));
-        let Some(pid) = waiting.flatten() else {
+        let waiting = self.with_child(id, |c| match c.way {
+            Way::Loop => Some((c.pid, 0)),
+            Way::Pidfd(_) => Some((c.pid, libc::WNOHANG)),
+            Way::Signal | Way::None => None,
+        });
+        let Some((pid, flags)) = waiting.flatten() else {
             return;
         };
         let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
+        // A kqueue may tell of the end a moment before the status can be had, and tells once: so this waits.
+        let reaped = loop {
+            // SAFETY: `status` outlives the call.
+            let p = unsafe { libc::waitpid(pid, &mut status, flags) };
+            if p != -1 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                break p;
+            }
+        };
+        match reaped {
             0 => {}
             p if p == pid => self.child_changed(pid, status),
             // Somebody else has reaped it, or SIGCHLD is ignored: as in the standard library's subprocess,
@@ -139,7 +188,7 @@ impl Reactor {
     pub(super) fn reap_children(&self) {
         let mut looks: Vec<(i32, bool)> = self.watchers.with(|w| {
             let by_signal = |w: &mut super::watchers::Watchers, id| match w.spec(id) {
-                Some(Spec::Child(c)) if c.by_signal => Some((c.pid, c.trace)),
+                Some(Spec::Child(c)) if matches!(c.way, Way::Signal) => Some((c.pid, c.trace)),
                 _ => None,
             };
             let ids = w.children().to_vec();
@@ -189,28 +238,23 @@ impl Reactor {
             }
         });
         if ended {
-            self.forget_pidfds(|p| p == pid);
+            self.forget_children(|p| p == pid);
         }
     }
 
-    /// Stops waiting for the pidfds of processes that `over` picks; their watchers stay active.
-    pub(super) fn forget_pidfds(&self, over: impl Fn(i32) -> bool) {
-        let gone: Vec<OwnedFd> = self.watchers.with(|w| {
+    /// Stops waiting for the ends of processes that `over` picks; their watchers stay active.
+    pub(super) fn forget_children(&self, over: impl Fn(i32) -> bool) {
+        let gone: Vec<(WatcherId, Way)> = self.watchers.with(|w| {
             let ids = w.children().to_vec();
             ids.into_iter()
                 .filter_map(|id| match w.spec(id) {
-                    Some(Spec::Child(c)) if over(c.pid) => c.pidfd.take(),
+                    Some(Spec::Child(c)) if over(c.pid) && !matches!(c.way, Way::Signal) => {
+                        Some((id, std::mem::take(&mut c.way)))
+                    }
                     _ => None,
                 })
                 .collect()
         });
-        gone.into_iter().for_each(|fd| self.close_pidfd(fd));
-    }
-
-    fn close_pidfd(&self, fd: OwnedFd) {
-        let _ = self.with_backend(|b| {
-            b.fd_closing(fd.as_raw_fd(), &mut Vec::new());
-            Ok(())
-        });
+        gone.into_iter().for_each(|(id, way)| self.leave(id, way));
     }
 }

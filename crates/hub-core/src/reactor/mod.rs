@@ -5,6 +5,7 @@
 //! [`Host`] runs, so callbacks may do anything: start and stop watchers, run the loop recursively, destroy it.
 
 mod child;
+mod hint;
 mod io;
 mod ops;
 mod queue;
@@ -270,7 +271,7 @@ impl Reactor {
         self.forked.set(true);
         // First of all: until then, whatever is stopped would be stopped in the parent.
         self.with_backend(|b| b.after_fork())?;
-        self.forget_pidfds(|_| true);
+        self.forget_children(|_| true);
         self.renew_hints();
         Ok(())
     }

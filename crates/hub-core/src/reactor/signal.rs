@@ -28,8 +28,7 @@ static OWNERS: [AtomicPtr<Target>; SIGNALS] = [const { AtomicPtr::new(ptr::null_
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn on_signal(signum: libc::c_int) {
-    // SAFETY: the location of this thread's errno.
-    let errno = unsafe { libc::__errno_location() };
+    let errno = crate::os::errno_location();
     // SAFETY: valid for this thread.
     let saved = unsafe { *errno };
     RUNNING.fetch_add(1, Ordering::SeqCst);

@@ -1,12 +1,11 @@
-//! Stat watchers (ev_stat): a path is looked at with lstat(2) at an interval, and, where the kernel has
-//! inotify and an instance to give, also as soon as something happens to it or in its directory.
+//! Stat watchers (ev_stat): a path is looked at with lstat(2) at an interval, and, where the system can tell
+//! (`hint`), also as soon as something happens to it or in its directory.
 
+use super::hint::Hint;
 use super::{Class, Reactor, Revents, WatcherId, watchers::Spec};
-use crate::event_loop::{Mode, Readiness};
 use crate::timer::{Due, Nanos, TimerKey};
 use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -14,16 +13,6 @@ use std::path::{Path, PathBuf};
 const DEFAULT_INTERVAL: Nanos = 5_007_489_100;
 /// libev's MIN_STAT_INTERVAL.
 const MIN_INTERVAL: Nanos = 107_489_100;
-/// What may change attributes of a path, seen from itself or from its directory.
-const CHANGES: u32 = libc::IN_ATTRIB
-    | libc::IN_MODIFY
-    | libc::IN_CREATE
-    | libc::IN_DELETE
-    | libc::IN_DELETE_SELF
-    | libc::IN_MOVE
-    | libc::IN_MOVE_SELF
-    | libc::IN_DONT_FOLLOW;
-
 /// Attributes of a path at one look; `None` when there was no such file.
 pub type Attributes = Option<libc::stat>;
 
@@ -33,8 +22,8 @@ pub(super) struct StatState {
     attr: Attributes,
     prev: Attributes,
     timer: Option<TimerKey>,
-    /// An inotify instance that tells when a look is worth it.
-    hint: Option<OwnedFd>,
+    /// What tells when a look is worth it.
+    hint: Option<Hint>,
 }
 
 impl StatState {
@@ -50,11 +39,11 @@ impl StatState {
     }
 }
 
-fn c_path(path: &Path) -> Option<CString> {
+pub(super) fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-fn look(path: &Path) -> Attributes {
+pub(super) fn look(path: &Path) -> Attributes {
     let path = c_path(path)?;
     let mut out = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: a terminated path and room for the result; read only when it was filled.
@@ -69,6 +58,14 @@ fn look(path: &Path) -> Attributes {
     }
 }
 
+/// The parts below a second of the times of modification and of change.
+fn nanos(s: &libc::stat) -> (libc::c_long, libc::c_long) {
+    #[cfg(not(target_os = "netbsd"))]
+    return (s.st_mtime_nsec, s.st_ctime_nsec);
+    #[cfg(target_os = "netbsd")]
+    return (s.st_mtimensec, s.st_ctimensec);
+}
+
 fn same(a: &Attributes, b: &Attributes) -> bool {
     match (a, b) {
         (None, None) => true,
@@ -77,36 +74,12 @@ fn same(a: &Attributes, b: &Attributes) -> bool {
                 (
                     (s.st_dev, s.st_ino, s.st_mode, s.st_nlink),
                     (s.st_uid, s.st_gid, s.st_rdev, s.st_size, s.st_atime),
-                    (s.st_mtime, s.st_mtime_nsec, s.st_ctime, s.st_ctime_nsec),
+                    (s.st_mtime, s.st_ctime, nanos(s)),
                 )
             };
             key(a) == key(b)
         }
         _ => false,
-    }
-}
-
-fn inotify() -> Option<OwnedFd> {
-    // SAFETY: no memory is passed.
-    let fd = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
-    // SAFETY: just made, and nobody else's.
-    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Has `hint` watch the path, which may be another file by now, and its directory.
-fn set_marks(hint: &OwnedFd, path: &Path) {
-    let directory = path.parent().map(|p| {
-        if p.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            p
-        }
-    });
-    for path in [Some(path), directory].into_iter().flatten() {
-        if let Some(path) = c_path(path) {
-            // SAFETY: a terminated path. A failure leaves the interval.
-            unsafe { libc::inotify_add_watch(hint.as_raw_fd(), path.as_ptr(), CHANGES) };
-        }
     }
 }
 
@@ -169,24 +142,17 @@ impl Reactor {
     }
 
     fn start_hint(&self, id: WatcherId) {
-        let Some(hint) = inotify() else { return };
-        let raw = hint.as_raw_fd();
-        let key = Class::Inner.key(id.0);
-        if self
-            .with_backend(|b| b.watch(raw, key, Readiness::READ, Mode::Level))
-            .is_ok()
-        {
-            self.with_stat(id, |s| {
-                set_marks(&hint, &s.path);
-                s.hint = Some(hint);
-            });
-        }
+        let Some(path) = self.with_stat(id, |s| s.path.clone()) else {
+            return;
+        };
+        let hint = self.with_backend(|b| Ok(Hint::new(b, Class::Inner.key(id.0), &path)));
+        self.with_stat(id, |s| s.hint = hint.ok().flatten());
     }
 
     fn stop_hint(&self, id: WatcherId) {
         if let Some(Some(hint)) = self.with_stat(id, |s| s.hint.take()) {
             let _ = self.with_backend(|b| {
-                b.fd_closing(hint.as_raw_fd(), &mut Vec::new());
+                hint.stop(b, Class::Inner.key(id.0));
                 Ok(())
             });
         }
@@ -194,20 +160,15 @@ impl Reactor {
 
     /// The kernel says that something happened to the path or near it.
     pub(super) fn hint_ready(&self, id: WatcherId) {
-        self.with_stat(id, |s| {
-            let Some(hint) = &s.hint else { return };
-            let mut buffer = [0u8; 4096];
-            loop {
-                // SAFETY: the buffer and its size.
-                let n = unsafe {
-                    libc::read(hint.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
-                };
-                if n <= 0 {
-                    break;
-                }
-            }
-            set_marks(hint, &s.path);
-        });
+        if let Some((Some(mut hint), path)) =
+            self.with_stat(id, |s| (s.hint.take(), s.path.clone()))
+        {
+            let _ = self.with_backend(|b| {
+                hint.heard(b, Class::Inner.key(id.0), &path);
+                Ok(())
+            });
+            self.with_stat(id, |s| s.hint = Some(hint));
+        }
         self.compare(id);
     }
 
@@ -241,7 +202,7 @@ impl Reactor {
         })
     }
 
-    /// In a forked child: inotify instances are shared with the parent, so it gets its own.
+    /// In a forked child: hints are shared with the parent, or gone, so it gets its own.
     pub(super) fn renew_hints(&self) {
         for id in self.stats() {
             if self.is_active(id) {

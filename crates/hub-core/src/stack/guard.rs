@@ -32,6 +32,7 @@ const PIDFD_SELF: i32 = -10_000;
 /// What the kernel was found to refuse; bits.
 static REFUSED: AtomicU8 = AtomicU8::new(0);
 const NO_MARKERS: u8 = 1;
+#[cfg(target_os = "linux")]
 const NO_VECTOR: u8 = 2;
 
 /// Maps that mprotected guards take up.

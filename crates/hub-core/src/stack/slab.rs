@@ -235,7 +235,7 @@ pub(super) fn map(class: Class, mut each: impl FnMut(Slot)) -> io::Result<()> {
 }
 
 fn reserve(len: usize) -> io::Result<usize> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | MAP_STACK;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK;
     // SAFETY: a fresh anonymous mapping, anywhere.
     let lo = unsafe {
         libc::mmap(
@@ -264,6 +264,11 @@ const MAP_STACK: i32 = libc::MAP_STACK;
 /// Elsewhere the flag means a mapping that grows by itself.
 #[cfg(not(target_os = "linux"))]
 const MAP_STACK: i32 = 0;
+#[cfg(not(target_os = "freebsd"))]
+const MAP_NORESERVE: i32 = libc::MAP_NORESERVE;
+/// FreeBSD reserves nothing for private anonymous memory.
+#[cfg(target_os = "freebsd")]
+const MAP_NORESERVE: i32 = 0;
 
 /// How many slots slab `number` has.
 pub(super) fn slots_of(number: u32) -> usize {

@@ -7,6 +7,7 @@ use super::{Error, IoHandle, deadline_after};
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::{Interest, Readiness};
 use gevent_hub_core::hub::Hub;
+use gevent_hub_core::os;
 use gevent_hub_core::reactor::Nanos;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -221,7 +222,7 @@ impl IoHandle {
         bufs: &mut [std::io::IoSliceMut<'_>],
         deadline: Option<Nanos>,
     ) -> Result<usize, Error> {
-        let count = bufs.len().min(libc::UIO_MAXIOV as usize) as i32;
+        let count = bufs.len().min(os::MAX_PARTS) as i32;
         let asked = bufs.iter().take(count as usize).map(|b| b.len()).sum();
         let got = self.reading(deadline, |fd| {
             // SAFETY: `IoSliceMut` has the layout of `iovec`; the buffers are borrowed until the call is over.
@@ -265,14 +266,7 @@ impl IoHandle {
     pub fn send(&self, data: &[u8], flags: i32, deadline: Option<Nanos>) -> Result<usize, Error> {
         self.writing(deadline, |fd| {
             // SAFETY: `data` is readable for its length and outlives the call.
-            unsafe {
-                libc::send(
-                    fd,
-                    data.as_ptr().cast(),
-                    data.len(),
-                    flags | libc::MSG_NOSIGNAL,
-                )
-            }
+            unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), flags | os::NO_SIGNAL) }
         })
     }
 
@@ -310,7 +304,7 @@ impl IoHandle {
                     fd,
                     data.as_ptr().cast(),
                     data.len(),
-                    flags | libc::MSG_NOSIGNAL,
+                    flags | os::NO_SIGNAL,
                     to.as_ptr(),
                     to.len(),
                 )
@@ -330,14 +324,14 @@ impl IoHandle {
         // SAFETY: a `msghdr` is numbers and null pointers, for which zeros are valid.
         let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
         msg.msg_iov = bufs.as_ptr().cast_mut().cast();
-        msg.msg_iovlen = bufs.len().min(libc::UIO_MAXIOV as usize) as _;
+        msg.msg_iovlen = bufs.len().min(os::MAX_PARTS) as _;
         self.writing(deadline, |fd| {
             // SAFETY: `IoSlice` has the layout of `iovec`, which the kernel only reads; all outlives the call.
-            unsafe { libc::sendmsg(fd, &msg, libc::MSG_NOSIGNAL) }
+            unsafe { libc::sendmsg(fd, &msg, os::NO_SIGNAL) }
         })
     }
 
-    /// accept4(2): a close-on-exec, non-blocking descriptor and the peer. What a connection in the backlog
+    /// accept(2): a close-on-exec, non-blocking descriptor and the peer. What a connection in the backlog
     /// that was aborted meanwhile leaves (`ECONNABORTED`) is passed over.
     ///
     /// # Errors
@@ -347,9 +341,8 @@ impl IoHandle {
         loop {
             let fd = self.reading(deadline, |fd| {
                 let (rc, address) = Address::fill(|addr, len| {
-                    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
                     // SAFETY: the address is writable for its length and outlives the call.
-                    unsafe { libc::accept4(fd, addr, len, flags) as isize }
+                    unsafe { os::accept(fd, addr, len) }.map_or(-1, |fd| fd as isize)
                 });
                 peer = address;
                 rc

@@ -4,6 +4,7 @@ use super::Error;
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::{Interest, Readiness};
 use gevent_hub_core::hub::Hub;
+use gevent_hub_core::os;
 use gevent_hub_core::reactor::{Entry, Nanos, Remote, SourceId, Wake, monotonic};
 use std::cell::Cell;
 use std::os::fd::RawFd;
@@ -33,31 +34,16 @@ pub enum Kind {
 impl Kind {
     /// Asks the kernel what `fd` is.
     pub fn probe(fd: RawFd) -> Self {
-        let option = |name| {
-            let mut value: libc::c_int = 0;
-            let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-            // SAFETY: `value` and `len` outlive the call, and `len` is the size of `value`.
-            let rc = unsafe {
-                libc::getsockopt(
-                    fd,
-                    libc::SOL_SOCKET,
-                    name,
-                    (&raw mut value).cast(),
-                    &mut len,
-                )
-            };
-            (rc == 0).then_some(value)
-        };
         Self::of(
-            option(libc::SO_DOMAIN).unwrap_or(-1),
-            option(libc::SO_TYPE).unwrap_or(-1),
+            os::socket_domain(fd).unwrap_or(-1),
+            os::socket_option(fd, libc::SO_TYPE).unwrap_or(-1),
         )
     }
 
     /// From the arguments of socket(2).
     pub fn of(domain: i32, ty: i32) -> Self {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        if matches!(domain, libc::AF_INET | libc::AF_INET6) && ty & !flags == libc::SOCK_STREAM {
+        let ty = ty & !os::SOCKET_FLAGS;
+        if matches!(domain, libc::AF_INET | libc::AF_INET6) && ty == libc::SOCK_STREAM {
             Kind::InetStream
         } else {
             Kind::Other

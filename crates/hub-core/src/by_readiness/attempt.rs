@@ -1,14 +1,14 @@
-//! Operations by readiness: each is tried, and tried again when its descriptor has become ready.
+//! One try of an operation: done, to be tried again when its descriptor is ready, or only possible by blocking.
 //!
 //! Sockets to accept from and to connect are non-blocking; all else may be blocking and is not waited for.
 
-use crate::sys::{check, check_len, errno};
-use gevent_hub_core::event_loop::{Op, Readiness};
+use crate::event_loop::{Op, Readiness};
+use crate::os::{NO_SIGNAL, accept, check, check_len, errno};
 use std::io;
 use std::os::fd::RawFd;
 
 /// The outcome of one try.
-pub enum Try {
+pub(super) enum Try {
     Done(io::Result<u32>),
     /// When its descriptor is ready for this, it can be tried again.
     Wait(Readiness),
@@ -33,7 +33,7 @@ pub fn serves(want: Readiness, got: Readiness) -> bool {
 }
 
 /// The descriptor of an operation that can be tried.
-pub fn fd_of(op: &Op) -> Option<RawFd> {
+pub(super) fn fd_of(op: &Op) -> Option<RawFd> {
     match *op {
         Op::Recv { fd, .. }
         | Op::Send { fd, .. }
@@ -59,7 +59,11 @@ fn settle(result: io::Result<u32>, want: Readiness) -> Try {
 fn poll_now(fd: RawFd, want: Readiness) -> io::Result<u32> {
     let mut events = 0;
     if want.has(Readiness::READ) {
-        events |= libc::POLLIN | libc::POLLRDHUP;
+        events |= libc::POLLIN;
+        #[cfg(target_os = "linux")]
+        {
+            events |= libc::POLLRDHUP;
+        }
     }
     if want.has(Readiness::WRITE) {
         events |= libc::POLLOUT;
@@ -105,21 +109,52 @@ fn connect_result(fd: RawFd) -> io::Result<u32> {
     }
 }
 
-/// A read or a write at a position, or without one, that does not block: by RWF_NOWAIT where the file has
-/// it, else after a look whether it is ready.
-fn positioned(fd: RawFd, want: Readiness, call: impl Fn(libc::c_int) -> libc::ssize_t) -> Try {
-    match check_len(call(libc::RWF_NOWAIT)) {
-        Err(e) if matches!(errno(&e), libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {}
-        result => return settle(result, want),
+/// A read or a write that does not block: as `nowait` does it where the system can, else by `call` after a
+/// look whether the descriptor is ready.
+fn positioned(
+    fd: RawFd,
+    want: Readiness,
+    nowait: impl Fn() -> Option<libc::ssize_t>,
+    call: impl Fn() -> libc::ssize_t,
+) -> Try {
+    if let Some(n) = nowait() {
+        match check_len(n) {
+            Err(e) if matches!(errno(&e), libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {}
+            result => return settle(result, want),
+        }
     }
     if is_regular(fd) {
         return Try::Blocking;
     }
     match poll_now(fd, want) {
         Ok(0) => Try::Wait(want),
-        Ok(_) => settle(check_len(call(0)), want),
+        Ok(_) => settle(check_len(call()), want),
         Err(e) => Try::Done(Err(e)),
     }
+}
+
+/// preadv2(2) with RWF_NOWAIT; `None` where there is no such call.
+fn read_nowait(fd: RawFd, iov: &libc::iovec, offset: i64) -> Option<libc::ssize_t> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: one vector, whose memory the operation's owner vouches for.
+    return Some(unsafe { libc::preadv2(fd, iov, 1, offset, libc::RWF_NOWAIT) });
+    #[cfg(not(target_os = "linux"))]
+    return {
+        let _ = (fd, iov, offset);
+        None
+    };
+}
+
+/// pwritev2(2) with RWF_NOWAIT; `None` where there is no such call.
+fn write_nowait(fd: RawFd, iov: &libc::iovec, offset: i64) -> Option<libc::ssize_t> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: one vector, whose memory the operation's owner vouches for.
+    return Some(unsafe { libc::pwritev2(fd, iov, 1, offset, libc::RWF_NOWAIT) });
+    #[cfg(not(target_os = "linux"))]
+    return {
+        let _ = (fd, iov, offset);
+        None
+    };
 }
 
 fn is_regular(fd: RawFd) -> bool {
@@ -138,7 +173,7 @@ fn is_regular(fd: RawFd) -> bool {
 ///
 /// # Safety
 /// What `op` points to is valid.
-pub unsafe fn attempt(op: &mut Op, again: bool) -> Try {
+pub(super) unsafe fn attempt(op: &mut Op, again: bool) -> Try {
     const R: Readiness = Readiness::READ;
     const W: Readiness = Readiness::WRITE;
     match *op {
@@ -166,7 +201,7 @@ pub unsafe fn attempt(op: &mut Op, again: bool) -> Try {
             len,
             flags,
         } => {
-            let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let flags = flags | libc::MSG_DONTWAIT | NO_SIGNAL;
             // SAFETY: the caller's promise.
             settle(
                 check_len(unsafe { libc::send(fd, buf.cast(), len, flags) }),
@@ -181,15 +216,14 @@ pub unsafe fn attempt(op: &mut Op, again: bool) -> Try {
             )
         }
         Op::SendMsg { fd, msg, flags } => {
-            let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let flags = flags | libc::MSG_DONTWAIT | NO_SIGNAL;
             // SAFETY: the caller's promise.
             settle(check_len(unsafe { libc::sendmsg(fd, msg, flags) }), W)
         }
         Op::Accept { fd, addr, len } => {
-            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
             loop {
                 // SAFETY: the caller's promise.
-                match check(unsafe { libc::accept4(fd, addr.cast(), len, flags) }) {
+                match unsafe { accept(fd, addr.cast(), len) } {
                     // The peer went away while it was in the backlog; the next one may be there.
                     Err(e) if matches!(errno(&e), libc::ECONNABORTED | libc::EINTR) => {}
                     result => break settle(result, R),
@@ -209,27 +243,45 @@ pub unsafe fn attempt(op: &mut Op, again: bool) -> Try {
             buf,
             len,
             offset,
-        } => positioned(fd, R, |flags| {
+        } => {
             let iov = libc::iovec {
                 iov_base: buf.cast(),
                 iov_len: len,
             };
-            // SAFETY: the caller's promise.
-            unsafe { libc::preadv2(fd, &iov, 1, offset, flags) }
-        }),
+            let call = || {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if offset < 0 {
+                        libc::read(fd, buf.cast(), len)
+                    } else {
+                        libc::pread(fd, buf.cast(), len, offset)
+                    }
+                }
+            };
+            positioned(fd, R, || read_nowait(fd, &iov, offset), call)
+        }
         Op::Write {
             fd,
             buf,
             len,
             offset,
-        } => positioned(fd, W, |flags| {
+        } => {
             let iov = libc::iovec {
                 iov_base: buf.cast_mut().cast(),
                 iov_len: len,
             };
-            // SAFETY: the caller's promise.
-            unsafe { libc::pwritev2(fd, &iov, 1, offset, flags) }
-        }),
+            let call = || {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if offset < 0 {
+                        libc::write(fd, buf.cast(), len)
+                    } else {
+                        libc::pwrite(fd, buf.cast(), len, offset)
+                    }
+                }
+            };
+            positioned(fd, W, || write_nowait(fd, &iov, offset), call)
+        }
         Op::Poll { fd, want } => match poll_now(fd, want) {
             Ok(0) => Try::Wait(want),
             result => Try::Done(result),
