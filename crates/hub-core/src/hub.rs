@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
 use std::ptr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the hub leaves to the program that it serves.
@@ -46,6 +46,34 @@ pub trait Embedder {
     /// Whether the run goes on.
     fn keep_running(&self) -> bool {
         true
+    }
+}
+
+/// Serves many descriptors without a fiber for each: it is called for the wakes of tokens that name no park
+/// but something of its own.
+pub trait Attendant {
+    /// A wake for what `index` and `generation` name, on the hub's fiber; the hub holds no borrow meanwhile.
+    fn attend(&self, index: u32, generation: u32, reason: Wake);
+}
+
+/// Names an attendant of one hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttendantId(u32);
+
+/// Set in the index of a token that is an attendant's.
+const ATTENDED: u32 = 1 << 31;
+/// Where the attendant's number is in such an index.
+const ATTENDANT_SHIFT: u32 = 24;
+/// How many attendants a hub can have.
+const ATTENDANTS: usize = 1 << 7;
+
+impl AttendantId {
+    /// The token of something of the attendant's: to be waited with for sources and deadlines, and to be put
+    /// into the queue. `index` is below 2^24, `generation` is not 0.
+    #[inline]
+    pub fn token(self, index: u32, generation: u32) -> Token {
+        debug_assert!(index < 1 << ATTENDANT_SHIFT);
+        Token::new(ATTENDED | self.0 << ATTENDANT_SHIFT | index, generation)
     }
 }
 
@@ -88,6 +116,7 @@ pub struct Hub {
     reactor: Rc<Reactor>,
     embedder: Box<dyn Embedder>,
     slots: LocalCell<Slots>,
+    attendants: LocalCell<Vec<Option<Weak<dyn Attendant>>>>,
     wakes: Cell<u64>,
 }
 
@@ -122,7 +151,42 @@ impl Hub {
                 slots: Vec::new(),
                 free: Vec::new(),
             }),
+            attendants: LocalCell::default(),
             wakes: Cell::new(0),
+        }
+    }
+
+    /// Gives `attendant` tokens of its own.
+    ///
+    /// # Panics
+    /// When there are 128 already.
+    pub fn attend(&self, attendant: Weak<dyn Attendant>) -> AttendantId {
+        self.attendants.with(|all| {
+            let free = all.iter().position(Option::is_none);
+            let at = free.unwrap_or_else(|| {
+                assert!(all.len() < ATTENDANTS, "too many attendants of one hub");
+                all.push(None);
+                all.len() - 1
+            });
+            all[at] = Some(attendant);
+            AttendantId(at as u32)
+        })
+    }
+
+    /// Forgets an attendant: its tokens wake nothing any more.
+    pub fn dismiss(&self, id: AttendantId) {
+        self.attendants.with(|all| all[id.0 as usize] = None);
+    }
+
+    fn pass_on(&self, token: Token, reason: Wake) {
+        let index = token.index() & !ATTENDED;
+        let attendant = self.attendants.with(|all| {
+            let slot = all.get((index >> ATTENDANT_SHIFT) as usize)?;
+            slot.as_ref()?.upgrade()
+        });
+        if let Some(attendant) = attendant {
+            let own = index & ((1 << ATTENDANT_SHIFT) - 1);
+            attendant.attend(own, token.generation(), reason);
         }
     }
 
@@ -290,6 +354,9 @@ impl Hub {
 
     #[inline]
     fn deliver(&self, token: Token, reason: Wake) {
+        if token.index() & ATTENDED != 0 {
+            return self.pass_on(token, reason);
+        }
         let fiber = self.slots.with(|s| {
             let slot = s.of(token)?;
             slot.state = match (slot.state, reason) {

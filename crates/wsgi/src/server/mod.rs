@@ -1,0 +1,266 @@
+//! The server: listeners and connections on a reactor, and the application that answers.
+//!
+//! A connection that waits for a request is a small state machine without a fiber, which the hub's fiber
+//! steps when its descriptor is ready. When a head is complete it is lent to the [`Application`], which
+//! answers from a fiber of its own and [releases](Connection::release) the connection when nothing
+//! more of it was received.
+
+mod connection;
+mod io;
+mod listening;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use connection::{Connection, Next, Phase};
+pub use io::{Error, Parker, Straight};
+pub use listening::Peer;
+pub use settings::Settings;
+
+use crate::head::Head;
+use crate::reject::Reject;
+use gevent_hub_core::cell::LocalCell;
+use gevent_hub_core::event_loop::Key;
+use gevent_hub_core::hub::{Attendant, AttendantId, Hub};
+use gevent_hub_core::reactor::{Entry, Reactor, Token, Wake};
+use gevent_hub_core::slab::Slab;
+use listening::Listening;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::rc::{Rc, Weak};
+
+/// Answers requests. Every call comes on the hub's fiber, or, for the further requests of a pipeline, on the
+/// fiber that serves the connection; no call may wait for anything except in fibers that it starts.
+pub trait Application: Sized + 'static {
+    /// What is kept of a request.
+    type Request;
+
+    /// A head is complete; it and its bytes are lent for this call only.
+    fn prepare(
+        &self,
+        connection: &Rc<Connection<Self>>,
+        head: &Head,
+        bytes: &[u8],
+    ) -> Self::Request;
+
+    /// A connection is to be served, beginning with `request`: by a fiber that calls
+    /// [`Connection::next`] after each answer, until that has released the connection.
+    fn serve(&self, connection: Rc<Connection<Self>>, request: Self::Request);
+
+    /// Whether no further fiber can be had. Then nothing is accepted, received or parsed until
+    /// [`Server::room`] is called.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// A request was refused, before `serve` or while its body was thrown away.
+    fn refused(&self, _connection: &Connection<Self>, _reject: Reject) {}
+
+    /// Accepting has failed; it goes on after a pause, unless the application stops the server.
+    fn accept_failed(&self, _errno: i32) {}
+}
+
+/// The index of a listener's tokens; connections are below.
+const LISTENER: u32 = 0xff_ffff;
+/// Bytes received at a time.
+const SCRATCH: usize = 64 * 1024;
+
+/// A server of one application on one hub.
+pub struct Server<A: Application> {
+    me: Weak<Server<A>>,
+    app: A,
+    settings: Cell<Settings>,
+    reactor: Rc<Reactor>,
+    attendant: Cell<AttendantId>,
+    connections: LocalCell<Slab<Rc<Connection<A>>>>,
+    listening: LocalCell<Option<Listening>>,
+    /// Connections that wait for the application to have room.
+    stalled: LocalCell<VecDeque<Key>>,
+    /// Not in use by anybody on the stack; else it is made anew.
+    scratch: LocalCell<Vec<u8>>,
+    head: LocalCell<Option<Box<Head>>>,
+    draining: Cell<bool>,
+    accepted: Cell<u64>,
+    requests: Cell<u64>,
+}
+
+impl<A: Application> Server<A> {
+    /// A server on the thread's hub, which accepts nothing yet.
+    ///
+    /// # Panics
+    /// On a thread without a hub.
+    pub fn new(app: A, settings: Settings) -> Rc<Self> {
+        Hub::with(|hub| {
+            let hub = hub.expect("a server lives on a hub");
+            Rc::new_cyclic(|me: &Weak<Server<A>>| Server {
+                me: me.clone(),
+                app,
+                settings: Cell::new(settings),
+                reactor: hub.reactor().clone(),
+                attendant: Cell::new(hub.attend(me.clone())),
+                connections: LocalCell::default(),
+                listening: LocalCell::new(None),
+                stalled: LocalCell::default(),
+                scratch: LocalCell::default(),
+                head: LocalCell::default(),
+                draining: Cell::new(false),
+                accepted: Cell::new(0),
+                requests: Cell::new(0),
+            })
+        })
+    }
+
+    /// The application.
+    pub fn app(&self) -> &A {
+        &self.app
+    }
+
+    /// The settings, which may be changed at any time for what begins afterwards.
+    pub fn settings(&self) -> Settings {
+        self.settings.get()
+    }
+
+    /// Changes the settings.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.set(settings);
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.connections.with(|c| c.len())
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Connections accepted and requests begun since the server was made.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.accepted.get(), self.requests.get())
+    }
+
+    /// Whether it was told to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Accepts connections of a listening, non-blocking socket, which stays the caller's: it has to be
+    /// [stopped](Self::stop_accepting) before the socket is closed.
+    ///
+    /// # Errors
+    /// Of the loop.
+    pub fn accept_from(&self, fd: RawFd) -> std::io::Result<()> {
+        self.draining.set(false);
+        self.stop_accepting();
+        let listening = Listening::new(&self.reactor, fd);
+        self.listening.with(|l| *l = Some(listening));
+        self.reactor
+            .push(Entry::Wake(self.listener_token(), Wake::Ready));
+        self.reactor.reference();
+        Ok(())
+    }
+
+    /// Accepts no more. What was accepted goes on.
+    pub fn stop_accepting(&self) {
+        if let Some(listening) = self.listening.with(Option::take) {
+            listening.end(&self.reactor, self.listener_token());
+            self.reactor.unreference();
+        }
+    }
+
+    /// Ends gracefully: accepts no more, closes connections that wait for a request, and every other one
+    /// after its answer.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.stop_accepting();
+        for connection in self.all() {
+            connection.close_if_idle();
+        }
+    }
+
+    /// Closes every connection that no fiber serves. Those that are served close when their fibers notice.
+    pub fn close_all(&self) {
+        self.draining.set(true);
+        self.stop_accepting();
+        for connection in self.all() {
+            connection.abandon();
+        }
+    }
+
+    fn all(&self) -> Vec<Rc<Connection<A>>> {
+        self.connections
+            .with(|c| c.iter().map(|(_, connection)| connection.clone()).collect())
+    }
+
+    /// The application has room again.
+    pub fn room(&self) {
+        if self.app.is_full() {
+            return;
+        }
+        if let Some(key) = self.stalled.with(VecDeque::pop_front) {
+            self.reactor.push(Entry::Wake(self.token(key), Wake::Ready));
+        } else if self
+            .listening
+            .with(|l| l.as_mut().is_some_and(Listening::go_on))
+        {
+            self.reactor
+                .push(Entry::Wake(self.listener_token(), Wake::Ready));
+        }
+    }
+
+    fn stall(&self, key: Key) {
+        self.stalled.with(|s| {
+            if !s.contains(&key) {
+                s.push_back(key);
+            }
+        });
+    }
+
+    fn token(&self, key: Key) -> Token {
+        self.attendant.get().token(key.index(), key.generation())
+    }
+
+    fn listener_token(&self) -> Token {
+        self.attendant.get().token(LISTENER, 1)
+    }
+
+    /// A buffer to receive into, to be [given back](Self::give_back).
+    fn borrow_scratch(&self) -> Vec<u8> {
+        let mut scratch = self.scratch.take();
+        if scratch.len() < SCRATCH {
+            scratch.resize(SCRATCH, 0);
+        }
+        scratch
+    }
+
+    fn give_back(&self, scratch: Vec<u8>) {
+        self.scratch.with(|s| *s = scratch);
+    }
+}
+
+impl<A: Application> Drop for Server<A> {
+    fn drop(&mut self) {
+        let id = self.attendant.get();
+        Hub::with(|hub| {
+            if let Some(hub) = hub {
+                hub.dismiss(id);
+            }
+        });
+    }
+}
+
+impl<A: Application> Attendant for Server<A> {
+    fn attend(&self, index: u32, generation: u32, reason: Wake) {
+        if index == LISTENER {
+            self.accept(reason);
+            return;
+        }
+        let key = Key::new(index, generation);
+        let found = self.connections.with(|c| c.get(key).cloned());
+        if let Some(connection) = found {
+            connection.woken(reason);
+        }
+    }
+}

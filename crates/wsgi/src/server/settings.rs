@@ -1,0 +1,38 @@
+//! What a server is told: limits, times, batch sizes.
+
+use crate::inbound::Rules;
+use std::time::Duration;
+
+/// Settings of a server. The defaults are those of `gevent.pywsgi`.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Limits and strictness of requests.
+    pub rules: Rules,
+    /// From the first byte of a head (or the start of a connection) to its end.
+    pub head_timeout: Option<Duration>,
+    /// Between two requests.
+    pub idle_timeout: Option<Duration>,
+    /// Between two pieces of a body, while somebody waits for it.
+    pub body_timeout: Option<Duration>,
+    /// Between two pieces of an answer that the client takes.
+    pub write_timeout: Option<Duration>,
+    /// Connections accepted before others have their turn.
+    pub batch: usize,
+    /// Bytes of a body that nobody read which are received and thrown away to keep the connection.
+    pub discard: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let minute = Some(Duration::from_secs(60));
+        Settings {
+            rules: Rules::default(),
+            head_timeout: minute,
+            idle_timeout: Some(Duration::from_secs(75)),
+            body_timeout: minute,
+            write_timeout: minute,
+            batch: 100,
+            discard: 1 << 20,
+        }
+    }
+}
