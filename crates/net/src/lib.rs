@@ -34,6 +34,7 @@
 //! ```
 
 mod addr;
+pub mod dns;
 pub mod raw;
 mod socket;
 mod stream;

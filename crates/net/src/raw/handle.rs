@@ -206,40 +206,54 @@ impl IoHandle {
         self.wait_for(Readiness::WRITE, deadline)
     }
 
-    fn poll(&self, want: Interest, deadline: Option<Nanos>) -> Result<(), Error> {
-        let mut events = 0;
-        if want.has(Readiness::READ) {
-            events |= libc::POLLIN | libc::POLLPRI;
-        }
-        if want.has(Readiness::WRITE) {
-            events |= libc::POLLOUT;
-        }
-        let mut pfd = libc::pollfd {
-            fd: self.fd.get(),
-            events,
-            revents: 0,
-        };
-        loop {
-            let left = match deadline {
-                None => -1,
-                // Rounded up, or the last millisecond would be spent spinning.
-                Some(at) => {
-                    let left = at.saturating_sub(monotonic()).div_ceil(1_000_000);
-                    i32::try_from(left).unwrap_or(i32::MAX)
+    /// Waits until one of `waits` may be ready. See [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// As `wait`.
+    pub fn wait_any(waits: &[(&IoHandle, Interest)], deadline: Option<Nanos>) -> Result<(), Error> {
+        Hub::with(|hub| match hub {
+            Some(hub) => Self::park_for_any(hub, waits, deadline),
+            None => poll(waits, deadline),
+        })
+    }
+
+    fn park_for_any(
+        hub: &Hub,
+        waits: &[(&IoHandle, Interest)],
+        deadline: Option<Nanos>,
+    ) -> Result<(), Error> {
+        let reactor = hub.reactor();
+        let park = hub.prepare();
+        let token = park.token();
+        let mut begun = Vec::with_capacity(waits.len());
+        let mut register = || {
+            for (handle, want) in waits {
+                let source = handle.source(hub)?;
+                if !reactor.source_wait(source, *want, token)? {
+                    return Ok(true);
                 }
-            };
-            // SAFETY: one valid `pollfd`, which outlives the call.
-            match unsafe { libc::poll(&mut pfd, 1, left) } {
-                0 if deadline.is_some_and(|at| at <= monotonic()) => return Err(Error::TimedOut),
-                0 => {}
-                n if n > 0 && pfd.revents & libc::POLLNVAL != 0 => return Err(Error::Closed),
-                n if n > 0 => return Ok(()),
-                _ => match Error::last_os() {
-                    Error::Os(libc::EINTR) => {}
-                    other => return Err(other),
-                },
+                begun.push(source);
             }
+            Ok::<_, Error>(false)
+        };
+        let woken = match register() {
+            Ok(false) => match park.wait(deadline) {
+                Ok(Wake::Timeout) => Err(Error::TimedOut),
+                Ok(Wake::Closed) => Err(Error::Closed),
+                Ok(_) => Ok(()),
+                Err(interrupted) => Err(Error::Interrupted(interrupted)),
+            },
+            Ok(true) => Ok(()),
+            Err(e) => Err(e),
+        };
+        for source in begun {
+            reactor.source_unwait(source, token);
         }
+        woken
+    }
+
+    fn poll(&self, want: Interest, deadline: Option<Nanos>) -> Result<(), Error> {
+        poll(&[(self, want)], deadline)
     }
 
     /// To be called before close(2): whoever waits gets [`Error::Closed`], and the handle is dead. Waiters on
@@ -287,6 +301,50 @@ impl IoHandle {
         });
         if let Some(remote) = remote.filter(|_| !at_home) {
             remote.push(Entry::Closed(source));
+        }
+    }
+}
+
+/// poll(2) until one of `waits` is ready.
+fn poll(waits: &[(&IoHandle, Interest)], deadline: Option<Nanos>) -> Result<(), Error> {
+    let mut fds: Vec<libc::pollfd> = waits
+        .iter()
+        .map(|(handle, want)| {
+            let mut events = 0;
+            if want.has(Readiness::READ) {
+                events |= libc::POLLIN | libc::POLLPRI;
+            }
+            if want.has(Readiness::WRITE) {
+                events |= libc::POLLOUT;
+            }
+            libc::pollfd {
+                fd: handle.fd.get(),
+                events,
+                revents: 0,
+            }
+        })
+        .collect();
+    loop {
+        let left = match deadline {
+            None => -1,
+            // Rounded up, or the last millisecond would be spent spinning.
+            Some(at) => {
+                let left = at.saturating_sub(monotonic()).div_ceil(1_000_000);
+                i32::try_from(left).unwrap_or(i32::MAX)
+            }
+        };
+        // SAFETY: so many valid `pollfd`s, which outlive the call.
+        match unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, left) } {
+            0 if deadline.is_some_and(|at| at <= monotonic()) => return Err(Error::TimedOut),
+            0 => {}
+            n if n > 0 && fds.iter().any(|f| f.revents & libc::POLLNVAL != 0) => {
+                return Err(Error::Closed);
+            }
+            n if n > 0 => return Ok(()),
+            _ => match Error::last_os() {
+                Error::Os(libc::EINTR) => {}
+                other => return Err(other),
+            },
         }
     }
 }
