@@ -430,6 +430,17 @@ class WatchChildren(BoolSettingMixin, Setting):
     default = False
 
 
+class ForkKill(BoolSettingMixin, Setting):
+    name = "fork_kill"
+    environment_key = "GEVENT_FORK_KILL"
+    desc = """\
+    In a forked child, have only the greenlet that forked go on, as only its thread would.
+
+    By default, as upstream, the others go on in the child too: a server's greenlets serve in both.
+    """
+    default = False
+
+
 class TraceMalloc(IntSettingMixin, Setting):
     name = "trace_malloc"
     environment_key = "PYTHONTRACEMALLOC"

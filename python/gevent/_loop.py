@@ -115,6 +115,10 @@ class loop(_core.Loop):
         """Return a watcher of a child process; only on a default loop."""
         return _core.child(self, pid, trace, ref)
 
+    def _child_anywhere(self, pid, ref=True):
+        """The same for one child, on any loop; needs a kernel with pidfds, as Linux 5.4 has."""
+        return _core.child(self, pid, 0, ref, anywhere=True)
+
     def stat(self, path, interval=0.0, ref=True, priority=None):
         """Return a watcher of the attributes of a path."""
         return _core.stat(self, path, interval, ref, priority)

@@ -34,10 +34,13 @@ from gevent import _core, _hub_primitives
 from gevent._hub_local import get_hub_noargs as get_hub
 from gevent._util import copy_globals
 from gevent.exceptions import ConcurrentObjectUseError
+from gevent.hub import sleep
 from gevent.timeout import Timeout
 
 is_windows = sys.platform.startswith("win")
 is_macos = sys.platform == "darwin"
+
+_AF_UNIX = getattr(__socket__, "AF_UNIX", None)
 
 #: Functions of :mod:`socket` that may ask a name server.
 __dns__ = [
@@ -479,6 +482,7 @@ class SocketMixin(_core.SocketBase):
         if self.timeout == 0.0:
             return self._sock.connect(address)
         address = _resolve_addr(self._sock, address)
+        pause = 0.0005
         with Timeout._start_new_or_dummy(self.timeout, TimeoutError("timed out")):
             while True:
                 failed = self.getsockopt(SOL_SOCKET, SO_ERROR)
@@ -487,6 +491,11 @@ class SocketMixin(_core.SocketBase):
                 result = self._sock.connect_ex(address)
                 if result in (0, EISCONN):
                     return None
+                if result == EWOULDBLOCK and self.family == _AF_UNIX:
+                    # The listener's queue is full, which is nothing that could be waited for.
+                    sleep(pause)
+                    pause = min(2 * pause, 0.05)
+                    continue
                 if result in (EWOULDBLOCK, EINPROGRESS, EALREADY) or (
                     result == EINVAL and is_windows
                 ):

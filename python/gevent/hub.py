@@ -1,5 +1,6 @@
 """The hub: the greenlet that runs the event loop of its thread, and the functions around it."""
 
+import os
 import sys
 import traceback
 
@@ -155,6 +156,19 @@ def reinit(hub=None):
             on_fork()
 
 
+def _leave_only_current():
+    """
+    In a forked child, after `reinit`: have only the current greenlet go on, as a thread would.
+
+    The others are not killed, which would run code of theirs; nothing wakes them any more. When
+    this one ends and is not the main one, the process does.
+    """
+    hub = _get_hub()
+    if hub is not None:
+        hub._alone = getcurrent() is not hub.parent
+        hub.loop.leave_only_current()
+
+
 class Hub(WaitOperationsGreenlet):
     """
     The greenlet that runs the event loop of its thread; `get_hub` makes it when it is needed.
@@ -176,6 +190,8 @@ class Hub(WaitOperationsGreenlet):
     name = ""
 
     _hub_counter = 0
+    #: Whether this is a forked child in which a greenlet other than the main one goes on alone.
+    _alone = False
     #: Whether the main greenlet is in `join`.
     _joined = False
 
@@ -330,6 +346,14 @@ class Hub(WaitOperationsGreenlet):
                 loop.error_handler = None
             if self.stopping():
                 return
+            if self._alone:
+                # The parent belongs to the process that forked.
+                for stream in (sys.stdout, sys.stderr):
+                    try:
+                        stream.flush()
+                    except (AttributeError, OSError, ValueError):
+                        pass
+                os._exit(0)
             # Nothing is left that could wake anybody. The parent gets to know that, and the
             # hub goes on here when somebody blocks again.
             waiting = self.debug_waiting() if hasattr(self, "debug_waiting") else []

@@ -9,11 +9,14 @@ loop reaps every child of the process, so whoever starts one has to be told here
 (:func:`fork_and_watch`) in order to learn its status. Setting ``GEVENT_NOWAITPID`` before this
 module is imported leaves :func:`waitpid` to the system.
 
-Greenlets survive a fork: those that were about to run in the parent run in the child as well.
+Greenlets survive a fork: those that were about to run in the parent run in the child as well. With
+``GEVENT_FORK_KILL`` set only the greenlet that forked does, as only its thread would; so it always
+is in the processes of :mod:`multiprocessing`, once that is patched.
 """
 
 import errno
 import os
+import sys
 import time
 import warnings
 from stat import S_ISREG
@@ -21,7 +24,7 @@ from stat import S_ISREG
 from gevent._config import config
 from gevent._util import copy_globals
 from gevent.event import Event
-from gevent.hub import _get_hub, reinit
+from gevent.hub import _get_hub, _leave_only_current, getcurrent, reinit
 from gevent.hub import _get_hub_noargs as get_hub
 
 try:
@@ -149,6 +152,11 @@ if fcntl is not None:
 if hasattr(os, "fork"):
     _raw_fork = os.fork
 
+    def _in_child():
+        reinit()
+        if config.fork_kill:
+            _leave_only_current()
+
     def fork_gevent():
         """Fork, and make the child's hub usable before returning there.
 
@@ -160,7 +168,7 @@ if hasattr(os, "fork"):
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = _raw_fork()
         if not pid:
-            reinit()
+            _in_child()
         return pid
 
     def fork():
@@ -182,7 +190,7 @@ if hasattr(os, "forkpty"):
         """
         pid, master_fd = _raw_forkpty()
         if not pid:
-            reinit()
+            _in_child()
         return pid, master_fd
 
     forkpty = forkpty_gevent
@@ -229,6 +237,12 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
         dead = [state for state in _watched_children.values() if isinstance(state, tuple)]
         return min(dead, key=lambda state: state[2])[0] if dead else None
 
+    def _child_watcher(loop, pid, ref):
+        # In a native thread too. Any child (0) takes the signal, which is the default loop's.
+        if loop.default or not pid:
+            return loop.child(pid, ref=ref)
+        return loop._child_anywhere(pid, ref)
+
     def _wait_for_death(loop, pid, status):
         """Wait until ``status(watcher)`` has an answer, with a watcher of *pid* (0 is any).
 
@@ -238,7 +252,7 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
         died = Event()
         _waiting.add(died)
         try:
-            with loop.child(pid, False) as watcher:
+            with _child_watcher(loop, pid, True) as watcher:
                 watcher.start(died.set)
                 while (found := status(watcher)) is None:
                     died.wait()
@@ -259,13 +273,13 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
     def waitpid(pid, options):
         """Wait for a child; returns ``(pid, status)`` as :func:`os.waitpid` does.
 
-        Only the calling greenlet waits for a child of :func:`fork_and_watch`, or (with
-        ``pid == -1`` and no options) for any child. Other children, process groups and
-        ``WUNTRACED`` are left to the system, and may block or find the child reaped.
+        Only the calling greenlet waits, for one child or (with ``pid == -1`` and no options) for
+        any. Process groups and ``WUNTRACED`` are left to the system, and may block or find the
+        child reaped.
         """
         if pid == -1:
             pid = _first_to_die() or pid
-        if pid == -1 and options == 0:
+        if pid == -1 and options == 0 and get_hub().loop.default:
             if not _watched_children:
                 # None that we know of, so perhaps none at all, which is an error.
                 found = _waitpid(pid, _WNOHANG)
@@ -273,12 +287,22 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
                     return found
             return _wait_for_death(get_hub().loop, 0, _status_of_any)
         if pid not in _watched_children:
-            return _waitpid(pid, options)
+            if pid <= 0 or options or sys.is_finalizing() or _get_hub() is getcurrent():
+                return _waitpid(pid, options)
+            # Somebody else's child, started by other means. From now on it is watched.
+            found = _waitpid(pid, _WNOHANG)
+            if found[0]:
+                return found
+            _watch_child(pid)
 
         state = _watched_children[pid]
         if isinstance(state, tuple):
             del _watched_children[pid]
             return state[:2]
+        if state.loop is not get_hub().loop and hasattr(os, "pidfd_open"):
+            if options & _WNOHANG:
+                return _waitpid(pid, options)
+            return _wait_elsewhere(pid, state)
         if options & _WNOHANG:
             return (0, 0)
 
@@ -294,8 +318,41 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
 
         return _wait_for_death(state.loop, pid, status)
 
+    def _wait_elsewhere(pid, state):
+        """Wait for a child that another thread's loop watches, which perhaps does not run."""
+        died = Event()
+        _waiting.add(died)
+        try:
+            while _watched_children.get(pid) is state:
+                try:
+                    pidfd = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    # Reaped, by that loop: its callback is about to say so.
+                    died.wait(0.05)
+                    continue
+                try:
+                    with get_hub().loop.io(pidfd, 1) as watcher:
+                        get_hub().wait(watcher)
+                finally:
+                    _close(pidfd)
+                try:
+                    found = _waitpid(pid, _WNOHANG)
+                except ChildProcessError:
+                    died.wait(0.05)
+                    continue
+                if found[0]:
+                    _watched_children.pop(pid, None)
+                    return found
+            now = _watched_children.pop(pid, None)
+            if isinstance(now, tuple):
+                return now[:2]
+            raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
+        finally:
+            _waiting.discard(died)
+
     def _watch_child(pid, callback=None, loop=None, ref=False):
-        watcher = (loop or get_hub().loop).child(pid, ref=ref)
+        loop = loop or get_hub().loop
+        watcher = _child_watcher(loop, pid, ref)
         _watched_children[pid] = watcher
         watcher.start(_on_child, watcher, callback)
 

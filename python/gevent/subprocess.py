@@ -18,6 +18,7 @@ from gevent.event import AsyncResult
 from gevent.greenlet import Greenlet, joinall, killall
 from gevent.hub import _get_hub_noargs as get_hub
 from gevent.hub import getcurrent, linkproxy, sleep
+from gevent.monkey import is_module_patched
 from gevent.os import _watch_child
 
 try:
@@ -45,6 +46,8 @@ list2cmdline = __subprocess__.list2cmdline
 __all__ = list(__implements__ + __imports__)
 
 spawn = Greenlet.spawn
+os_close = os.close
+_set_inheritable = os.set_inheritable
 
 mswindows = sys.platform.startswith("win")
 
@@ -310,6 +313,10 @@ class Popen(__subprocess__.Popen):
 
         self.result = AsyncResult()
         self._loop = get_hub().loop
+        if not self._loop.default and not is_module_patched("subprocess"):
+            # As upstream, for those who ask for this class by name. A program that is patched
+            # and starts a child in a native thread cannot know.
+            raise TypeError("child watchers are only available on the default loop")
         # A child that is gone before its watcher starts must not be missed.
         self._loop.install_sigchld()
         for number, stream in enumerate((stdin, stdout, stderr)):
@@ -359,6 +366,51 @@ class Popen(__subprocess__.Popen):
                 preexec_fn()
 
         return in_child
+
+    # For subclasses and other programs that start a child by `fork`: what it has to close. The
+    # standard library's class does it in C.
+
+    @classmethod
+    def _close_fds(cls, keep, errpipe_write):
+        """Close all descriptors from 3 on but *keep*, a sequence in order; those become
+        inheritable, except *errpipe_write*."""
+        for path in ("/proc/self/fd", "/dev/fd"):
+            if os.path.isdir(path):
+                return cls._close_fds_from_path(path, keep, errpipe_write)
+        return cls._close_fds_brute_force(keep, errpipe_write)
+
+    @classmethod
+    def _close_fds_from_path(cls, path, keep, errpipe_write):
+        try:
+            fds = [int(name) for name in os.listdir(path)]
+        except (ValueError, OSError):
+            return cls._close_fds_brute_force(keep, errpipe_write)
+        for fd in keep:
+            if fd != errpipe_write:
+                _set_inheritable(fd, True)
+        for fd in fds:
+            if fd <= 2 or fd in keep:
+                continue
+            try:
+                os_close(fd)
+            except OSError:
+                # It was the listing's own.
+                pass
+        return None
+
+    @classmethod
+    def _close_fds_brute_force(cls, keep, errpipe_write):
+        first, last = (min(keep), max(keep)) if keep else (3, 2)
+        os.closerange(3, first)
+        for fd in range(first, last + 1):
+            if fd not in keep:
+                try:
+                    os_close(fd)
+                except OSError:
+                    pass
+            elif fd != errpipe_write:
+                _set_inheritable(fd, True)
+        os.closerange(last + 1, MAXFD)
 
     def _cooperative(self, stream, mode, bufsize):
         """The same pipe as *stream*, which nobody has used yet, as a cooperative file."""
@@ -485,3 +537,6 @@ def _gevent_did_monkey_patch(target_module, *_args, **_kwargs):
         import multiprocessing
 
         multiprocessing.set_start_method("fork", force=True)
+    from gevent.monkey import _patch_multiprocessing
+
+    _patch_multiprocessing.patch()

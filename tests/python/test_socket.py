@@ -458,3 +458,23 @@ def test_wait_functions(pair):
     b.send(b"1")
     socket.wait_read(a.fileno(), timeout=5)
     socket.wait_readwrite(a.fileno(), timeout=5)
+
+
+def test_connect_to_a_full_queue(tmp_path):
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+
+        def connect():
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(path)
+                return sock.recv(1)
+
+        clients = [gevent.spawn(connect) for _ in range(10)]
+        gevent.sleep(0.05)
+        for _ in clients:
+            conn, _ = listener.accept()
+            conn.sendall(b"x")
+            conn.close()
+        assert [client.get(timeout=10) for client in clients] == [b"x"] * 10

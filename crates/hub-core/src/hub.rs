@@ -120,6 +120,17 @@ pub struct Hub {
     wakes: Cell<u64>,
 }
 
+impl Slot {
+    /// Ends the park: its token names nothing any more.
+    #[inline]
+    fn forget(&mut self) {
+        self.state = State::Free;
+        self.fiber = ptr::null();
+        // Generation 0 is never given out, so that no token is 0.
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
+    }
+}
+
 struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -312,6 +323,25 @@ impl Hub {
             .with(|s| s.of(token).is_some_and(|slot| slot.state == State::Parked))
     }
 
+    /// In a forked child: the running fiber alone goes on. All other parks are over, for good: nothing wakes
+    /// them, and their fibers, with all that they hold, stay as they are. See [`Reactor::leave_only`].
+    pub fn leave_only_current(
+        &self,
+        keep_watcher: &dyn Fn(usize) -> bool,
+        keep_call: &dyn Fn(&usize) -> bool,
+    ) {
+        let current = self.embedder.current();
+        self.slots.with(|s| {
+            for (index, slot) in s.slots.iter_mut().enumerate() {
+                if slot.state != State::Free && slot.fiber != current {
+                    slot.forget();
+                    s.free.push(index as u32);
+                }
+            }
+        });
+        self.reactor.leave_only(keep_watcher, keep_call);
+    }
+
     /// Lets every other runnable fiber have its turn.
     ///
     /// # Errors
@@ -478,10 +508,7 @@ impl Drop for Park<'_> {
         self.hub.slots.with(|s| {
             let index = self.token.index();
             if let Some(slot) = s.of(self.token) {
-                slot.state = State::Free;
-                slot.fiber = ptr::null();
-                // Generation 0 is never given out, so that no token is 0.
-                slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+                slot.forget();
                 s.free.push(index);
             }
         });

@@ -200,6 +200,12 @@ impl Timers {
         Some((TimerKey(key), node.deadline, node.due))
     }
 
+    /// The pending timers whose `Due` is picked.
+    pub fn keys_where(&self, pick: impl Fn(Due) -> bool) -> Vec<TimerKey> {
+        let picked = self.nodes.iter().filter(|(_, node)| pick(node.due));
+        picked.map(|(key, _)| TimerKey(key)).collect()
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         *self = Timers {

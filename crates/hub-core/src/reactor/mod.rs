@@ -5,6 +5,7 @@
 //! [`Host`] runs, so callbacks may do anything: start and stop watchers, run the loop recursively, destroy it.
 
 mod child;
+mod fork;
 mod hint;
 mod io;
 mod ops;
@@ -257,23 +258,6 @@ impl Reactor {
     /// Whether [`destroy`](Self::destroy) was called.
     pub fn is_destroyed(&self) -> bool {
         self.backend.with(|b| b.is_none())
-    }
-
-    /// In a forked child (`ev_loop_fork`): makes the kernel's objects anew; fork watchers run in the next
-    /// iteration. Child watchers of the parent's children stay active and hear nothing.
-    ///
-    /// # Errors
-    /// What the backend says; it cannot be used then.
-    pub fn after_fork(&self) -> std::io::Result<()> {
-        if self.is_destroyed() {
-            return Ok(());
-        }
-        self.forked.set(true);
-        // First of all: until then, whatever is stopped would be stopped in the parent.
-        self.with_backend(|b| b.after_fork())?;
-        self.forget_children(|_| true);
-        self.renew_hints();
-        Ok(())
     }
 
     #[inline]

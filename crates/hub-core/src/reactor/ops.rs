@@ -31,6 +31,16 @@ pub(super) struct Ops {
     slab: Slab<State>,
 }
 
+impl Ops {
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.slab.keys()
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        self.slab.remove(key);
+    }
+}
+
 impl Reactor {
     /// Starts an operation; it keeps the loop running.
     ///

@@ -41,6 +41,10 @@ impl Queue {
         self.run.get()
     }
 
+    pub(super) fn retain(&self, keep: impl FnMut(&Entry) -> bool) {
+        self.entries.with(|q| q.retain(keep));
+    }
+
     pub(super) fn clear(&self) {
         self.entries.take();
     }

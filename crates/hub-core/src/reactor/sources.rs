@@ -50,6 +50,14 @@ impl Sources {
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }
+
+    pub(super) fn forget_waiters(&mut self) {
+        for key in self.slab.keys() {
+            if let Some(source) = self.slab.get_mut(key) {
+                source.waiters.clear();
+            }
+        }
+    }
 }
 
 impl Reactor {

@@ -663,6 +663,39 @@ fn fork_watchers_run_in_the_next_iteration() {
 }
 
 #[test]
+fn a_child_that_goes_on_alone_hears_of_nothing_else() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    let timer = |after| WatcherKind::Timer { after, repeat: 0 };
+    started(&r, timer(MS), 1);
+    let kept = started(&r, timer(2 * MS), 2);
+    started(&r, WatcherKind::Io { fd: 3, want: R }, 3);
+    started(&r, WatcherKind::Idle, 4);
+    started(&r, WatcherKind::Fork, 5);
+    r.arm(3 * MS, Token(1));
+    r.arm_sleep(3 * MS, Token(2), true);
+    let source = r.source(4);
+    r.source_clear(source, R);
+    assert!(r.source_wait(source, R, Token(3)).unwrap());
+    r.push(Entry::Call(6));
+    r.push(Entry::Call(7));
+    r.after_fork().unwrap();
+    r.leave_only(&|data| data == 2, &|call| *call == 7);
+    // What is left to wait for is the timer and the fork watcher.
+    assert_eq!(r.active_count(), 2);
+    assert!(r.is_active(kept));
+    sim.ready(3, R);
+    sim.ready(4, R);
+    t.run(RunMode::Once);
+    t.run(RunMode::Once);
+    let said = t.said();
+    let calls: Vec<&str> = said.split(' ').filter(|w| !w.contains("sleep")).collect();
+    assert_eq!(calls, ["w5", "c7", "w2"], "{said}");
+    // The wait is over, so that a new one does not end by it.
+    assert!(!r.source_wait(source, R, Token(4)).unwrap());
+}
+
+#[test]
 fn many_timers_in_one_slot_do_not_show_in_the_phases() {
     let sim = Sim::new();
     let (t, r) = Test::new(&sim);

@@ -15,6 +15,11 @@ const WATCHER: u8 = 3;
 /// The next look of a stat watcher.
 pub(super) const STAT: u8 = 4;
 
+/// Whether a timer belongs to a watcher, and not to a park.
+pub(super) fn is_watcher(due: Due) -> bool {
+    due.tag >= WATCHER
+}
+
 impl Reactor {
     /// Starts the limit of a park: when it is over, the park of `token` ends with [`Wake::Timeout`], after all
     /// that is ready in the same iteration, as with a `Timeout` of upstream. It keeps the loop running.

@@ -56,6 +56,12 @@ pub(super) struct Watcher {
     pending: u32,
 }
 
+impl Watcher {
+    pub(super) fn data(&self) -> usize {
+        self.data
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Pending {
     Watcher(WatcherId, Revents),
@@ -150,6 +156,12 @@ impl Watchers {
             Spec::Async { sent } => Some(sent.clone()),
             _ => None,
         }
+    }
+
+    /// How many active watchers keep the loop running.
+    pub(super) fn count_refs(&self) -> i64 {
+        let counting = self.slab.iter().filter(|(_, w)| w.active && w.counts);
+        counting.count() as i64
     }
 
     pub(super) fn is_active(&self, id: WatcherId) -> bool {

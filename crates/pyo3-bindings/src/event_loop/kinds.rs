@@ -334,14 +334,15 @@ pub struct Child {
 #[pymethods]
 impl Child {
     #[new]
-    #[pyo3(signature = (r#loop, pid, trace = 0, r#ref = true))]
+    #[pyo3(signature = (r#loop, pid, trace = 0, r#ref = true, anywhere = false))]
     fn new(
         r#loop: &Bound<'_, Loop>,
         pid: i32,
         trace: i32,
         r#ref: bool,
+        anywhere: bool,
     ) -> PyResult<PyClassInitializer<Self>> {
-        if !r#loop.get().is_default() {
+        if !anywhere && !r#loop.get().is_default() {
             return Err(PyTypeError::new_err(
                 "child watchers are only available on the default loop",
             ));

@@ -5,6 +5,7 @@
 //! travel through the reactor's remote queue; everything else there is an error of the caller's.
 
 use super::alarm::Alarm;
+use super::payload::Owner;
 use super::{Callback, LoopHost, Payload, nanos};
 use crate::cells::{GilCell, PyCellOpt};
 use crate::errors::io_error;
@@ -298,6 +299,23 @@ impl Loop {
             self.alarm.renew(py, &reactor);
             self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
         }
+        Ok(())
+    }
+
+    /// In a forked child, after `reinit`: has the running greenlet alone go on. The others are never resumed,
+    /// nor freed, since that would run code of theirs; of the timeouts only its own stay.
+    fn leave_only_current(&self) -> PyResult<()> {
+        self.check_thread()?;
+        let Some(hub) = self.hub() else { return Ok(()) };
+        let current = hub.td().current.get().cast();
+        hub.core().leave_only_current(
+            &|word| match Owner::from_word(word) {
+                // SAFETY: the owner of a watcher that is there is alive; the GIL is held.
+                Owner::Timeout(p) => unsafe { crate::timeout::is_of(p, current) },
+                Owner::Watcher(_) | Owner::StartLater(_) => false,
+            },
+            &Payload::is_news,
+        );
         Ok(())
     }
 

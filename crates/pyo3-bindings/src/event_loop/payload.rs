@@ -60,6 +60,12 @@ impl Payload {
         word & MASK >= 4
     }
 
+    /// Whether a word stands for news that primitives or other threads have, and not for a greenlet's turn or a
+    /// callback. A primitive counts on it being told.
+    pub fn is_news(word: &usize) -> bool {
+        matches!(word & MASK, 2 | 4 | 5)
+    }
+
     /// Gives up what it owns without running it. The GIL is held.
     pub fn discard(self) {
         match self {

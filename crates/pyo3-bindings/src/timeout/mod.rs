@@ -8,7 +8,7 @@ mod slots;
 mod text;
 mod timer;
 
-pub use timer::{expire, loop_gone};
+pub use timer::{expire, is_of, loop_gone};
 
 use methods::*;
 use slots::*;

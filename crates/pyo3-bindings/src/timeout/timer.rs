@@ -150,6 +150,15 @@ pub fn expire(host: &LoopHost<'_, '_>, id: WatcherId, p: Obj) {
     }
 }
 
+/// Whether a running timeout is meant for `greenlet`.
+///
+/// # Safety
+/// `p` is a timeout; the GIL is held.
+pub unsafe fn is_of(p: Obj, greenlet: Obj) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*cast(p)).greenlet == greenlet }
+}
+
 /// The loop of a running timeout was destroyed.
 pub fn loop_gone(_py: Python<'_>, p: Obj) {
     // SAFETY: a running timeout, which holds itself.
