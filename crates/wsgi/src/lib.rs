@@ -15,6 +15,7 @@ pub mod scan;
 pub mod server;
 pub mod target;
 pub mod tasks;
+pub mod websocket;
 
 pub use body::{BodyDecoder, Framing};
 pub use head::{Field, Head, Span, Version};

@@ -2,6 +2,7 @@
 
 pub mod names;
 mod parser;
+mod websocket;
 
 use pyo3::prelude::*;
 
@@ -10,5 +11,6 @@ use pyo3::prelude::*;
 /// # Errors
 /// Of the module.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<websocket::WebSocketCodec>()?;
     parser::register(m)
 }
