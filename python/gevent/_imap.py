@@ -1,6 +1,7 @@
 """The iterators behind ``imap`` and ``imap_unordered`` of groups and pools."""
 
 from gevent import Greenlet
+from gevent._core import ImapSink
 from gevent.lock import Semaphore
 from gevent.queue import UnboundQueue
 
@@ -30,6 +31,8 @@ def _raise_exc(failure):
 class IMapUnordered(Greenlet):
     """A greenlet that spawns a task for each item, and an iterator over results as they come."""
 
+    _ordered = False
+
     def __init__(self, func, iterable, spawn, maxsize=None, _zipped=False):
         """*spawn* is called with *func* and an item, or with *_zipped* the elements of the item.
 
@@ -44,7 +47,6 @@ class IMapUnordered(Greenlet):
         # Not a bound of the queue: a task whose result does not fit would still keep it in
         # memory, and another task would be spawned in its place.
         self._result_semaphore = Semaphore(maxsize) if maxsize else None
-        self._outstanding_tasks = 0
         #: The index of the last task that was spawned.
         self._max_index = -1
         self.finished = False
@@ -65,45 +67,43 @@ class IMapUnordered(Greenlet):
     def _inext(self):
         return self.queue.get()
 
-    def _ispawn(self, func, item, item_index):
-        if self._result_semaphore is not None:
-            self._result_semaphore.acquire()
-        self._outstanding_tasks += 1
-        task = self.spawn(func, *item) if self._zipped else self.spawn(func, item)
-        task._imap_task_index = item_index
-        task.rawlink(self._on_result)
-        return task
-
     def _run(self):
+        # It has a reference to this object, which so is there as long as there are tasks.
+        sink = ImapSink(self, self.queue, self._ordered)
         try:
+            func, spawn, zipped = self.func, self.spawn, self._zipped
+            semaphore, expect = self._result_semaphore, sink.expect
             for item in self.iterable:
                 self._max_index += 1
-                self._ispawn(self.func, item, self._max_index)
-            self._on_finish(None)
+                if semaphore is not None:
+                    semaphore.acquire()
+                expect(spawn(func, *item) if zipped else spawn(func, item), self._max_index)
+            self._on_finish(None, sink.outstanding)
         except BaseException as ex:
-            self._on_finish(ex)
+            self._on_finish(ex, sink.outstanding)
             raise
         finally:
             self.spawn = self.func = self.iterable = self._result_semaphore = None
 
     def _on_result(self, greenlet):
-        """In the hub: a task has ended."""
-        self._outstanding_tasks -= 1
-        last = self.ready() and self._outstanding_tasks <= 0 and not self.finished
+        """In the hub: a task has ended, otherwise than with a value, or it is no plain greenlet."""
         if greenlet.successful():
             self.queue.put(self._iqueue_value_for_success(greenlet))
         else:
             self.queue.put(self._iqueue_value_for_failure(greenlet))
-        if last:
+
+    def _on_last_result(self):
+        """In the hub: the result of the last task is in the queue, and there will be no others."""
+        if not self.finished:
             self._finish(self._iqueue_value_for_self_finished())
 
-    def _on_finish(self, exception):
+    def _on_finish(self, exception, outstanding):
         """In this greenlet: everything has been spawned, or *exception* stopped that."""
         if self.finished:
             return
         if exception is not None:
             self._finish(self._iqueue_value_for_self_failure(exception))
-        elif self._outstanding_tasks <= 0:
+        elif outstanding <= 0:
             self._finish(self._iqueue_value_for_self_finished())
 
     def _finish(self, last_value):
@@ -125,6 +125,8 @@ class IMapUnordered(Greenlet):
 
 class IMap(IMapUnordered):
     """Returns the results in the order of the items. The queue's values are (index, result)."""
+
+    _ordered = True
 
     def __init__(self, *args, **kwargs):
         #: Results that came before their turn, by index.

@@ -3,6 +3,7 @@
 A greenlet leaves its group when it ends. All greenlets of a group can be joined or killed.
 """
 
+from gevent._core import GroupBase
 from gevent._imap import IMap, IMapUnordered
 from gevent.event import Event
 from gevent.greenlet import Greenlet, joinall
@@ -118,7 +119,7 @@ class GroupMappingMixin:
         return self.__imap(IMapUnordered, func, *iterables, **kwargs)
 
 
-class Group(GroupMappingMixin):
+class Group(GroupBase, GroupMappingMixin):
     """A set of greenlets that leave it when they end.
 
     A group has a length, can be iterated over and asked with ``in``, and is false when empty.
@@ -133,7 +134,6 @@ class Group(GroupMappingMixin):
         self.greenlets = set(*args)
         for greenlet in self.greenlets:
             greenlet.rawlink(self._discard)
-        # Greenlets that have been told to end, so that they are told once.
         self.dying = set()
         self._empty_event = Event()
         self._empty_event.set()
@@ -153,38 +153,11 @@ class Group(GroupMappingMixin):
         """Iterate over the greenlets, in no order."""
         return iter(self.greenlets)
 
-    def add(self, greenlet):
-        """Make *greenlet* a member. A full pool blocks until there is room.
-
-        The greenlet should not have been started, or it may end before it is a member.
-        """
-        if hasattr(greenlet, "rawlink"):
-            greenlet.rawlink(self._discard)
-        self.greenlets.add(greenlet)
-        self._empty_event.clear()
-
-    def _discard(self, greenlet):
-        self.greenlets.discard(greenlet)
-        self.dying.discard(greenlet)
-        if not self.greenlets:
-            self._empty_event.set()
-
     def discard(self, greenlet):
         """Forget *greenlet*, which goes on running."""
         self._discard(greenlet)
         if hasattr(greenlet, "unlink"):
             greenlet.unlink(self._discard)
-
-    def start(self, greenlet):
-        """Add *greenlet*, which must not have been started, and start it."""
-        self.add(greenlet)
-        greenlet.start()
-
-    def spawn(self, *args, **kwargs):
-        """Make a greenlet with these arguments, add it, start it and return it."""
-        greenlet = self.greenlet_class(*args, **kwargs)
-        self.start(greenlet)
-        return greenlet
 
     def join(self, timeout=None, raise_error=False):
         """Wait until the group is empty, at most *timeout* seconds, and return whether it was.
@@ -290,30 +263,9 @@ class Pool(Group):
         """Return for how many more greenlets there is room; 1 if there is no limit."""
         return 1 if self.size is None else max(0, self.size - len(self))
 
-    def start(self, greenlet, *args, **kwargs):
-        """start(greenlet, blocking=True, timeout=None) -> None
-
-        `add` the greenlet, with the same arguments, and start it.
-        """
-        self.add(greenlet, *args, **kwargs)
-        greenlet.start()
-
-    def add(self, greenlet, blocking=True, timeout=None):
-        """Make *greenlet* a member, after waiting for room, at most *timeout* seconds.
-
-        Raises `PoolFull` if there is no room then, or not at once if *blocking* is false.
-        """
-        if not self._semaphore.acquire(blocking=blocking, timeout=timeout):
-            raise PoolFull()
-        try:
-            Group.add(self, greenlet)
-        except:
-            self._semaphore.release()
-            raise
-
-    def _discard(self, greenlet):
-        Group._discard(self, greenlet)
-        self._semaphore.release()
+    # start() hands these arguments on.
+    add = GroupBase._pool_add
+    _discard = GroupBase._pool_discard
 
 
 class pass_value:

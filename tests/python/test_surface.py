@@ -42,6 +42,7 @@ DIFFERENCES = {
         "gevent._threading:acquire_with_timeout",
     ],
     "Parts of a class that is native here": [
+        "gevent._imap:IMapUnordered._ispawn",
         "gevent._semaphore:Semaphore._wait_return_value",
         "gevent.event:*._wait_return_value",
         "gevent.event:AsyncResult._*",

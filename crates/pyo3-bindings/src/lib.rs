@@ -17,6 +17,7 @@ pub mod greenlet;
 pub mod hub;
 pub mod local;
 pub mod overflow;
+pub mod pool;
 pub mod raw;
 pub mod signature;
 pub mod socket;
@@ -42,6 +43,7 @@ mod _core {
         local::register(m)?;
         socket::register(m)?;
         sync::register(m)?;
+        pool::register(m)?;
         timeout::register(m)?;
         wsgi::register(m)
     }

@@ -22,8 +22,11 @@ fn cast(slf: Obj) -> *mut GreenletObject {
 
 // ---- starting --------------------------------------------------------------------------------------
 
-/// Makes a greenlet of `class` from the arguments behind `skip`.
-unsafe fn make(class: Obj, args: &Args, skip: usize) -> Obj {
+/// Makes a greenlet of `class` from the arguments behind `skip`; null with an error set.
+///
+/// # Safety
+/// `class` is a callable; the GIL is held.
+pub unsafe fn make(class: Obj, args: &Args, skip: usize) -> Obj {
     // SAFETY: `class` is a type; the GIL is held.
     unsafe {
         if class == super::public_class().cast() && args.len() > skip && args.keywords() == 0 {

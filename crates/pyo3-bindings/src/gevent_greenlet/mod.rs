@@ -20,7 +20,7 @@ pub use life::{
     PyObject_IsGevent as is_gevent, loop_gone, notify_from_queue, start_from_queue,
     start_from_timer,
 };
-pub use methods::{rawlink as link, unlink};
+pub use methods::{make as make_greenlet, rawlink as link, unlink};
 pub use tracked::TrackedObject;
 pub use types::{make_type, slots_for, tracked_type};
 
@@ -49,6 +49,63 @@ fn public_class() -> *mut PyTypeObject {
 #[inline]
 fn tracking() -> bool {
     TRACKING.load(Ordering::Relaxed)
+}
+
+/// Whether an object is exactly a `gevent.Greenlet`, whose methods are the native ones.
+///
+/// # Safety
+/// An object; the GIL is held.
+#[inline]
+pub unsafe fn is_plain_greenlet(p: *mut PyObject) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::Py_TYPE(p) == public_class() }
+}
+
+/// What a greenlet returned, borrowed; `None` if it has not ended, or with an error.
+///
+/// # Safety
+/// `p` is a `Greenlet`; the GIL is held.
+pub unsafe fn outcome_of(p: *mut PyObject) -> Option<*mut PyObject> {
+    let me = p.cast::<object::GreenletObject>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let good = (*me).exc_info == types::types().success && !(*me).value.is_null();
+        good.then_some((*me).value)
+    }
+}
+
+/// Whether a greenlet has ended.
+///
+/// # Safety
+/// `p` is a `Greenlet`; the GIL is held.
+pub unsafe fn has_ended(p: *mut PyObject) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { object::GreenletObject::is_ready(p.cast()) }
+}
+
+/// Calls `start` of what may be a greenlet. `Err` with an error set.
+///
+/// # Safety
+/// An object and the string "start"; the GIL is held.
+pub unsafe fn start_greenlet(p: *mut PyObject, name: *mut PyObject) -> Result<(), ()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if is_plain_greenlet(p)
+            && (*p.cast::<object::GreenletObject>())
+                .base
+                .dict
+                .get()
+                .is_null()
+        {
+            return life::start(p.cast());
+        }
+        let r = ffi::PyObject_CallMethodNoArgs(p, name);
+        if r.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(r);
+        Ok(())
+    }
 }
 
 /// Whether the methods of this class are the native ones.

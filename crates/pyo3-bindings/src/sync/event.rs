@@ -33,6 +33,17 @@ pub unsafe fn is_set(me: *mut Linkable) -> bool {
     unsafe { (*me.cast::<Event>()).flag }
 }
 
+/// Whether an object is exactly an event, whose methods are the native ones.
+///
+/// # Safety
+/// An object; the GIL is held.
+#[inline]
+pub unsafe fn is_plain(p: Obj) -> bool {
+    // SAFETY: the caller's promise.
+    TYPE.get()
+        .is_some_and(|ty| ty.0 == unsafe { ffi::Py_TYPE(p) })
+}
+
 /// Clears an object that is an event.
 ///
 /// # Safety

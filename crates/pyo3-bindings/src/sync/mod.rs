@@ -7,17 +7,19 @@
 //! only if it comes from another thread, since the hub goes on with a greenlet at once; and a greenlet
 //! that was interrupted with such a gift under way gives it back.
 
-mod args;
+pub mod args;
 mod async_result;
-mod event;
+pub mod event;
 pub mod homes;
 pub mod linkable;
 pub mod object;
 mod parker;
 pub mod queue;
 mod rlock;
-mod semaphore;
+pub mod semaphore;
 mod wait;
+
+pub use args::flag;
 
 use crate::thread_data::ThreadData;
 use pyo3::ffi::{self, PyObject};

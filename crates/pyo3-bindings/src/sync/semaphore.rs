@@ -52,6 +52,16 @@ fn cast(slf: Obj) -> *mut Semaphore {
     slf.cast()
 }
 
+/// Whether an object is exactly a `Semaphore`, whose methods are the native ones.
+///
+/// # Safety
+/// An object; the GIL is held.
+#[inline]
+pub unsafe fn is_plain(p: Obj) -> bool {
+    // SAFETY: the caller's promise.
+    statics().semaphore == unsafe { ffi::Py_TYPE(p) }
+}
+
 /// Whether an acquire would not wait.
 ///
 /// # Safety

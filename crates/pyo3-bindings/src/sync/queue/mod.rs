@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{self, offset_of};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 use storage::{How, Order};
 use waiting::Waiter;
 
@@ -380,6 +381,34 @@ unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+static TYPE: OnceLock<Base> = OnceLock::new();
+
+struct Base(*mut PyTypeObject);
+
+// SAFETY: an immortal type, used with the GIL held.
+unsafe impl Send for Base {}
+// SAFETY: as above.
+unsafe impl Sync for Base {}
+
+/// Whether an object is one of the queues.
+///
+/// # Safety
+/// An object; the GIL is held.
+pub unsafe fn is_queue(p: Obj) -> bool {
+    // SAFETY: the caller's promise.
+    TYPE.get()
+        .is_some_and(|base| unsafe { ffi::PyObject_TypeCheck(p, base.0) } != 0)
+}
+
+/// `put(item, False)`: None, or null with an error set.
+///
+/// # Safety
+/// A queue and an object, which the caller holds; the GIL is held.
+pub unsafe fn put_now(slf: Obj, item: Obj) -> Obj {
+    // SAFETY: the caller's promise.
+    unsafe { put_item(cast(slf), item, false, null_mut()) }
+}
+
 // ---- tasks -----------------------------------------------------------------------------------------
 
 unsafe extern "C" fn did_put_task(slf: Obj, _: Obj) -> Obj {
@@ -708,6 +737,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             &slots,
         )?;
         storage::register(py, base)?;
+        let _ = TYPE.set(Base(base));
         m.add("QueueBase", Bound::from_borrowed_ptr(py, base.cast()))
     }
 }

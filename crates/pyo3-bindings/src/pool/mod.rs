@@ -1,0 +1,540 @@
+//! Groups and pools of greenlets: how a member comes and goes, which happens for each task.
+//!
+//! What is rare (joining, killing, constructors) is Python, in `gevent.pool`, whose classes are below the
+//! type here. Every step that a subclass may override goes through the object's attribute.
+
+mod imap;
+
+use crate::gevent_greenlet::{is_gevent, link, make_greenlet, make_type, start_greenlet};
+use crate::raw::{Args, fast, none, one};
+use crate::sync::args::Limit;
+use crate::sync::object::{attribute, free, or_none, set};
+use crate::sync::{event, flag, semaphore};
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+type Obj = *mut PyObject;
+
+/// A group. Each field is an owned reference, or null before the constructor has run.
+#[repr(C)]
+struct Group {
+    base: ffi::PyObject,
+    greenlets: Obj,
+    dying: Obj,
+    /// Set while the group is empty.
+    empty: Obj,
+    /// What limits a pool.
+    semaphore: Obj,
+}
+
+struct Names {
+    add: Obj,
+    start: Obj,
+    discard: Obj,
+    discard_: Obj,
+    clear: Obj,
+    set: Obj,
+    acquire: Obj,
+    release: Obj,
+    rawlink: Obj,
+    greenlet_class: Obj,
+}
+
+// SAFETY: immortal objects, used with the GIL held.
+unsafe impl Send for Names {}
+// SAFETY: as above.
+unsafe impl Sync for Names {}
+
+static NAMES: OnceLock<Names> = OnceLock::new();
+
+fn names() -> &'static Names {
+    NAMES
+        .get()
+        .expect("gevent._core is initialised before its types are used")
+}
+
+fn cast(slf: Obj) -> *mut Group {
+    slf.cast()
+}
+
+/// Drops the result of a call. `Err` if it is null.
+unsafe fn done(r: Obj) -> Result<(), ()> {
+    if r.is_null() {
+        return Err(());
+    }
+    // SAFETY: an owned reference; the GIL is held.
+    unsafe { ffi::Py_DECREF(r) };
+    Ok(())
+}
+
+/// `Err` with an error set if `__init__` has not filled the fields.
+unsafe fn check_ready(me: *mut Group) -> Result<(), ()> {
+    // SAFETY: a group; the GIL is held.
+    unsafe {
+        if !(*me).greenlets.is_null() && !(*me).dying.is_null() && !(*me).empty.is_null() {
+            return Ok(());
+        }
+        let text = c"the group's __init__ was not called";
+        ffi::PyErr_SetString(ffi::PyExc_RuntimeError, text.as_ptr());
+        Err(())
+    }
+}
+
+/// Makes a greenlet a member: it will tell its end, and the group is not empty.
+unsafe fn join_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
+    // SAFETY: a group and an object, which the caller holds.
+    unsafe {
+        let n = names();
+        check_ready(cast(slf))?;
+        let gevents = is_gevent(greenlet);
+        if gevents || ffi::PyObject_HasAttr(greenlet, n.rawlink) != 0 {
+            let discard = ffi::PyObject_GetAttr(slf, n.discard_);
+            if discard.is_null() {
+                return Err(());
+            }
+            let r = if gevents {
+                link(greenlet, discard)
+            } else {
+                ffi::PyObject_CallMethodOneArg(greenlet, n.rawlink, discard)
+            };
+            ffi::Py_DECREF(discard);
+            done(r)?;
+        }
+        let members = ffi::Py_NewRef((*cast(slf)).greenlets);
+        let added = if ffi::PyAnySet_Check(members) != 0 {
+            ffi::PySet_Add(members, greenlet) == 0
+        } else {
+            done(ffi::PyObject_CallMethodOneArg(members, n.add, greenlet)).is_ok()
+        };
+        ffi::Py_DECREF(members);
+        if !added {
+            return Err(());
+        }
+        let empty = ffi::Py_NewRef((*cast(slf)).empty);
+        let cleared = if event::is_plain(empty) {
+            event::reset(empty);
+            Ok(())
+        } else {
+            done(ffi::PyObject_CallMethodNoArgs(empty, n.clear))
+        };
+        ffi::Py_DECREF(empty);
+        cleared
+    }
+}
+
+/// Takes an item out of a field that usually is a set. `Err` with an error set.
+unsafe fn discard_from(field: Obj, item: Obj) -> Result<(), ()> {
+    // SAFETY: a field of a group; it is held over what may run Python.
+    unsafe {
+        ffi::Py_INCREF(field);
+        let r = if ffi::PyAnySet_Check(field) != 0 {
+            if ffi::PySet_Discard(field, item) < 0 {
+                Err(())
+            } else {
+                Ok(())
+            }
+        } else {
+            done(ffi::PyObject_CallMethodOneArg(field, names().discard, item))
+        };
+        ffi::Py_DECREF(field);
+        r
+    }
+}
+
+unsafe fn leave_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
+    // SAFETY: a group and an object, which the caller holds.
+    unsafe {
+        check_ready(cast(slf))?;
+        discard_from((*cast(slf)).greenlets, greenlet)?;
+        if ffi::PyAnySet_Check((*cast(slf)).dying) == 0 || ffi::PySet_Size((*cast(slf)).dying) > 0 {
+            discard_from((*cast(slf)).dying, greenlet)?;
+        }
+        match ffi::PyObject_Size((*cast(slf)).greenlets) {
+            -1 => return Err(()),
+            0 => {}
+            _ => return Ok(()),
+        }
+        let empty = ffi::Py_NewRef((*cast(slf)).empty);
+        let told = if event::is_plain(empty) {
+            event::raise_flag(empty);
+            Ok(())
+        } else {
+            done(ffi::PyObject_CallMethodNoArgs(empty, names().set))
+        };
+        ffi::Py_DECREF(empty);
+        told
+    }
+}
+
+fn answer(done: Result<(), ()>) -> Obj {
+    match done {
+        // SAFETY: callers hold the GIL.
+        Ok(()) => unsafe { none() },
+        Err(()) => null_mut(),
+    }
+}
+
+unsafe extern "C" fn add(slf: Obj, greenlet: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe { answer(join_members(slf, greenlet)) }
+}
+
+unsafe extern "C" fn discard(slf: Obj, greenlet: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe { answer(leave_members(slf, greenlet)) }
+}
+
+/// The error of a pool without room.
+unsafe fn raise_full() {
+    static FULL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    // SAFETY: callers hold the GIL.
+    let py = unsafe { Python::assume_attached() };
+    let class = FULL.get_or_try_init(py, || {
+        py.import("gevent.pool")?
+            .getattr("PoolFull")
+            .map(Bound::unbind)
+    });
+    match class {
+        // SAFETY: a class of exceptions.
+        Ok(class) => unsafe { ffi::PyErr_SetNone(class.as_ptr()) },
+        Err(e) => e.restore(py),
+    }
+}
+
+/// Takes a place in a pool. `Err` with an error set.
+unsafe fn take_place(semaphore: Obj, blocking: Obj, timeout: Obj) -> Result<bool, ()> {
+    // SAFETY: an object that the caller holds; arguments are borrowed or null.
+    unsafe {
+        if semaphore::is_plain(semaphore) {
+            if semaphore::try_acquire(semaphore.cast()) {
+                return Ok(true);
+            }
+            if !flag(blocking, true)? {
+                return Ok(false);
+            }
+            return semaphore::acquire_waiting(semaphore.cast(), Limit::new(timeout)?);
+        }
+        let or = |given: Obj, default: Obj| if given.is_null() { default } else { given };
+        let r = ffi::PyObject_CallMethodObjArgs(
+            semaphore,
+            names().acquire,
+            or(blocking, ffi::Py_True()),
+            or(timeout, ffi::Py_None()),
+            null_mut::<PyObject>(),
+        );
+        if r.is_null() {
+            return Err(());
+        }
+        let taken = flag(r, false);
+        ffi::Py_DECREF(r);
+        taken
+    }
+}
+
+unsafe fn give_place(semaphore: Obj) -> Result<(), ()> {
+    // SAFETY: an object; it is held over the call.
+    unsafe {
+        ffi::Py_INCREF(semaphore);
+        let r = if semaphore::is_plain(semaphore) {
+            semaphore::put_back(semaphore.cast());
+            Ok(())
+        } else {
+            done(ffi::PyObject_CallMethodNoArgs(semaphore, names().release))
+        };
+        ffi::Py_DECREF(semaphore);
+        r
+    }
+}
+
+unsafe fn semaphore_of(slf: Obj) -> Result<Obj, ()> {
+    // SAFETY: a group; the GIL is held.
+    unsafe {
+        let semaphore = (*cast(slf)).semaphore;
+        if semaphore.is_null() {
+            let text = c"the pool's __init__ was not called";
+            ffi::PyErr_SetString(ffi::PyExc_RuntimeError, text.as_ptr());
+            return Err(());
+        }
+        Ok(semaphore)
+    }
+}
+
+unsafe extern "C" fn pool_add(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it; the semaphore is held over the wait.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([greenlet, blocking, timeout]) =
+            args.parse(c"add", [c"greenlet", c"blocking", c"timeout"])
+        else {
+            return null_mut();
+        };
+        if greenlet.is_null() {
+            let text = c"add() missing 1 required positional argument: 'greenlet'";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        let Ok(semaphore) = semaphore_of(slf) else {
+            return null_mut();
+        };
+        ffi::Py_INCREF(semaphore);
+        let joined = match take_place(semaphore, blocking, timeout) {
+            Err(()) => Err(()),
+            Ok(false) => {
+                raise_full();
+                Err(())
+            }
+            Ok(true) => join_members(slf, greenlet).inspect_err(|()| {
+                let error = crate::tstate::take_raised();
+                if give_place(semaphore).is_err() {
+                    ffi::PyErr_Clear();
+                }
+                crate::tstate::set_raised(error);
+            }),
+        };
+        ffi::Py_DECREF(semaphore);
+        answer(joined)
+    }
+}
+
+unsafe extern "C" fn pool_discard(slf: Obj, greenlet: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let left = leave_members(slf, greenlet);
+        answer(left.and_then(|()| give_place(semaphore_of(slf)?)))
+    }
+}
+
+unsafe extern "C" fn start(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwnames: Obj) -> Obj {
+    // SAFETY: as the C API calls it: before the arguments there is room for one more.
+    unsafe {
+        if n == 0 {
+            let text = c"start() missing 1 required positional argument: 'greenlet'";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        let greenlet = *items;
+        let plain = n == 1 && kwnames.is_null();
+        let r = if plain {
+            ffi::PyObject_CallMethodOneArg(slf, names().add, greenlet)
+        } else {
+            let all = Args::new(items, n, kwnames);
+            let (tuple, kwargs) = (all.tuple_from(0), all.dict(None));
+            let f = ffi::PyObject_GetAttr(slf, names().add);
+            let r = match kwargs {
+                Ok(kwargs) if !tuple.is_null() && !f.is_null() => {
+                    let r = ffi::PyObject_Call(f, tuple, kwargs);
+                    ffi::Py_XDECREF(kwargs);
+                    r
+                }
+                _ => null_mut(),
+            };
+            ffi::Py_XDECREF(tuple);
+            ffi::Py_XDECREF(f);
+            r
+        };
+        if done(r).is_err() {
+            return null_mut();
+        }
+        answer(start_greenlet(greenlet, names().start))
+    }
+}
+
+unsafe extern "C" fn spawn(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwnames: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let class = ffi::PyObject_GetAttr(slf, names().greenlet_class);
+        if class.is_null() {
+            return class;
+        }
+        let greenlet = make_greenlet(class, &Args::new(items, n, kwnames), 0);
+        ffi::Py_DECREF(class);
+        if greenlet.is_null() {
+            return greenlet;
+        }
+        let r = ffi::PyObject_CallMethodOneArg(slf, names().start, greenlet);
+        if done(r).is_err() {
+            ffi::Py_DECREF(greenlet);
+            return null_mut();
+        }
+        greenlet
+    }
+}
+
+// ---- the type --------------------------------------------------------------------------------------
+
+unsafe fn fields(me: *mut Group) -> [*mut Obj; 4] {
+    // SAFETY: addresses only.
+    unsafe {
+        [
+            &raw mut (*me).greenlets,
+            &raw mut (*me).dying,
+            &raw mut (*me).empty,
+            &raw mut (*me).semaphore,
+        ]
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        clear(slf);
+        free(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        let mut r = visit(ffi::Py_TYPE(slf).cast(), arg);
+        for f in fields(cast(slf)) {
+            if r == 0 && !(*f).is_null() {
+                r = visit(*f, arg);
+            }
+        }
+        r
+    }
+}
+
+unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        for f in fields(cast(slf)) {
+            set(f, null_mut());
+        }
+        0
+    }
+}
+
+/// A getter and a setter of the field with this index.
+macro_rules! field {
+    ($get:ident, $set:ident, $at:expr) => {
+        unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
+            // SAFETY: a group.
+            unsafe { or_none(*fields(cast(slf))[$at]) }
+        }
+
+        unsafe extern "C" fn $set(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
+            // SAFETY: a group; null deletes.
+            unsafe {
+                ffi::Py_XINCREF(value);
+                set(fields(cast(slf))[$at], value);
+                0
+            }
+        }
+    };
+}
+
+field!(get_greenlets, set_greenlets, 0);
+field!(get_dying, set_dying, 1);
+field!(get_empty, set_empty, 2);
+field!(get_semaphore, set_semaphore, 3);
+
+/// Adds the types.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    let intern = |text: &CStr| {
+        // SAFETY: at the module's initialisation, with the GIL held.
+        unsafe { ffi::PyUnicode_InternFromString(text.as_ptr()) }
+    };
+    let _ = NAMES.set(Names {
+        add: intern(c"add"),
+        start: intern(c"start"),
+        discard: intern(c"discard"),
+        discard_: intern(c"_discard"),
+        clear: intern(c"clear"),
+        set: intern(c"set"),
+        acquire: intern(c"acquire"),
+        release: intern(c"release"),
+        rawlink: intern(c"rawlink"),
+        greenlet_class: intern(c"greenlet_class"),
+    });
+    let methods = vec![
+        one(
+            c"add",
+            add,
+            c"add(greenlet)\n\nMake *greenlet* a member. A full pool blocks until there is room.\n\nThe greenlet should not have been started, or it may end before it is a member.",
+        ),
+        one(
+            c"_discard",
+            discard,
+            c"_discard(greenlet)\n\nForget *greenlet*, which has ended.",
+        ),
+        fast(
+            c"start",
+            start,
+            0,
+            c"start(greenlet, *args, **kwargs)\n\nAdd *greenlet*, which must not have been started, with the other arguments, and start it.",
+        ),
+        fast(
+            c"spawn",
+            spawn,
+            0,
+            c"spawn(*args, **kwargs)\n\nMake a greenlet with these arguments, add it, start it and return it.",
+        ),
+        fast(
+            c"_pool_add",
+            pool_add,
+            0,
+            c"_pool_add(greenlet, blocking=True, timeout=None)\n\nMake *greenlet* a member, after waiting for room, at most *timeout* seconds.\n\nRaises `PoolFull` if there is no room then, or not at once if *blocking* is false.",
+        ),
+        one(
+            c"_pool_discard",
+            pool_discard,
+            c"_pool_discard(greenlet)\n\nForget *greenlet*, which has ended, and give its place away.",
+        ),
+    ];
+    let attributes = vec![
+        attribute(
+            c"greenlets",
+            get_greenlets,
+            Some(set_greenlets),
+            c"The members.",
+        ),
+        attribute(
+            c"dying",
+            get_dying,
+            Some(set_dying),
+            c"Members that have been told to end, so that they are told once.",
+        ),
+        attribute(
+            c"_empty_event",
+            get_empty,
+            Some(set_empty),
+            c"An event that is set while there are no members.",
+        ),
+        attribute(
+            c"_semaphore",
+            get_semaphore,
+            Some(set_semaphore),
+            c"What limits a pool.",
+        ),
+    ];
+    let slots = [
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (
+            ffi::Py_tp_doc,
+            c"The base of groups and pools.".as_ptr().cast_mut().cast(),
+        ),
+    ];
+    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    unsafe {
+        let ty = make_type(
+            py,
+            c"gevent.pool.GroupBase",
+            size_of::<Group>(),
+            &raw mut ffi::PyBaseObject_Type,
+            methods,
+            attributes,
+            &slots,
+        )?;
+        m.add("GroupBase", Bound::from_borrowed_ptr(py, ty.cast()))?;
+    }
+    imap::register(m)
+}
