@@ -1,7 +1,7 @@
 """Native threads for work that does not cooperate: `ThreadPool` and `ThreadPoolExecutor`.
 
-A task goes to the workers by a native queue. Its result comes back by an async watcher, which also
-keeps the hub's loop running until then.
+A task goes to the workers by a native queue. Its result comes back through the hub's queue; until
+then it keeps the hub's loop running.
 """
 
 import concurrent.futures
@@ -13,6 +13,7 @@ from greenlet import greenlet as RawGreenlet
 
 from gevent import monkey
 from gevent._abstract_linkable import helper_thread_idents
+from gevent._core import ThreadResult, flush_wakes
 from gevent._hub_local import get_hub_if_exists
 from gevent._threading import EmptyTimeout, Queue, get_thread_ident, start_new_thread
 from gevent._util import Lazy
@@ -31,6 +32,18 @@ __all__ = [
     "ThreadPoolExecutor",
     "ThreadResult",
 ]
+
+
+_forks = 0
+
+
+def _after_fork_in_child():
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _format_hub(hub):
@@ -71,6 +84,10 @@ class _WorkerGreenlet(RawGreenlet):
     _task_queue_cookie = None
     #: After how many seconds without a task the thread ends; -1 is never.
     _idle_task_timeout = -1
+    _done_comes_next = True
+
+    def __init_subclass__(cls):
+        cls._done_comes_next = False
 
     def __init__(self, threadpool):
         """Start a thread for *threadpool*. Called in the thread of the pool's hub."""
@@ -147,13 +164,15 @@ class _WorkerGreenlet(RawGreenlet):
             thread_result.handle_error((self, func), self._exc_info())
             raise
         try:
-            thread_result.set(func(*args, **kwargs))
+            # Who waits for the result needs the GIL, and is told when this thread lets go of it.
+            # That comes next, unless a subclass does something else first.
+            thread_result.set(func(*args, **kwargs), self._done_comes_next)
         except:  # noqa: E722 (it goes to whoever waits for the result)
             thread_result.handle_error((self, func), self._exc_info())
         finally:
             self._after_run_task(func, args, kwargs, thread_result)
 
-    def run(self, _EmptyTimeout=EmptyTimeout):
+    def run(self, _EmptyTimeout=EmptyTimeout, _flush=flush_wakes):
         queue = self._task_queue
         on_worker_exit = self._on_worker_exit
         told_to_stop = False
@@ -161,10 +180,13 @@ class _WorkerGreenlet(RawGreenlet):
         try:
             while True:
                 self._before_block()
+                # Seen by gevent.util, which does not show the stack of a thread that only waits.
+                gevent_threadpool_worker_idle = True
                 try:
                     task = queue.get(self._task_queue_cookie, self._idle_task_timeout)
                 except _EmptyTimeout:
                     return
+                gevent_threadpool_worker_idle = False  # noqa: F841
                 try:
                     if task is None:
                         told_to_stop = True
@@ -182,6 +204,7 @@ class _WorkerGreenlet(RawGreenlet):
             print(f"Failed to run worker thread. Task={task!r} Exception={ex!r}", file=self._stderr)
             self._print_tb(ex.__traceback__, self._stderr)
         finally:
+            _flush()
             self.cleanup(self._get_hub_if_exists())
             if not told_to_stop:
                 on_worker_exit()
@@ -233,6 +256,7 @@ class ThreadPool(GroupMappingMixin):
 
     __slots__ = (
         "_available_worker_threads_greenlet_sem",
+        "_forks",
         "_idle_task_timeout",
         "_maxsize",
         "_worker_greenlets",
@@ -248,6 +272,7 @@ class ThreadPool(GroupMappingMixin):
     def __init__(self, maxsize, hub=None, idle_task_timeout=-1):
         self.hub = get_hub() if hub is None else hub
         self.pid = os.getpid()
+        self._forks = _forks
         #: A greenlet that waits until surplus threads have ended.
         self.manager = None
         self.task_queue = Queue()
@@ -409,8 +434,15 @@ class ThreadPool(GroupMappingMixin):
         Waits until a thread is free or can be started. Raises
         `gevent.exceptions.InvalidThreadUseError` in a thread that is not the hub's.
         """
+        return self._spawn(func, args, kwargs, False)
+
+    def _spawn(self, func, args, kwargs, lazily):
+        """With *lazily*, the caller is about to block, and calls `flush_wakes` if it did not."""
         if get_hub_if_exists() is not self.hub:
             raise InvalidThreadUseError
+        if self._forks != _forks:
+            # The watcher is only called in the loop's next iteration.
+            self._on_fork()
         semaphore = None
         while semaphore is not self._available_worker_threads_greenlet_sem:
             # It is another one if the process forked meanwhile.
@@ -418,16 +450,36 @@ class ThreadPool(GroupMappingMixin):
             semaphore.acquire()
         result = AsyncResult()
         thread_result = None
+        queue = self.task_queue
         try:
             thread_result = ThreadResult(result, self.hub, semaphore.release)
-            self.task_queue.put((func, args, kwargs, thread_result))
-            self.adjust()
+            queue.put((func, args, kwargs, thread_result), lazily)
+            workers = len(self._worker_greenlets)
+            if workers < queue.unfinished_tasks or workers > self._maxsize:
+                self.adjust()
         except:
             if thread_result is not None:
                 thread_result.destroy_in_main_thread()
             semaphore.release()
             raise
         return result
+
+    def apply(self, func, args=None, kwds=None):
+        """Run ``func(*args, **kwds)`` in a thread, and return its result or raise its exception.
+
+        In a thread that is not the pool's hub's, the function is called at once: a worker cannot
+        wait for its own pool.
+        """
+        args = () if args is None else tuple(args)
+        kwds = {} if kwds is None else kwds
+        if self._apply_immediately():
+            return func(*args, **kwds)
+        if type(self).spawn is not ThreadPool.spawn:
+            return self.spawn(func, *args, **kwds).get()
+        try:
+            return self._spawn(func, args, kwds, True).get()
+        finally:
+            flush_wakes()
 
     def _apply_immediately(self):
         # A worker cannot wait for its own pool, whose results arrive in another thread.
@@ -438,103 +490,6 @@ class ThreadPool(GroupMappingMixin):
 
     def _apply_async_use_greenlet(self):
         return True
-
-
-class _FakeAsync:
-    """Stands for everything that a `ThreadResult` drops when it is done."""
-
-    def send(self):
-        """Do nothing, as a watcher that was closed."""
-
-    close = stop = send
-
-    def __call__(self, result=None):
-        """Do nothing, as a receiver that was told already."""
-
-    def __bool__(self):
-        return False
-
-
-_FakeAsync = _FakeAsync()
-
-
-class ThreadResult:
-    """Carries the result of a task from a worker to the hub's thread, which makes and destroys it.
-
-    There it calls *call_when_ready*, prints the exception if there is one, and gives itself
-    to *receiver*, as a greenlet does to its links.
-    """
-
-    __slots__ = (
-        "_call_when_ready",
-        "async_watcher",
-        "context",
-        "exc_info",
-        "hub",
-        "receiver",
-        "value",
-    )
-
-    def __init__(self, receiver, hub, call_when_ready):
-        self.receiver = receiver
-        self.hub = hub
-        self.context = None
-        self.value = None
-        self.exc_info = ()
-        self._call_when_ready = call_when_ready
-        self.async_watcher = hub.loop.async_()
-        self.async_watcher.start(self._on_async)
-
-    @property
-    def exception(self):
-        """The exception of the task, or `None`."""
-        return self.exc_info[1] if self.exc_info else None
-
-    def _close_watcher(self):
-        watcher, self.async_watcher = self.async_watcher, _FakeAsync
-        watcher.stop()
-        watcher.close()
-
-    def _on_async(self):
-        """In the hub: the worker is done."""
-        self._close_watcher()
-        try:
-            self._call_when_ready()
-            if self.exc_info:
-                self.hub.handle_error(self.context, *self.exc_info)
-            self.context = None
-            self.hub = None
-            self._call_when_ready = _FakeAsync
-            self.receiver(self)
-        finally:
-            self.receiver = _FakeAsync
-            self.value = None
-            if self.exc_info:
-                # The exception's owner has it now; the traceback's frames must not live on here.
-                self.exc_info = (*self.exc_info[:2], None)
-
-    def destroy_in_main_thread(self):
-        """Forget everything, in the hub's thread: there will be no result."""
-        self._close_watcher()
-        self.context = None
-        self.hub = None
-        self._call_when_ready = _FakeAsync
-        self.receiver = _FakeAsync
-
-    def set(self, value):
-        """In the worker: the task returned *value*."""
-        self.value = value
-        self.async_watcher.send()
-
-    def handle_error(self, context, exc_info):
-        """In the worker: the task raised. *context* is for the message that the hub prints."""
-        self.context = context
-        self.exc_info = exc_info
-        self.async_watcher.send()
-
-    def successful(self):
-        """Return whether the task returned."""
-        return self.exception is None
 
 
 def _ignore_error(future_proxy, fn):
@@ -590,9 +545,8 @@ class _FutureProxy:
 
     def exception(self, timeout=None):
         """Return the exception or `None`, after waiting at most *timeout* seconds."""
-        try:
-            self.asyncresult.get(timeout=timeout)
-        except GTimeout:
+        self.asyncresult.wait(timeout=timeout)
+        if not self.asyncresult.ready():
             raise concurrent.futures.TimeoutError()
         return self.asyncresult.exception
 

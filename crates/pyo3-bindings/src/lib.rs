@@ -23,6 +23,7 @@ pub mod signature;
 pub mod socket;
 pub mod sync;
 pub mod thread_data;
+pub mod threadpool;
 pub mod timeout;
 pub mod tstate;
 pub mod wsgi;
@@ -44,6 +45,7 @@ mod _core {
         socket::register(m)?;
         sync::register(m)?;
         pool::register(m)?;
+        threadpool::register(m)?;
         timeout::register(m)?;
         wsgi::register(m)
     }

@@ -90,6 +90,11 @@ impl<'a, 'py> LoopHost<'a, 'py> {
             }
             Payload::Start(p) => crate::gevent_greenlet::start_from_queue(self, p),
             Payload::Notify(p) => crate::gevent_greenlet::notify_from_queue(self, p),
+            Payload::Done(p) => {
+                let report = |result: &Bound<'_, PyAny>, error| self.report(result, Err(error));
+                // SAFETY: the queue's own reference, in the hub.
+                unsafe { crate::threadpool::finish_from_queue(p, report) };
+            }
             Payload::Job(job) => job(),
             Payload::Links(_) | Payload::Queue(_) => {}
         }
@@ -157,6 +162,9 @@ impl<'a, 'py> LoopHost<'a, 'py> {
             if td.needs_attention() {
                 td.tidy();
             }
+            // After a poll that did not sleep.
+            crate::threadpool::flush();
+            crate::threadpool::settle();
         }
         self.check_signals();
     }
@@ -176,7 +184,9 @@ fn install() {
 pub fn release_gil() -> *mut ffi::PyThreadState {
     install();
     // SAFETY: the GIL is held, with the state of the greenlet that runs the loop installed.
-    unsafe { ffi::PyEval_SaveThread() }
+    let saved = unsafe { ffi::PyEval_SaveThread() };
+    crate::threadpool::flush();
+    saved
 }
 
 /// Takes it again.

@@ -19,6 +19,8 @@ pub enum Payload {
     Links(*mut ffi::PyObject),
     /// A queue whose waiters are to be served.
     Queue(*mut ffi::PyObject),
+    /// The result of a task of a thread pool.
+    Done(*mut ffi::PyObject),
 }
 
 /// Native work for the loop's thread.
@@ -32,8 +34,9 @@ impl Payload {
             Payload::Start(p) => p as usize | 1,
             Payload::Job(b) => Box::into_raw(b) as usize | 2,
             Payload::Notify(p) => p as usize | 3,
-            Payload::Links(p) => p as usize | 4,
-            Payload::Queue(p) => p as usize | 5,
+            Payload::Done(p) => p as usize | 4,
+            Payload::Links(p) => p as usize | 5,
+            Payload::Queue(p) => p as usize | 6,
         }
     }
 
@@ -49,7 +52,8 @@ impl Payload {
             // SAFETY: packed from a box by `into_word`.
             2 => Payload::Job(unsafe { Box::from_raw((word & !MASK) as *mut Job) }),
             3 => Payload::Notify(p),
-            4 => Payload::Links(p),
+            4 => Payload::Done(p),
+            5 => Payload::Links(p),
             _ => Payload::Queue(p),
         }
     }
@@ -57,7 +61,7 @@ impl Payload {
     /// Whether a word is one that is run without the hub's Python state, of which it mostly has no need.
     #[inline]
     pub fn is_native(word: usize) -> bool {
-        word & MASK >= 4
+        word & MASK >= 5
     }
 
     /// Whether a word stands for news that primitives or other threads have, and not for a greenlet's turn or a
@@ -74,10 +78,14 @@ impl Payload {
                 Callback::forget(p);
                 ffi::Py_DECREF(p);
             },
-            // SAFETY: an owned reference; the GIL is held.
-            Payload::Start(p) | Payload::Notify(p) | Payload::Links(p) | Payload::Queue(p) => unsafe {
-                ffi::Py_DECREF(p)
-            },
+            Payload::Start(p)
+            | Payload::Notify(p)
+            | Payload::Done(p)
+            | Payload::Links(p)
+            | Payload::Queue(p) => {
+                // SAFETY: an owned reference; the GIL is held.
+                unsafe { ffi::Py_DECREF(p) }
+            }
             Payload::Job(job) => drop(job),
         }
     }

@@ -201,6 +201,15 @@ fn _nothing(
 
 static NOTHING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
+/// A new reference to a function that takes anything and does nothing.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn nothing() -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { default_run() }
+}
+
 unsafe fn default_run() -> *mut PyObject {
     // SAFETY: the GIL is held; set when the module was made.
     unsafe {

@@ -14,6 +14,7 @@ use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 
 /// A result. `value` and `exc_info` are owned references, null until there is one.
 #[repr(C)]
@@ -54,8 +55,30 @@ pub unsafe fn value(slf: Obj) -> Obj {
     unsafe { or_none((*cast(slf)).value) }
 }
 
+struct Type(*mut PyTypeObject);
+
+// SAFETY: an immortal type, used with the GIL held.
+unsafe impl Send for Type {}
+// SAFETY: as above.
+unsafe impl Sync for Type {}
+
+static TYPE: OnceLock<Type> = OnceLock::new();
+
+/// Whether an object is exactly an `AsyncResult`, whose methods are the native ones.
+///
+/// # Safety
+/// An object; the GIL is held.
+pub unsafe fn is_plain(p: Obj) -> bool {
+    // SAFETY: the caller's promise.
+    TYPE.get()
+        .is_some_and(|ty| ty.0 == unsafe { ffi::Py_TYPE(p) })
+}
+
 /// Stores a value (borrowed) and wakes everyone.
-unsafe fn put(slf: Obj, value: Obj) {
+///
+/// # Safety
+/// A result, to which the caller has a reference; the GIL is held.
+pub unsafe fn put(slf: Obj, value: Obj) {
     // SAFETY: a result, to which the caller has a reference.
     unsafe {
         Linkable::saw_thread(slf.cast());
@@ -495,6 +518,7 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
         let size = size_of::<AsyncResult>();
         let name = c"gevent.event.AsyncResult";
         let ty = make_type(m.py(), name, size, base, methods, attributes, &slots)?;
+        let _ = TYPE.set(Type(ty));
         m.add("AsyncResult", Bound::from_borrowed_ptr(m.py(), ty.cast()))
     }
 }

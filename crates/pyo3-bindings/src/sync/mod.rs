@@ -8,12 +8,12 @@
 //! that was interrupted with such a gift under way gives it back.
 
 pub mod args;
-mod async_result;
+pub mod async_result;
 pub mod event;
 pub mod homes;
 pub mod linkable;
 pub mod object;
-mod parker;
+pub mod parker;
 pub mod queue;
 mod rlock;
 pub mod semaphore;
@@ -72,7 +72,7 @@ unsafe fn call_python(module: &CStr, name: &CStr, args: &[Obj]) -> Obj {
 }
 
 /// Python is about to run on behalf of the running greenlet.
-unsafe fn enter_python() {
+pub(crate) unsafe fn enter_python() {
     // SAFETY: the GIL is held.
     unsafe {
         let td = ThreadData::get();

@@ -77,9 +77,19 @@ impl Parker {
     /// # Safety
     /// The GIL is held, by the thread that made it.
     pub unsafe fn wait(&self, deadline: Option<Nanos>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.wait_after(deadline, || {}) }
+    }
+
+    /// The same; `first` is called when the GIL is free.
+    ///
+    /// # Safety
+    /// As [`wait`](Self::wait); `first` touches nothing of Python's.
+    pub unsafe fn wait_after(&self, deadline: Option<Nanos>, first: impl FnOnce()) -> bool {
         // SAFETY: the GIL is held, and taken again before anything of Python's is touched.
         unsafe {
             let saved = ffi::PyEval_SaveThread();
+            first();
             while !self.is_woken() {
                 match deadline {
                     None => thread::park(),

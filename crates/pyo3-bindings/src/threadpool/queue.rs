@@ -1,0 +1,321 @@
+//! `gevent._threading.Queue`: how tasks come to native threads.
+//!
+//! It works the same whether threading has been patched or not, and takes no lock: the GIL guards it.
+
+use super::{flush, raise_empty_timeout, settle, wake_later};
+use crate::event_loop::nanos;
+use crate::gevent_greenlet::make_type;
+use crate::hub::HubCore;
+use crate::raw::{Args, boolean, fast, noargs, none};
+use crate::sync::object::{alloc, attribute, free, weakly_referenced};
+use crate::sync::parker::Parker;
+use crate::sync::{args, flag};
+use gevent_hub_core::reactor::monotonic;
+use pyo3::ffi::{self, PyObject, PyTypeObject};
+use pyo3::prelude::*;
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_void};
+use std::mem::{self, offset_of};
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+type Obj = *mut PyObject;
+
+/// A queue. The items are owned references.
+#[repr(C)]
+struct Queue {
+    base: ffi::PyObject,
+    weak: Obj,
+    items: VecDeque<Obj>,
+    /// The one that came last is woken first, so that threads there is no work for can expire.
+    waiters: Vec<Arc<Parker>>,
+    unfinished: isize,
+    /// It was given up, in the child of a fork.
+    killed: bool,
+}
+
+fn cast(slf: Obj) -> *mut Queue {
+    slf.cast()
+}
+
+unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: zeroed memory, in which what is no plain value is written.
+    unsafe {
+        let me = alloc(ty).cast::<Queue>();
+        if !me.is_null() {
+            (&raw mut (*me).items).write(VecDeque::new());
+            (&raw mut (*me).waiters).write(Vec::new());
+        }
+        me.cast()
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract. Waiting threads have references.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        if !(*cast(slf)).weak.is_null() {
+            ffi::PyObject_ClearWeakRefs(slf);
+        }
+        clear(slf);
+        std::ptr::drop_in_place(&raw mut (*cast(slf)).items);
+        std::ptr::drop_in_place(&raw mut (*cast(slf)).waiters);
+        free(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol; nothing here runs Python.
+    unsafe {
+        let mut r = visit(ffi::Py_TYPE(slf).cast(), arg);
+        for &item in &(*cast(slf)).items {
+            if r != 0 {
+                break;
+            }
+            r = visit(item, arg);
+        }
+        r
+    }
+}
+
+unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol; items are dropped when the queue is empty.
+    unsafe {
+        for item in mem::take(&mut (*cast(slf)).items) {
+            ffi::Py_DECREF(item);
+        }
+        0
+    }
+}
+
+unsafe fn check_alive(me: *mut Queue) -> Result<(), ()> {
+    // SAFETY: a queue; the GIL is held.
+    unsafe {
+        if !(*me).killed {
+            return Ok(());
+        }
+        let text = c"the queue belongs to the parent of this process";
+        ffi::PyErr_SetString(ffi::PyExc_RuntimeError, text.as_ptr());
+        Err(())
+    }
+}
+
+/// `put(item, lazily=False)`.
+unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([item, lazily]) = args.parse(c"put", [c"item", c"lazily"]) else {
+            return null_mut();
+        };
+        if item.is_null() {
+            let text = c"put() missing 1 required positional argument: 'item'";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        let me = cast(slf);
+        let Ok(lazily) = flag(lazily, false) else {
+            return null_mut();
+        };
+        if check_alive(me).is_err() {
+            return null_mut();
+        }
+        (*me).items.push_back(ffi::Py_NewRef(item));
+        (*me).unfinished += 1;
+        if let Some(parker) = (*me).waiters.pop() {
+            // If the hub has anything else to do first, the worker should not wait for that.
+            let idle = HubCore::current().is_some_and(|hub| {
+                hub.reactor().queue_len() == 0 && hub.td().current.get() != hub.greenlet()
+            });
+            if lazily && idle {
+                wake_later(parker);
+            } else {
+                parker.wake();
+            }
+        }
+        none()
+    }
+}
+
+/// `get(cookie, timeout=-1)`.
+unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it; the caller holds the queue.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([_cookie, timeout]) = args.parse(c"get", [c"cookie", c"timeout"]) else {
+            return null_mut();
+        };
+        let me = cast(slf);
+        let deadline = if timeout.is_null() {
+            None
+        } else {
+            match args::seconds(timeout) {
+                Err(()) => return null_mut(),
+                Ok(seconds) if seconds < 0.0 => None,
+                Ok(seconds) => Some(monotonic().saturating_add(nanos(seconds))),
+            }
+        };
+        let mut parker = None;
+        loop {
+            if check_alive(me).is_err() {
+                return null_mut();
+            }
+            if let Some(item) = (*me).items.pop_front() {
+                flush();
+                settle();
+                return item;
+            }
+            let parker = parker.get_or_insert_with(Parker::new);
+            parker.reset();
+            (*me).waiters.push(parker.clone());
+            let woken = parker.wait_after(deadline, flush);
+            if !woken {
+                (*me).waiters.retain(|p| !Arc::ptr_eq(p, parker));
+            }
+            settle();
+            if !woken && (*me).items.is_empty() {
+                raise_empty_timeout();
+                return null_mut();
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe {
+        let me = cast(slf);
+        if check_alive(me).is_err() {
+            return null_mut();
+        }
+        if (*me).unfinished <= 0 {
+            let text = c"task_done() called too many times; %zd remaining tasks";
+            return ffi::PyErr_Format(ffi::PyExc_ValueError, text.as_ptr(), (*me).unfinished);
+        }
+        (*me).unfinished -= 1;
+        none()
+    }
+}
+
+unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe { ffi::PyLong_FromSize_t((*cast(slf)).items.len()) }
+}
+
+unsafe extern "C" fn empty(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe { boolean((*cast(slf)).items.is_empty()) }
+}
+
+unsafe extern "C" fn full(_: Obj, _: Obj) -> Obj {
+    // SAFETY: the GIL is held.
+    unsafe { boolean(false) }
+}
+
+unsafe extern "C" fn allocate_cookie(_: Obj, _: Obj) -> Obj {
+    // SAFETY: the GIL is held.
+    unsafe { none() }
+}
+
+unsafe extern "C" fn kill(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue. The threads that waited are not in this process.
+    unsafe {
+        let me = cast(slf);
+        (*me).killed = true;
+        (*me).unfinished = 0;
+        (*me).waiters.clear();
+        clear(slf);
+        none()
+    }
+}
+
+unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a queue.
+    unsafe {
+        if (*cast(slf)).killed {
+            return none();
+        }
+        ffi::PyLong_FromSsize_t((*cast(slf)).unfinished)
+    }
+}
+
+/// Adds the type.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    let methods = vec![
+        fast(
+            c"put",
+            put,
+            0,
+            c"put(item, lazily=False)\n\nPut *item* into the queue and wake the thread that began to wait last. *lazily* is for a greenlet that blocks next: the thread is woken when the hub goes to sleep, or by `flush_wakes`.",
+        ),
+        fast(
+            c"get",
+            get,
+            0,
+            c"get(cookie, timeout=-1)\n\nRemove an item and return it, waiting for one. After *timeout* seconds raise `EmptyTimeout`; -1 is no timeout. *cookie* comes from `allocate_cookie`.",
+        ),
+        noargs(
+            c"task_done",
+            task_done,
+            c"Say that the work for one item is done. `ValueError` if called more often than `put`.",
+        ),
+        noargs(
+            c"qsize",
+            qsize,
+            c"Return the number of items at this moment.",
+        ),
+        noargs(
+            c"empty",
+            empty,
+            c"Return whether there are no items at this moment.",
+        ),
+        noargs(c"full", full, c"Return false."),
+        noargs(
+            c"allocate_cookie",
+            allocate_cookie,
+            c"Return what a thread passes to `get`.",
+        ),
+        noargs(
+            c"kill",
+            kill,
+            c"Drop everything, for the child of a fork, which has none of the threads.",
+        ),
+    ];
+    let attributes = vec![attribute(
+        c"unfinished_tasks",
+        get_unfinished,
+        None,
+        c"How many items there were for which `task_done` was not called.",
+    )];
+    let slots = [
+        (ffi::Py_tp_new, tp_new as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (
+            ffi::Py_tp_members,
+            weakly_referenced(offset_of!(Queue, weak)),
+        ),
+        (
+            ffi::Py_tp_doc,
+            c"A queue without a limit, between a hub's thread and native threads."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+    ];
+    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    unsafe {
+        let ty = make_type(
+            py,
+            c"gevent._threading.Queue",
+            size_of::<Queue>(),
+            &raw mut ffi::PyBaseObject_Type,
+            methods,
+            attributes,
+            &slots,
+        )?;
+        m.add("TaskQueue", Bound::from_borrowed_ptr(py, ty.cast()))
+    }
+}

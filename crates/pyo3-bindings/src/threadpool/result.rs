@@ -1,0 +1,544 @@
+//! `gevent.threadpool.ThreadResult`: how the result of a task comes back to the hub's thread.
+
+use super::send_later;
+use crate::event_loop::Payload;
+use crate::gevent_greenlet::{make_type, nothing};
+use crate::hub::{HubCore, get_core};
+use crate::raw::{Args, boolean, fast, noargs, none};
+use crate::sync::object::{alloc, attribute, free, or_none, set};
+use crate::sync::{async_result, enter_python, flag};
+use gevent_hub_core::reactor::{Entry, Remote};
+use pyo3::ffi::{self, PyObject, PyTypeObject};
+use pyo3::prelude::*;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+type Obj = *mut PyObject;
+
+/// A result. Each `Obj` is an owned reference or null.
+#[repr(C)]
+struct ThreadResult {
+    base: ffi::PyObject,
+    /// Called with this object, like a greenlet's link.
+    receiver: Obj,
+    hub: Obj,
+    /// Called first.
+    when_ready: Obj,
+    /// For the message that the hub prints of an error.
+    context: Obj,
+    value: Obj,
+    /// `sys.exc_info()` of an error, or null.
+    exc_info: Obj,
+    /// The way to the hub, while the hub's loop is kept running for the result.
+    remote: Option<Arc<Remote>>,
+    /// The number of that hub.
+    home: u64,
+}
+
+fn cast(slf: Obj) -> *mut ThreadResult {
+    slf.cast()
+}
+
+unsafe fn fields(me: *mut ThreadResult) -> [*mut Obj; 6] {
+    // SAFETY: addresses only.
+    unsafe {
+        [
+            &raw mut (*me).receiver,
+            &raw mut (*me).hub,
+            &raw mut (*me).when_ready,
+            &raw mut (*me).context,
+            &raw mut (*me).value,
+            &raw mut (*me).exc_info,
+        ]
+    }
+}
+
+/// Moves a field's reference out.
+unsafe fn take(field: *mut Obj) -> Obj {
+    // SAFETY: a field.
+    unsafe { std::mem::replace(&mut *field, null_mut()) }
+}
+
+unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Obj {
+    // SAFETY: the slot's contract; borrowed arguments.
+    unsafe {
+        let (mut receiver, mut hub, mut when_ready): (Obj, Obj, Obj) =
+            (null_mut(), null_mut(), null_mut());
+        let mut names = [
+            c"receiver".as_ptr(),
+            c"hub".as_ptr(),
+            c"call_when_ready".as_ptr(),
+            std::ptr::null(),
+        ];
+        if ffi::PyArg_ParseTupleAndKeywords(
+            args,
+            kwargs,
+            c"OOO:ThreadResult".as_ptr(),
+            names.as_mut_ptr().cast(),
+            &raw mut receiver,
+            &raw mut hub,
+            &raw mut when_ready,
+        ) == 0
+        {
+            return null_mut();
+        }
+        make(ty, receiver, hub, when_ready)
+    }
+}
+
+unsafe fn make(ty: *mut PyTypeObject, receiver: Obj, hub: Obj, when_ready: Obj) -> Obj {
+    // SAFETY: a type of this layout; borrowed references.
+    unsafe {
+        let Ok(core) = get_core() else {
+            return null_mut();
+        };
+        let me = alloc(ty).cast::<ThreadResult>();
+        if me.is_null() {
+            return null_mut();
+        }
+        (&raw mut (*me).remote).write(Some(core.remote().clone()));
+        core.reactor().reference();
+        (*me).home = core.core().id();
+        (*me).receiver = ffi::Py_NewRef(receiver);
+        (*me).hub = ffi::Py_NewRef(hub);
+        (*me).when_ready = ffi::Py_NewRef(when_ready);
+        me.cast()
+    }
+}
+
+/// The loop need not go on for this any more. Only where that is known to be the hub's thread the loop is
+/// told at once.
+unsafe fn release_loop(me: *mut ThreadResult) {
+    // SAFETY: the GIL is held.
+    unsafe {
+        let Some(remote) = (*me).remote.take() else {
+            return;
+        };
+        match HubCore::current() {
+            Some(hub) if hub.core().id() == (*me).home => hub.reactor().unreference(),
+            _ => {
+                let home = (*me).home;
+                let job: Box<dyn FnOnce()> = Box::new(move || {
+                    if let Some(hub) = HubCore::current()
+                        && hub.core().id() == home
+                    {
+                        hub.reactor().unreference();
+                    }
+                });
+                let word = Payload::Job(Box::new(job)).into_word();
+                if !remote.push(Entry::Call(word)) {
+                    Payload::from_word(word).discard();
+                }
+            }
+        }
+    }
+}
+
+/// Sends it to the hub.
+unsafe fn send(slf: Obj, later: bool) {
+    // SAFETY: the entry has a reference of its own.
+    unsafe {
+        let Some(remote) = &(*cast(slf)).remote else {
+            return;
+        };
+        ffi::Py_INCREF(slf);
+        let word = Payload::Done(slf).into_word();
+        if later {
+            send_later(remote.clone(), word);
+        } else if !remote.push(Entry::Call(word)) {
+            ffi::Py_DECREF(slf);
+        }
+    }
+}
+
+/// `set(value, later=False)`.
+unsafe extern "C" fn py_set(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([value, later]) = args.parse(c"set", [c"value", c"later"]) else {
+            return null_mut();
+        };
+        let Ok(later) = flag(later, false) else {
+            return null_mut();
+        };
+        let value = if value.is_null() {
+            ffi::Py_None()
+        } else {
+            value
+        };
+        set(&raw mut (*cast(slf)).value, ffi::Py_NewRef(value));
+        send(slf, later);
+        none()
+    }
+}
+
+unsafe extern "C" fn handle_error(
+    slf: Obj,
+    items: *const Obj,
+    n: ffi::Py_ssize_t,
+    names: Obj,
+) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let args = Args::new(items, n, names);
+        let Ok([context, info]) = args.parse(c"handle_error", [c"context", c"exc_info"]) else {
+            return null_mut();
+        };
+        if info.is_null() || ffi::PyTuple_Check(info) == 0 || ffi::PyTuple_GET_SIZE(info) != 3 {
+            let text = c"handle_error() needs a context and sys.exc_info()";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        set(&raw mut (*cast(slf)).context, ffi::Py_NewRef(context));
+        set(&raw mut (*cast(slf)).exc_info, ffi::Py_NewRef(info));
+        send(slf, false);
+        none()
+    }
+}
+
+/// Calls `hub.handle_error(context, *exc_info)`. `Err` with an error set.
+unsafe fn report(me: *mut ThreadResult) -> Result<(), ()> {
+    // SAFETY: a result with an error, held by the caller.
+    unsafe {
+        let (hub, context) = (or_none((*me).hub), or_none((*me).context));
+        let info = ffi::Py_NewRef((*me).exc_info);
+        let f = ffi::PyObject_GetAttrString(hub, c"handle_error".as_ptr());
+        let r = if f.is_null() {
+            f
+        } else {
+            ffi::PyObject_CallFunctionObjArgs(
+                f,
+                context,
+                ffi::PyTuple_GET_ITEM(info, 0),
+                ffi::PyTuple_GET_ITEM(info, 1),
+                ffi::PyTuple_GET_ITEM(info, 2),
+                null_mut::<PyObject>(),
+            )
+        };
+        for p in [hub, context, info] {
+            ffi::Py_DECREF(p);
+        }
+        ffi::Py_XDECREF(f);
+        if r.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(r);
+        Ok(())
+    }
+}
+
+/// In the hub: the worker is done. `Err` with an error set.
+unsafe fn on_async(slf: Obj) -> Result<(), ()> {
+    // SAFETY: a result that the caller holds.
+    unsafe {
+        let me = cast(slf);
+        release_loop(me);
+        let result = tell(slf);
+        let error = crate::tstate::take_raised();
+        set(&raw mut (*me).receiver, null_mut());
+        set(&raw mut (*me).value, null_mut());
+        let info = (*me).exc_info;
+        if !info.is_null() {
+            // The exception's owner has it now; the traceback's frames must not live on here.
+            let short = ffi::PyTuple_Pack(
+                3,
+                ffi::PyTuple_GET_ITEM(info, 0),
+                ffi::PyTuple_GET_ITEM(info, 1),
+                ffi::Py_None(),
+            );
+            set(&raw mut (*me).exc_info, short);
+        }
+        ffi::PyErr_Clear();
+        if !error.is_null() {
+            crate::tstate::set_raised(error);
+        }
+        result
+    }
+}
+
+unsafe fn tell(slf: Obj) -> Result<(), ()> {
+    // SAFETY: as `on_async`.
+    unsafe {
+        let me = cast(slf);
+        let when_ready = take(&raw mut (*me).when_ready);
+        if !when_ready.is_null() {
+            let r = ffi::PyObject_CallNoArgs(when_ready);
+            ffi::Py_DECREF(when_ready);
+            if r.is_null() {
+                return Err(());
+            }
+            ffi::Py_DECREF(r);
+        }
+        if !(*me).exc_info.is_null() {
+            report(me)?;
+        }
+        set(&raw mut (*me).context, null_mut());
+        set(&raw mut (*me).hub, null_mut());
+        let receiver = take(&raw mut (*me).receiver);
+        if receiver.is_null() {
+            return Ok(());
+        }
+        let plain = async_result::is_plain(receiver) && (*me).exc_info.is_null();
+        let r = if plain && !(*me).value.is_null() {
+            async_result::put(receiver, (*me).value);
+            none()
+        } else {
+            ffi::PyObject_CallOneArg(receiver, slf)
+        };
+        ffi::Py_DECREF(receiver);
+        if r.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(r);
+        Ok(())
+    }
+}
+
+/// An entry of the hub's queue: a result has come. Owns a reference to it; `report` gets the error that a
+/// receiver raised.
+///
+/// # Safety
+/// From the queue, in the hub.
+pub unsafe fn finish_from_queue(p: Obj, report: impl FnOnce(&Bound<'_, PyAny>, PyErr)) {
+    // SAFETY: the queue's own reference.
+    unsafe {
+        enter_python();
+        if on_async(p).is_err() {
+            let py = Python::assume_attached();
+            let error = PyErr::fetch(py);
+            report(&Bound::from_borrowed_ptr(py, p), error);
+        }
+        ffi::Py_DECREF(p);
+    }
+}
+
+unsafe extern "C" fn py_on_async(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        match on_async(slf) {
+            Ok(()) => none(),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
+unsafe extern "C" fn destroy(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        let me = cast(slf);
+        release_loop(me);
+        for field in [
+            &raw mut (*me).context,
+            &raw mut (*me).hub,
+            &raw mut (*me).when_ready,
+            &raw mut (*me).receiver,
+        ] {
+            set(field, null_mut());
+        }
+        none()
+    }
+}
+
+unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        let e = get_exception(slf, null_mut());
+        let good = e == ffi::Py_None();
+        ffi::Py_DECREF(e);
+        boolean(good)
+    }
+}
+
+unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result; the tuple has three items.
+    unsafe {
+        match (*cast(slf)).exc_info {
+            info if info.is_null() => none(),
+            info => ffi::Py_NewRef(ffi::PyTuple_GET_ITEM(info, 1)),
+        }
+    }
+}
+
+unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        match (*cast(slf)).exc_info {
+            info if info.is_null() => ffi::PyTuple_New(0),
+            info => ffi::Py_NewRef(info),
+        }
+    }
+}
+
+/// A getter of the field with this index.
+macro_rules! field {
+    ($get:ident, $at:expr) => {
+        unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
+            // SAFETY: a result.
+            unsafe { or_none(*fields(cast(slf))[$at]) }
+        }
+    };
+}
+
+/// The receiver; when it has been told, a function that does nothing.
+unsafe extern "C" fn get_receiver(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe {
+        match (*cast(slf)).receiver {
+            receiver if receiver.is_null() => nothing(),
+            receiver => ffi::Py_NewRef(receiver),
+        }
+    }
+}
+
+unsafe extern "C" fn get_watcher(_: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: the GIL is held.
+    unsafe { none() }
+}
+
+field!(get_hub, 1);
+field!(get_context, 3);
+field!(get_value, 4);
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        let error = crate::tstate::take_raised();
+        release_loop(cast(slf));
+        if !error.is_null() {
+            crate::tstate::set_raised(error);
+        }
+        std::ptr::drop_in_place(&raw mut (*cast(slf)).remote);
+        clear(slf);
+        free(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        let mut r = visit(ffi::Py_TYPE(slf).cast(), arg);
+        for f in fields(cast(slf)) {
+            if r == 0 && !(*f).is_null() {
+                r = visit(*f, arg);
+            }
+        }
+        r
+    }
+}
+
+unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        for f in fields(cast(slf)) {
+            set(f, null_mut());
+        }
+        0
+    }
+}
+
+/// Adds the type.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    let methods = vec![
+        fast(
+            c"set",
+            py_set,
+            0,
+            c"set(value, later=False)\n\nIn the worker: the task returned *value*. With *later*, the hub hears of it when the thread next waits for a task, or by `flush_wakes`.",
+        ),
+        fast(
+            c"handle_error",
+            handle_error,
+            0,
+            c"handle_error(context, exc_info)\n\nIn the worker: the task raised. *context* is for the message that the hub prints.",
+        ),
+        noargs(
+            c"destroy_in_main_thread",
+            destroy,
+            c"Forget everything, in the hub's thread: there will be no result.",
+        ),
+        noargs(
+            c"successful",
+            successful,
+            c"Return whether the task returned.",
+        ),
+        noargs(
+            c"_on_async",
+            py_on_async,
+            c"In the hub: the worker is done.",
+        ),
+    ];
+    let attributes = vec![
+        attribute(
+            c"receiver",
+            get_receiver,
+            None,
+            c"What is called with this object.",
+        ),
+        attribute(
+            c"hub",
+            get_hub,
+            None,
+            c"The hub, until the result is there.",
+        ),
+        attribute(
+            c"async_watcher",
+            get_watcher,
+            None,
+            c"None: the result comes by the hub's queue, without a watcher.",
+        ),
+        attribute(
+            c"context",
+            get_context,
+            None,
+            c"For the message that the hub prints.",
+        ),
+        attribute(
+            c"value",
+            get_value,
+            None,
+            c"What the task returned, until the receiver has it.",
+        ),
+        attribute(
+            c"exc_info",
+            get_exc_info,
+            None,
+            c"What sys.exc_info() said in the worker, or ().",
+        ),
+        attribute(
+            c"exception",
+            get_exception,
+            None,
+            c"The exception of the task, or None.",
+        ),
+    ];
+    let slots = [
+        (ffi::Py_tp_new, tp_new as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (
+            ffi::Py_tp_doc,
+            c"ThreadResult(receiver, hub, call_when_ready)\n\nCarries the result of a task from a worker to the hub's thread, which makes and destroys it.\n\nThere it calls *call_when_ready*, prints the exception if there is one, and gives itself to *receiver*, as a greenlet does to its links. Until then it keeps the hub's loop running."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+    ];
+    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    unsafe {
+        let ty = make_type(
+            py,
+            c"gevent.threadpool.ThreadResult",
+            size_of::<ThreadResult>(),
+            &raw mut ffi::PyBaseObject_Type,
+            methods,
+            attributes,
+            &slots,
+        )?;
+        m.add("ThreadResult", Bound::from_borrowed_ptr(py, ty.cast()))
+    }
+}
