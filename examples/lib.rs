@@ -1,10 +1,11 @@
 //! What the examples share: the loop that `GEVENT_LOOP` names.
 //!
-//! `GEVENT_LOOP` is `epoll`, `uring`, `auto`, or a list of these in order of preference, as for the Python
+//! `GEVENT_LOOP` is `epoll`, `uring`, `kqueue`, `auto`, or a list of these in order of preference, as for the Python
 //! package; unset means `auto`, which is epoll.
 
 use gevent_hub_core::event_loop::Loop;
 use gevent_loop_epoll::EpollLoop;
+use gevent_loop_kqueue::KqueueLoop;
 use gevent_loop_uring::UringLoop;
 use std::io;
 
@@ -34,6 +35,7 @@ fn by_name(name: &str) -> io::Result<Box<dyn Loop>> {
     match name {
         "auto" | "epoll" => Ok(Box::new(EpollLoop::new()?)),
         "uring" => Ok(Box::new(UringLoop::new()?)),
+        "kqueue" => Ok(Box::new(KqueueLoop::new()?)),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "no such event loop",

@@ -315,7 +315,8 @@ class Loop(ImportableSetting, Setting):
     desc = """\
     The event loop: ``epoll``, ``uring`` (io_uring), ``kqueue`` or ``auto``.
 
-    ``auto`` is epoll on Linux and kqueue on macOS and BSD. In a list each loop is tried in turn;
+    ``auto`` is epoll on Linux and kqueue on macOS and BSD; on Linux kqueue is an emulation, for
+    tests, and only taken if it is asked for alone. In a list each loop is tried in turn;
     if the only or last one is refused by the machine, creating the hub fails with the error
     of the system call. Upstream's names (``libev``, ``libuv`` and their variants) mean ``auto``.
     """

@@ -73,25 +73,47 @@ fn wall_offset() -> i128 {
     clock(libc::CLOCK_REALTIME) - clock(libc::CLOCK_MONOTONIC)
 }
 
+/// The loop of this name; `None` if there is no such name.
+fn by_name(name: &str) -> Option<std::io::Result<Box<dyn Backend>>> {
+    /// A loop that other systems have.
+    #[cfg(not(target_os = "linux"))]
+    const ELSEWHERE: [&str; 2] = ["epoll", "uring"];
+    let kqueue = || gevent_loop_kqueue::KqueueLoop::new().map(|l| Box::new(l) as _);
+    Some(match name {
+        #[cfg(target_os = "linux")]
+        "auto" | "epoll" => gevent_loop_epoll::EpollLoop::new().map(|l| Box::new(l) as _),
+        #[cfg(target_os = "linux")]
+        "uring" => gevent_loop_uring::UringLoop::new().map(|l| Box::new(l) as _),
+        #[cfg(not(target_os = "linux"))]
+        "auto" => kqueue(),
+        #[cfg(not(target_os = "linux"))]
+        name if ELSEWHERE.contains(&name) => Err(std::io::Error::from_raw_os_error(libc::ENOSYS)),
+        "kqueue" => kqueue(),
+        _ => return None,
+    })
+}
+
 /// Makes the backend that `names` asks for, the first that the machine has.
 pub fn backend(names: &[String]) -> PyResult<Box<dyn Backend>> {
     let mut refused = Vec::new();
     for name in names {
-        let made: std::io::Result<Box<dyn Backend>> = match name.as_str() {
-            "auto" | "epoll" => gevent_loop_epoll::EpollLoop::new().map(|l| Box::new(l) as _),
-            "uring" => gevent_loop_uring::UringLoop::new().map(|l| Box::new(l) as _),
-            // A loop that other systems have: in a list the next one is taken.
-            "kqueue" => Err(std::io::Error::from_raw_os_error(libc::ENOSYS)),
-            other => {
+        // On Linux it is an emulation, for tests, which only who asks for it alone can want: a list of loops is
+        // one for several systems.
+        let elsewhere = cfg!(target_os = "linux") && name == "kqueue" && names.len() > 1;
+        let made = if elsewhere {
+            Some(Err(std::io::Error::from_raw_os_error(libc::ENOSYS)))
+        } else {
+            by_name(name)
+        };
+        match made {
+            Some(Ok(backend)) => return Ok(backend),
+            Some(Err(e)) => refused.push((name, e)),
+            None => {
                 return Err(PyValueError::new_err(format!(
-                    "unknown loop {other:?}; there are: {}",
+                    "unknown loop {name:?}; there are: {}",
                     available().join(", ")
                 )));
             }
-        };
-        match made {
-            Ok(backend) => return Ok(backend),
-            Err(e) => refused.push((name, e)),
         }
     }
     let text: Vec<String> = refused.iter().map(|(n, e)| format!("{n}: {e}")).collect();
@@ -106,13 +128,20 @@ pub fn backend(names: &[String]) -> PyResult<Box<dyn Backend>> {
 /// The errno of a backend that was refused.
 fn errno_of(e: &std::io::Error) -> Option<i32> {
     let inner = e.get_ref();
-    let epoll = || Some(inner?.downcast_ref::<gevent_loop_epoll::Refused>()?.errno);
+    let readiness = || Some(inner?.downcast_ref::<gevent_hub_core::os::Refused>()?.errno);
+    #[cfg(target_os = "linux")]
     let uring = || Some(inner?.downcast_ref::<gevent_loop_uring::Refused>()?.errno);
-    e.raw_os_error().or_else(epoll).or_else(uring)
+    #[cfg(not(target_os = "linux"))]
+    let uring = || None;
+    e.raw_os_error().or_else(readiness).or_else(uring)
 }
 
 fn available() -> Vec<&'static str> {
-    vec!["epoll", "uring"]
+    if cfg!(target_os = "linux") {
+        vec!["epoll", "uring", "kqueue"]
+    } else {
+        vec!["kqueue"]
+    }
 }
 
 impl Loop {
