@@ -12,6 +12,7 @@ import sys
 import warnings
 from errno import EBADF
 
+from gevent._fileobjectring import RingFileIO, open_raw, waiting
 from gevent.hub import _get_hub_noargs as get_hub
 from gevent.lock import DummySemaphore, Semaphore
 
@@ -69,6 +70,10 @@ class WriteallFileIO(WriteIsWriteallMixin, io.FileIO):
     """A raw file that never writes half."""
 
 
+class WriteallRingFileIO(WriteIsWriteallMixin, RingFileIO):
+    """The same, on a loop that does files."""
+
+
 def _one_of(name, value, old_name, old_value, default):
     """The argument *name*, which may go by an older name too, but not by both."""
     if value is not None and old_value is not None:
@@ -81,6 +86,44 @@ def _one_of(name, value, old_name, old_value, default):
 def _check_type(value, kind, what):
     if not isinstance(value, kind):
         raise TypeError("invalid %s: %r" % (what, value))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed_mode(mode):
+    """What *mode* means, as the attributes of an :class:`OpenDescriptor`."""
+    modes = set(mode)
+    if modes - set("axrwb+tU") or len(mode) > len(modes):
+        raise ValueError("invalid mode: %r" % (mode,))
+    creating, writing, appending = "x" in modes, "w" in modes, "a" in modes
+    reading, updating = "r" in modes, "+" in modes
+    text, binary, universal = "t" in modes, "b" in modes, "U" in modes
+    can_write = creating or writing or appending or updating
+    if universal:
+        if can_write:
+            raise ValueError("mode U cannot be combined with 'x', 'w', 'a', or '+'")
+        reading = True
+    if text and binary:
+        raise ValueError("can't have text and binary mode at once")
+    kinds = creating + reading + writing + appending
+    if kinds > 1:
+        raise ValueError("can't have read/write/append mode at once")
+    if not kinds:
+        raise ValueError("must have exactly one of read/write/append mode")
+    fileio_mode = "x" * creating + "r" * reading + "w" * writing + "a" * appending + "+" * updating
+    return {
+        "creating": creating,
+        "reading": reading,
+        "writing": writing,
+        "appending": appending,
+        "updating": updating,
+        "text": text,
+        "binary": binary,
+        "universal": universal,
+        "can_write": can_write,
+        "can_read": reading or updating,
+        "fileio_mode": fileio_mode,
+        "mode": fileio_mode + "t" * text + "b" * binary,
+    }
 
 
 class OpenDescriptor:
@@ -125,7 +168,7 @@ class OpenDescriptor:
         _check_type(errors, (str, type(None)), "errors")
 
         self._fobj = fobj
-        self._parse_mode(mode)
+        self.__dict__.update(_parsed_mode(mode))
         if self.binary:
             for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
                 if value is not None:
@@ -145,44 +188,6 @@ class OpenDescriptor:
         self.newline = newline
         self.closefd = closefd
         self.atomic_write = atomic_write
-
-    def _parse_mode(self, mode):
-        modes = set(mode)
-        if modes - set("axrwb+tU") or len(mode) > len(modes):
-            raise ValueError("invalid mode: %r" % (mode,))
-        self.creating = "x" in modes
-        self.reading = "r" in modes
-        self.writing = "w" in modes
-        self.appending = "a" in modes
-        self.updating = "+" in modes
-        self.text = "t" in modes
-        self.binary = "b" in modes
-        self.universal = "U" in modes
-        self.can_write = self.creating or self.writing or self.appending or self.updating
-        if self.universal:
-            if self.can_write:
-                raise ValueError("mode U cannot be combined with 'x', 'w', 'a', or '+'")
-            self.reading = True
-        if self.text and self.binary:
-            raise ValueError("can't have text and binary mode at once")
-        kinds = self.creating + self.reading + self.writing + self.appending
-        if kinds > 1:
-            raise ValueError("can't have read/write/append mode at once")
-        if not kinds:
-            raise ValueError("must have exactly one of read/write/append mode")
-        self.can_read = self.reading or self.updating
-        self.fileio_mode = "".join(
-            letter
-            for letter, wanted in (
-                ("x", self.creating),
-                ("r", self.reading),
-                ("w", self.writing),
-                ("a", self.appending),
-                ("+", self.updating),
-            )
-            if wanted
-        )
-        self.mode = self.fileio_mode + "t" * self.text + "b" * self.binary
 
     def is_fd(self):
         """Whether the file was given as a number."""
@@ -224,6 +229,9 @@ class OpenDescriptor:
     @classmethod
     def buffer_size_for_stream(cls, stream):
         """The block size of the file system below *stream*, or the default size."""
+        if isinstance(stream, RingFileIO):
+            # It has asked already.
+            return stream._blksize
         try:
             size = os.fstat(stream.fileno()).st_blksize
         except (OSError, AttributeError):
@@ -244,8 +252,9 @@ class OpenDescriptor:
             return stream
 
     def _make_atomic_write(self, result, raw):
-        if (result is not raw or self._raw_object_is_new(raw)) and result.__class__ is FileIO:
-            result.__class__ = WriteallFileIO
+        if result is not raw or self._raw_object_is_new(raw):
+            kinds = {FileIO: WriteallFileIO, RingFileIO: WriteallRingFileIO}
+            result.__class__ = kinds.get(result.__class__, result.__class__)
         return result
 
     def _wrapped(self, raw):
@@ -273,6 +282,16 @@ class OpenDescriptor:
         if self.atomic_write and not self.is_buffered(result):
             result = self._make_atomic_write(result, raw)
         return result
+
+
+class RingOpenDescriptor(OpenDescriptor):
+    """Puts a file of the loop's at the bottom, where there is one."""
+
+    def _do_open_raw(self):
+        if hasattr(self._fobj, "fileno"):
+            return super()._do_open_raw()
+        ring, other = open_raw(self._fobj, self.fileio_mode, self.closefd)
+        return ring or other or super()._do_open_raw()
 
 
 class _ClosedIO:
@@ -323,7 +342,6 @@ class FileObjectBase:
     def __init__(self, descriptor):
         self._io = descriptor.opened()
         self._close = descriptor.closefd
-        self._do_delegate_methods()
 
     @property
     def io(self):
@@ -336,12 +354,9 @@ class FileObjectBase:
         self._do_delegate_methods()
 
     def _do_delegate_methods(self):
+        # They are made when they are first asked for: most files use two or three.
         for name in self._delegate_methods:
-            method = getattr(self._io, name, None)
-            if method is not None and not hasattr(type(self), name):
-                setattr(self, name, self._wrap_method(method))
-            elif name in self.__dict__:
-                delattr(self, name)
+            self.__dict__.pop(name, None)
 
     def _wrap_method(self, method):
         """What to offer in place of *method* of ``io``."""
@@ -370,7 +385,14 @@ class FileObjectBase:
         raise NotImplementedError()  # abstract
 
     def __getattr__(self, name):
-        return getattr(self._io, name)
+        found = getattr(self._io, name)
+        if name in self._delegate_methods and not self.closed:
+            found = self.__dict__[name] = self._wrap_method(found)
+        return found
+
+    def __dir__(self):
+        offered = [name for name in self._delegate_methods if hasattr(self._io, name)]
+        return sorted({*super().__dir__(), *offered} if not self.closed else super().__dir__())
 
     def __repr__(self):
         return "<%s at 0x%x %s_fobj=%r%s>" % (
@@ -418,6 +440,9 @@ class FileObjectBlock(FileObjectBase):
 class FileObjectThread(FileObjectBase):
     """A file that does everything, closing included, in a thread pool.
 
+    On a loop that reads and writes files by itself (io_uring) regular files need no pool, and go by
+    the loop unless *lock* or *threadpool* is given.
+
     :keyword lock: true (the default) for one operation at a time, or a semaphore to take for each.
     :keyword threadpool: another pool than the hub's.
     """
@@ -425,8 +450,8 @@ class FileObjectThread(FileObjectBase):
     def __init__(self, *args, **kwargs):
         lock = kwargs.pop("lock", True)
         threadpool = kwargs.pop("threadpool", None)
-        descriptor = OpenDescriptor(*args, **kwargs)
-
+        loop_may = lock is True and threadpool is None
+        descriptor = (RingOpenDescriptor if loop_may else OpenDescriptor)(*args, **kwargs)
         self.threadpool = threadpool or get_hub().threadpool
         if lock is True:
             lock = Semaphore()
@@ -435,12 +460,17 @@ class FileObjectThread(FileObjectBase):
         self.lock = lock
         if not hasattr(lock, "__enter__"):
             raise TypeError("Expected a Semaphore or boolean, got %r" % type(lock))
+        raw = descriptor.opened_raw()
+        self._ring = raw if isinstance(raw, RingFileIO) else None
         # Methods handed out look here, and not at us: they must not keep us alive.
         self._io_holder = [descriptor.opened()]
         super().__init__(descriptor)
 
     def _do_close(self, fobj, closefd):
         self._io_holder[0] = None
+        if self._ring is not None:
+            waiting(self._ring, self.lock, fobj.close if closefd else fobj.flush)
+            return
         try:
             with self.lock:
                 self.threadpool.apply(fobj.flush)
@@ -470,11 +500,14 @@ class FileObjectThread(FileObjectBase):
 
     def _wrap_method(self, method):
         io_holder, lock, threadpool = self._io_holder, self.lock, self.threadpool
+        ring = self._ring
 
         @functools.wraps(method)
         def in_pool(*args, **kwargs):
             if io_holder[0] is None:
                 raise FileObjectClosed
+            if ring is not None:
+                return waiting(ring, lock, method, *args, **kwargs)
             with lock:
                 return threadpool.apply(method, args, kwargs)
 

@@ -1,6 +1,7 @@
 """Cooperative files for descriptors that can be waited for: :class:`FileObjectPosix`."""
 
 import os
+from functools import partial
 from io import DEFAULT_BUFFER_SIZE, FileIO, RawIOBase, UnsupportedOperation
 
 from gevent._fileobjectcommon import (
@@ -9,8 +10,10 @@ from gevent._fileobjectcommon import (
     WriteIsWriteallMixin,
     cancel_wait_ex,
 )
+from gevent._fileobjectring import RingFileIO, open_raw, waiting
 from gevent._hub_primitives import wait_on_watcher
 from gevent.hub import get_hub
+from gevent.lock import Semaphore
 from gevent.os import _close, _read, _write, ignored_errors, make_nonblocking
 
 
@@ -141,13 +144,16 @@ class GreenFileDescriptorIOWriteall(WriteIsWriteallMixin, GreenFileDescriptorIO)
 
 
 class GreenOpenDescriptor(OpenDescriptor):
-    """Puts a :class:`GreenFileDescriptorIO` at the bottom."""
+    """Puts a :class:`GreenFileDescriptorIO` at the bottom, or a file of the loop's."""
 
     def _do_open_raw(self):
+        ring, raw = open_raw(self._fobj, self.fileio_mode, self.closefd)
+        if ring is not None:
+            return ring
         if self.is_fd():
             return GreenFileDescriptorIO(self._fobj, self, closefd=self.closefd)
         # A path or somebody's file: its own object owns the descriptor, and closes it.
-        raw = super()._do_open_raw()
+        raw = raw or super()._do_open_raw()
         green = GreenFileDescriptorIO(raw.fileno(), self, closefd=False)
         green._keep_alive = raw
         try:
@@ -163,24 +169,41 @@ class GreenOpenDescriptor(OpenDescriptor):
         return super()._make_atomic_write(result, raw)
 
 
+_NEVER_WAIT = frozenset(("fileno", "readable", "writable", "seekable"))
+
+
 class FileObjectPosix(FileObjectBase):
     """A cooperative file on a descriptor that ``select`` knows about: a socket, pipe or terminal.
 
-    A regular file works, but is always ready and so blocks for as long as the disk takes; use
-    :class:`FileObjectThread` for large ones. The descriptor is put in non-blocking mode and has
-    to stay there. ``fileio`` is the raw file below the buffer.
+    A regular file works as well. On a loop that reads and writes files by itself (io_uring) others
+    run while it waits for the disk; on other loops it blocks for as long as the disk takes, so use
+    :class:`FileObjectThread` for large ones there. Any other descriptor is put in non-blocking mode
+    and has to stay there. ``fileio`` is the raw file below the buffer.
     """
 
     default_bufsize = DEFAULT_BUFFER_SIZE
 
+    #: Of a file of the loop's: a buffer can be used by one greenlet at a time, and now others run.
+    _lock = None
+
     def __init__(self, *args, **kwargs):
         descriptor = GreenOpenDescriptor(*args, **kwargs)
-        super().__init__(descriptor)
         self.fileio = descriptor.opened_raw()
+        if isinstance(self.fileio, RingFileIO):
+            self._lock = Semaphore()
+        super().__init__(descriptor)
+
+    def _wrap_method(self, method):
+        if self._lock is None or method.__name__ in _NEVER_WAIT:
+            return method
+        return partial(waiting, self.fileio, self._lock, method)
 
     def _do_close(self, fobj, closefd):
         try:
-            fobj.close()
+            if self._lock is None:
+                fobj.close()
+            else:
+                waiting(self.fileio, self._lock, fobj.close)
             # Not the same if the buffer is somebody else's.
             self.fileio.close()
         finally:

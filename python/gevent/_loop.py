@@ -162,6 +162,11 @@ class loop(_core.Loop):
     # Looks
 
     @property
+    def name(self):
+        """The name that chooses this loop in ``GEVENT_LOOP``: the same as `backend`."""
+        return self.backend
+
+    @property
     def backend_int(self):
         """The backend by libev's number."""
         return _BACKEND_INTS.get(self.backend, 0)

@@ -19,8 +19,9 @@ import os
 import sys
 import time
 import warnings
-from stat import S_ISREG
+from stat import S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, S_ISREG
 
+from gevent import _core
 from gevent._config import config
 from gevent._util import copy_globals
 from gevent.event import Event
@@ -45,13 +46,27 @@ _fstat = os.fstat
 ignored_errors = [EAGAIN, errno.EINTR]
 
 
+def _loop_may(fd):
+    """Whether the loop reads and writes by itself, and can do so with *fd*."""
+    get_hub()
+    return _core.files_are_native() and S_IFMT(_fstat(fd).st_mode) in (S_IFREG, S_IFIFO, S_IFSOCK)
+
+
 def tp_read(fd, n):
-    """Read up to *n* bytes from *fd* in the thread pool; ``b''`` is the end of the file."""
+    """Read up to *n* bytes from *fd* in the thread pool; ``b''`` is the end of the file.
+
+    On a loop that reads and writes by itself (io_uring) it does that, for files, pipes and sockets.
+    A call that is killed then takes nothing of what comes later.
+    """
+    if _loop_may(fd):
+        return _core.file_read(fd, n)
     return get_hub().threadpool.apply(_read, (fd, n))
 
 
 def tp_write(fd, buf):
-    """Write *buf* to *fd* in the thread pool; return how many bytes were written."""
+    """Write *buf* to *fd* in the thread pool, or as for :func:`tp_read`; return how many bytes."""
+    if _loop_may(fd):
+        return _core.file_write(fd, buf)
     return get_hub().threadpool.apply(_write, (fd, buf))
 
 

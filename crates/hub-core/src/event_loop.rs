@@ -272,6 +272,8 @@ pub struct Counters {
     pub events: u64,
     /// System calls made by the backend, waits included.
     pub syscalls: u64,
+    /// What went to the kernel together with a call that was made anyway.
+    pub saved: u64,
 }
 
 /// An event-loop backend. See the module's text for what it must not know.
@@ -328,7 +330,8 @@ pub trait Loop {
     fn waker(&self) -> Arc<dyn Wake>;
 
     /// In a forked child: rebuilds every kernel object without touching the parent's, and watches again
-    /// what was watched. Operations under way are started again.
+    /// what was watched. Operations under way are started again, unless the parent's kernel may be doing them and
+    /// twice is wrong (a send, a write, a read at the position that both share): those end with `ECANCELED` here.
     ///
     /// # Errors
     /// As when the backend was made.

@@ -42,5 +42,7 @@ mod sqe;
 mod uring_loop;
 mod waker;
 
+#[doc(hidden)]
+pub use setup::Lacking;
 pub use setup::Refused;
 pub use uring_loop::UringLoop;

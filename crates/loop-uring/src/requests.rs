@@ -32,6 +32,9 @@ pub(crate) enum Phase {
     Kernel,
     /// A level-triggered registration that fired: the next poll arms it again.
     Resting,
+    /// A read or write at a file's own position, behind another one: the kernel lets those that are under way
+    /// at the same time begin at the same place.
+    Waiting,
 }
 
 /// One request.
@@ -45,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) polling: bool,
     /// An operation that is being cancelled.
     pub(crate) cancelling: bool,
+    /// An operation that a worker of the kernel's does, because an attempt that must not block cannot.
+    pub(crate) forced: bool,
     generation: u32,
     next: u32,
     previous: u32,
@@ -102,6 +107,7 @@ impl Requests {
                 multishot: false,
                 polling: false,
                 cancelling: false,
+                forced: false,
                 generation: 0,
                 next: NONE,
                 previous: NONE,
@@ -121,7 +127,8 @@ impl Requests {
         }
         let r = &mut self.all[index as usize];
         (r.what, r.phase, r.fd, r.next, r.previous) = (what, Phase::Queued, fd, next, NONE);
-        (r.multishot, r.polling, r.cancelling) = (false, false, false);
+        (r.multishot, r.polling) = (false, false);
+        (r.cancelling, r.forced) = (false, false);
         index
     }
 

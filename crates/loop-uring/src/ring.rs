@@ -41,6 +41,8 @@ pub(crate) struct Ring {
     absolute: bool,
     no_iowait: bool,
     pub(crate) syscalls: u64,
+    /// Entries that went in with a call that was made anyway.
+    pub(crate) saved: u64,
 }
 
 impl Ring {
@@ -51,6 +53,7 @@ impl Ring {
             no_iowait: setup.no_iowait,
             ring: Some(setup.ring),
             syscalls: 0,
+            saved: 0,
         }
     }
 
@@ -148,9 +151,13 @@ impl Ring {
         self.syscalls += 1;
         let ring = self.ring();
         let queued = ring.submission().len() as u32;
+        let carried = u64::from(queued).saturating_sub(u64::from(want == 0));
         // SAFETY: the argument has the layout that EXT_ARG asks for, and what it points to outlives the call.
         match unsafe { ring.submitter().enter(queued, want, flags.bits(), arg) } {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.saved += carried;
+                Ok(())
+            }
             // EBUSY: completions must be taken first. EAGAIN: no memory for a request just now.
             Err(e) => match e.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
@@ -171,9 +178,9 @@ impl Ring {
     /// In a forked child: leaves the parent's ring, whose memory is not mapped here, and takes another.
     pub(crate) fn replace(&mut self, setup: Setup) {
         self.leave();
-        let syscalls = self.syscalls;
+        let (syscalls, saved) = (self.syscalls, self.saved);
         *self = Ring::new(setup);
-        self.syscalls = syscalls;
+        (self.syscalls, self.saved) = (syscalls, saved);
     }
 
     /// Closes the descriptor and touches nothing else.

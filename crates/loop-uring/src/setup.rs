@@ -20,7 +20,10 @@ impl fmt::Display for Refused {
             libc::EPERM => {
                 ": forbidden by kernel.io_uring_disabled or by a seccomp filter (containers do that)"
             }
-            libc::ENOMEM => ": over the limit of locked memory (RLIMIT_MEMLOCK)",
+            libc::ENOMEM => {
+                ": no memory even for a small ring (RLIMIT_MEMLOCK, or the limit of the control group)"
+            }
+            libc::EMFILE | libc::ENFILE => ": too many open descriptors",
             _ => "",
         };
         let e = io::Error::from_raw_os_error(self.errno);
@@ -58,6 +61,23 @@ pub(crate) struct Setup {
     pub(crate) paths: bool,
 }
 
+/// What a kernel lacks, for tests of how the loop does without it: `setup` flags, features and operations by
+/// their names in the kernel's header, in small letters and without the prefix.
+#[doc(hidden)]
+#[derive(Clone, Debug, Default)]
+pub struct Lacking {
+    /// What is missing.
+    pub names: &'static [&'static str],
+    /// Errors that the first attempts to make a ring give.
+    pub errors: Vec<i32>,
+}
+
+impl Lacking {
+    fn has(&self, name: &str) -> bool {
+        !self.names.contains(&name)
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Level {
     /// 6.6: without the array of indices.
@@ -74,7 +94,23 @@ enum Level {
 /// Completions that fit before the kernel has to keep them aside.
 const COMPLETIONS: u32 = 4096;
 
-fn build(level: Level, entries: u32) -> io::Result<IoUring> {
+/// The submission queue at first, and the least that is tried when memory is short.
+const ENTRIES: std::ops::RangeInclusive<u32> = 8..=512;
+
+fn build(level: Level, entries: u32, lacking: &mut Lacking) -> io::Result<IoUring> {
+    let flag = match level {
+        Level::NoArray => "no_sqarray",
+        Level::Deferred => "defer_taskrun",
+        Level::Cooperative => "coop_taskrun",
+        Level::SubmitAll => "submit_all",
+        Level::Plain => "",
+    };
+    if !lacking.has(flag) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    if !lacking.errors.is_empty() {
+        return Err(io::Error::from_raw_os_error(lacking.errors.remove(0)));
+    }
     let mut b = IoUring::builder();
     b.dontfork()
         .setup_clamp()
@@ -103,7 +139,8 @@ fn build(level: Level, entries: u32) -> io::Result<IoUring> {
 }
 
 /// Makes a ring of the calling thread.
-pub(crate) fn open() -> Result<Setup, Refused> {
+pub(crate) fn open(lacking: &Lacking) -> Result<Setup, Refused> {
+    let mut lacking = lacking.clone();
     let levels = [
         Level::NoArray,
         Level::Deferred,
@@ -111,13 +148,13 @@ pub(crate) fn open() -> Result<Setup, Refused> {
         Level::SubmitAll,
         Level::Plain,
     ];
-    let (mut at, mut entries) = (0, 512);
+    let (mut at, mut entries) = (0, *ENTRIES.end());
     let ring = loop {
-        match build(levels[at], entries) {
+        match build(levels[at], entries, &mut lacking) {
             Ok(ring) => break ring,
             Err(e) => match e.raw_os_error().unwrap_or(libc::EINVAL) {
                 libc::EINVAL if at + 1 < levels.len() => at += 1,
-                libc::ENOMEM if entries > 64 => entries /= 2,
+                libc::ENOMEM if entries > *ENTRIES.start() => entries /= 2,
                 errno => return Err(Refused { call: SETUP, errno }),
             },
         }
@@ -129,10 +166,14 @@ pub(crate) fn open() -> Result<Setup, Refused> {
             errno: libc::ENOSYS,
         })
     };
-    if !(p.is_feature_nodrop() && p.is_feature_ext_arg() && p.is_feature_fast_poll()) {
+    let has = |name: &str, it: bool| it && lacking.has(name);
+    if !(has("nodrop", p.is_feature_nodrop())
+        && has("ext_arg", p.is_feature_ext_arg())
+        && has("fast_poll", p.is_feature_fast_poll()))
+    {
         return old("io_uring_setup(2) without the features of Linux 5.11");
     }
-    if !p.is_feature_resource_tagging() {
+    if !has("rsrc_tags", p.is_feature_resource_tagging()) {
         return old("io_uring_setup(2) without the multishot polls of Linux 5.13");
     }
     let mut probe = Probe::new();
@@ -142,35 +183,44 @@ pub(crate) fn open() -> Result<Setup, Refused> {
             call: "io_uring_register(2) of a probe",
             errno: e.raw_os_error().unwrap_or(libc::EINVAL),
         })?;
+    let can = |(name, code): &(&str, u8)| has(name, probe.is_supported(*code));
     let needed = [
-        opcode::PollAdd::CODE,
-        opcode::AsyncCancel::CODE,
-        opcode::Recv::CODE,
-        opcode::Send::CODE,
-        opcode::RecvMsg::CODE,
-        opcode::SendMsg::CODE,
-        opcode::Accept::CODE,
-        opcode::Connect::CODE,
-        opcode::Read::CODE,
-        opcode::Write::CODE,
+        ("poll_add", opcode::PollAdd::CODE),
+        ("async_cancel", opcode::AsyncCancel::CODE),
+        ("recv", opcode::Recv::CODE),
+        ("send", opcode::Send::CODE),
+        ("recvmsg", opcode::RecvMsg::CODE),
+        ("sendmsg", opcode::SendMsg::CODE),
+        ("accept", opcode::Accept::CODE),
+        ("connect", opcode::Connect::CODE),
+        ("read", opcode::Read::CODE),
+        ("write", opcode::Write::CODE),
     ];
-    if !needed.iter().all(|&code| probe.is_supported(code)) {
+    if !needed.iter().all(can) {
         return old("io_uring_register(2), by whose probe socket operations are missing,");
     }
     let paths = [
-        opcode::OpenAt::CODE,
-        opcode::Statx::CODE,
-        opcode::Fsync::CODE,
+        ("openat", opcode::OpenAt::CODE),
+        ("statx", opcode::Statx::CODE),
+        ("fsync", opcode::Fsync::CODE),
     ];
+    // A filter may let a ring be made and not be used.
+    // SAFETY: nothing is submitted and nothing is waited for.
+    if let Err(e) = unsafe { ring.submitter().enter::<libc::sigset_t>(0, 0, 0, None) } {
+        return Err(Refused {
+            call: "io_uring_enter(2)",
+            errno: e.raw_os_error().unwrap_or(libc::EINVAL),
+        });
+    }
     Ok(Setup {
         poll_first: matches!(
             levels[at],
             Level::NoArray | Level::Deferred | Level::Cooperative
         ),
-        skip_success: p.is_feature_skip_cqe_on_success(),
-        absolute: p.is_feature_min_timeout(),
-        no_iowait: p.is_feature_no_iowait(),
-        paths: paths.iter().all(|&code| probe.is_supported(code)),
+        skip_success: has("cqe_skip", p.is_feature_skip_cqe_on_success()),
+        absolute: has("min_timeout", p.is_feature_min_timeout()),
+        no_iowait: has("no_iowait", p.is_feature_no_iowait()),
+        paths: paths.iter().all(can),
         ring,
     })
 }
@@ -188,7 +238,7 @@ mod tests {
             Level::SubmitAll,
             Level::Plain,
         ] {
-            let ring = build(level, 64).unwrap();
+            let ring = build(level, 64, &mut Lacking::default()).unwrap();
             assert!(ring.params().is_feature_ext_arg());
         }
     }

@@ -3,7 +3,7 @@
 use gevent_hub_core::event_loop::{Interest, Op, Readiness};
 use io_uring::squeue::Entry;
 use io_uring::types::{Fd, FsyncFlags};
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use std::os::fd::RawFd;
 
 /// `IORING_RECVSEND_POLL_FIRST`: no attempt before the socket says that it is ready.
@@ -78,6 +78,16 @@ pub(crate) fn wait_for(op: &Op) -> Option<Interest> {
     }
 }
 
+/// Whether `op` uses and moves the descriptor's own position, if it has one.
+pub(crate) fn moves(op: &Op) -> bool {
+    matches!(op, Op::Read { offset, .. } | Op::Write { offset, .. } if *offset < 0)
+}
+
+/// Whether doing `op` twice, in a parent and in its forked child, is not what one asked for: it sends or writes.
+pub(crate) fn writes(op: &Op) -> bool {
+    matches!(op, Op::Send { .. } | Op::SendMsg { .. } | Op::Write { .. })
+}
+
 /// Whether a completion of `op` tells if the socket has more to receive.
 pub(crate) fn receives(op: &Op) -> bool {
     matches!(op, Op::Recv { .. } | Op::RecvMsg { .. } | Op::Accept { .. })
@@ -149,7 +159,10 @@ pub(crate) fn build(op: &Op, poll_first: bool) -> Option<Entry> {
         } => opcode::OpenAt::new(Fd(dir), path)
             .flags(flags | libc::O_CLOEXEC)
             .mode(mode)
-            .build(),
+            .build()
+            // The attempt that the kernel would make at first opens with O_NONBLOCK, and so does not wait for the
+            // other end of a FIFO.
+            .flags(squeue::Flags::ASYNC),
         Op::Statx {
             dir,
             path,

@@ -3,7 +3,7 @@
 use crate::fork_mark::ForkMark;
 use crate::requests::{Phase, RESERVED, Requests, What};
 use crate::ring::{Batch, Completion, Ring, now};
-use crate::setup;
+use crate::setup::{self, Lacking};
 use crate::sqe;
 use crate::waker::Waker;
 use gevent_hub_core::event_loop::{
@@ -34,6 +34,10 @@ const CANCEL_WAIT: u64 = 1_000_000;
 /// How often a poll enters the kernel for what has come in: others want to run, too.
 const MAX_ENTERS: u32 = 64;
 
+/// The first and the last of the kernel's answers to a signal, which it should keep to itself.
+const ERESTARTSYS: i32 = 512;
+const ERESTART_RESTARTBLOCK: i32 = 516;
+
 /// How many stages of a request may pass within one poll.
 const MAX_ROUNDS: u32 = 4;
 
@@ -60,6 +64,8 @@ pub struct UringLoop {
     caps: Caps,
     poll_first: bool,
     skip_success: bool,
+    /// For the ring of a forked child.
+    lacking: Lacking,
     counters: Counters,
     _not_send: PhantomData<*const ()>,
 }
@@ -71,7 +77,16 @@ impl UringLoop {
     /// [`Refused`](crate::Refused), inside of the [`io::Error`], if the kernel has no ring for us; what
     /// eventfd(2) and mmap(2) say otherwise.
     pub fn new() -> io::Result<Self> {
-        let setup = setup::open()?;
+        Self::lacking(Lacking::default())
+    }
+
+    /// The same as if the kernel lacked something; for tests.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and what is missing.
+    #[doc(hidden)]
+    pub fn lacking(lacking: Lacking) -> io::Result<Self> {
+        let setup = setup::open(&lacking)?;
         let path = if setup.paths {
             How::Native
         } else {
@@ -80,6 +95,7 @@ impl UringLoop {
         Ok(UringLoop {
             poll_first: setup.poll_first,
             skip_success: setup.skip_success,
+            lacking,
             ring: Ring::new(setup),
             requests: Requests::default(),
             queue: VecDeque::new(),
@@ -159,10 +175,45 @@ impl UringLoop {
                 {
                     return Some(sqe::poll(r.fd, sqe::poll_mask(want), false));
                 }
-                let fd = r.fd;
-                sqe::build(op, self.poll_first && self.requests.drained(fd))
+                let (fd, forced) = (r.fd, r.forced);
+                if sqe::moves(op) && self.position_taken(fd) {
+                    self.requests.get(index).phase = Phase::Waiting;
+                    return None;
+                }
+                let entry = sqe::build(op, self.poll_first && self.requests.drained(fd))?;
+                if forced {
+                    return Some(entry.flags(squeue::Flags::ASYNC));
+                }
+                Some(entry)
             }
             What::Free | What::Dead => None,
+        }
+    }
+
+    /// Whether the kernel is reading or writing the regular file `fd` at its own position.
+    fn position_taken(&mut self, fd: RawFd) -> bool {
+        let others = self.requests.of_fd(fd);
+        others.into_iter().any(|i| {
+            let r = self.requests.get(i);
+            let What::Op { op, .. } = r.what else {
+                return false;
+            };
+            // SAFETY: operations are pinned until they are over, by the contract of `start`.
+            r.phase == Phase::Kernel && sqe::moves(unsafe { &*op })
+        }) && is_regular(fd)
+    }
+
+    /// One of `fd`'s operations is over: the one that has waited longest for its position goes on.
+    fn release_position(&mut self, fd: RawFd) {
+        let next = self
+            .requests
+            .of_fd(fd)
+            .into_iter()
+            .rfind(|&i| self.requests.get(i).phase == Phase::Waiting);
+        if let Some(index) = next {
+            self.requests.get(index).phase = Phase::Queued;
+            let name = self.requests.user_data(index);
+            self.queue.push_front(name);
         }
     }
 
@@ -326,14 +377,21 @@ impl UringLoop {
         let (fd, cancelling) = (r.fd, r.cancelling);
         let was_polling = mem::take(&mut r.polling);
         let result = match -result {
+            // What a worker got when it was interrupted: these are for the kernel's own use.
+            ERESTARTSYS..=ERESTART_RESTARTBLOCK => -libc::EINTR,
+            _ => result,
+        };
+        let result = match -result {
             // Asked to end, and interrupted on the way, or between an attempt and the next.
-            libc::EINTR | libc::EAGAIN if cancelling && sqe::wait_for(op).is_some() => {
-                -libc::ECANCELED
-            }
+            libc::EINTR if cancelling => -libc::ECANCELED,
+            libc::EAGAIN if cancelling && sqe::wait_for(op).is_some() => -libc::ECANCELED,
             _ if cancelling && was_polling => -libc::ECANCELED,
             libc::EINTR => return self.enqueue(index),
             libc::EAGAIN if sqe::wait_for(op).is_some() => {
-                self.requests.get(index).polling = true;
+                // A file has no readiness: what says EAGAIN is that it cannot be tried without blocking.
+                let file = matches!(op, Op::Read { .. } | Op::Write { .. }) && is_regular(fd);
+                let r = self.requests.get(index);
+                (r.polling, r.forced) = (!file, file);
                 return self.enqueue(index);
             }
             _ if was_polling => return self.enqueue(index),
@@ -343,6 +401,9 @@ impl UringLoop {
             self.requests.set_drained(fd, !cqueue::sock_nonempty(flags));
         }
         self.requests.remove(index);
+        if sqe::moves(op) {
+            self.release_position(fd);
+        }
         out.push(Event::Done(key, outcome(result)));
     }
 
@@ -468,9 +529,15 @@ impl UringLoop {
         }
     }
 
+    /// Whether `op`, under way when this process was forked, is done once and by the parent: a child that repeats
+    /// it would write twice, or take a part of the file that the parent then misses.
+    fn is_the_parents(op: &Op) -> bool {
+        sqe::writes(op) || sqe::moves(op) && is_regular(sqe::fd_of(op))
+    }
+
     /// In a child: a new ring, on which everything goes on.
     fn rebuild(&mut self) -> io::Result<()> {
-        self.ring.replace(setup::open()?);
+        self.ring.replace(setup::open(&self.lacking)?);
         self.waker.renew()?;
         self.waker_armed = false;
         self.mark.set();
@@ -481,7 +548,8 @@ impl UringLoop {
             let r = self.requests.get(index);
             let cancelling = r.cancelling;
             match r.what {
-                What::Op { key, .. } if cancelling => {
+                // SAFETY: the child has a copy of the memory, where it was.
+                What::Op { key, op } if cancelling || Self::is_the_parents(unsafe { &*op }) => {
                     self.backlog
                         .push(Event::Done(key, outcome(-libc::ECANCELED)));
                     self.requests.remove(index);
@@ -492,6 +560,15 @@ impl UringLoop {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether `fd` is a regular file.
+fn is_regular(fd: RawFd) -> bool {
+    // SAFETY: all zeros is a valid stat, and an out pointer that is valid for the call.
+    unsafe {
+        let mut st: libc::stat = mem::zeroed();
+        libc::fstat(fd, &mut st) == 0 && st.st_mode & libc::S_IFMT == libc::S_IFREG
     }
 }
 
@@ -625,7 +702,7 @@ impl Loop for UringLoop {
                 .take_done(key)
                 .map_or(Cancel::Cancelled, Cancel::Finished);
         };
-        if self.requests.get(index).phase == Phase::Queued {
+        if self.requests.get(index).phase != Phase::Kernel {
             self.requests.remove(index);
             return Cancel::Cancelled;
         }
@@ -679,6 +756,7 @@ impl Loop for UringLoop {
     fn counters(&self) -> Counters {
         Counters {
             syscalls: self.ring.syscalls,
+            saved: self.ring.saved,
             ..self.counters
         }
     }
@@ -696,7 +774,7 @@ impl Drop for UringLoop {
             let r = self.requests.get(index);
             let phase = r.phase;
             match r.what {
-                What::Op { .. } if phase == Phase::Queued => self.requests.remove(index),
+                What::Op { .. } if phase != Phase::Kernel => self.requests.remove(index),
                 What::Op { .. } => {
                     self.requests.get(index).cancelling = true;
                     let entry =

@@ -12,6 +12,7 @@
 pub mod cells;
 pub mod errors;
 pub mod event_loop;
+pub mod files;
 pub mod gevent_greenlet;
 pub mod greenlet;
 pub mod hub;
@@ -39,6 +40,7 @@ mod _core {
         overflow::install();
         m.add("greenlet_module", greenlet::module::make(m.py())?)?;
         event_loop::register(m)?;
+        files::register(m)?;
         gevent_greenlet::register(m)?;
         hub::register(m)?;
         local::register(m)?;

@@ -120,6 +120,11 @@ pub struct Reactor {
     iterations: Cell<u64>,
     sleeps: Cell<u64>,
     fired_count: Cell<u64>,
+    op_count: Cell<u64>,
+    waits: Cell<u64>,
+    registrations: Cell<u64>,
+    lag: Cell<u64>,
+    lag_max: Cell<u64>,
     /// Buffers that are used again at each iteration.
     events: LocalCell<Vec<Event>>,
     fired: LocalCell<Vec<(Due, Nanos)>>,
@@ -160,6 +165,11 @@ impl Reactor {
             iterations: Cell::new(0),
             sleeps: Cell::new(0),
             fired_count: Cell::new(0),
+            op_count: Cell::new(0),
+            waits: Cell::new(0),
+            registrations: Cell::new(0),
+            lag: Cell::new(0),
+            lag_max: Cell::new(0),
             events: LocalCell::default(),
             fired: LocalCell::default(),
         }))
@@ -215,6 +225,9 @@ impl Reactor {
 
     /// Counts since it was made.
     pub fn statistics(&self) -> Statistics {
+        let backend = self
+            .backend
+            .with(|b| b.as_ref().map(|b| b.counters()).unwrap_or_default());
         Statistics {
             iterations: self.iterations.get(),
             sleeps: self.sleeps.get(),
@@ -223,9 +236,12 @@ impl Reactor {
             watchers: self.watchers.with(|w| w.slab.len()),
             timers: self.timers.with(|t| t.len()),
             sources: self.sources.with(|s| s.len()),
-            backend: self
-                .backend
-                .with(|b| b.as_ref().map(|b| b.counters()).unwrap_or_default()),
+            operations: self.op_count.get(),
+            syscalls_saved: backend.saved
+                + self.waits.get().saturating_sub(self.registrations.get()),
+            lag: self.lag.get(),
+            lag_max: self.lag_max.get(),
+            backend,
         }
     }
 
@@ -250,7 +266,7 @@ impl Reactor {
         let now = self.now.get();
         self.timers.with(|t| *t = Timers::new(now));
         drop(self.sources.take());
-        drop(self.ops.take());
+        self.ops.with(ops::Ops::give_up);
         self.queue.clear();
         self.refs.set(0);
     }

@@ -1,6 +1,6 @@
 //! Operations that the backend carries out by itself: started with a token, their results fetched by it.
 
-use super::{Class, Reactor, Token, Wake};
+use super::{Class, Entry, Reactor, Token, Wake};
 use crate::event_loop::{Cancel, Key, Op, Start};
 use crate::slab::Slab;
 use std::io;
@@ -23,12 +23,27 @@ pub enum Started {
 
 enum State {
     Running(Token),
+    /// Nobody waits for it any more; the entry goes to the queue when it is over.
+    Abandoned(Entry),
     Done(io::Result<u32>),
 }
 
 #[derive(Default)]
 pub(super) struct Ops {
     slab: Slab<State>,
+    /// Entries of operations that were abandoned and whose reactor was destroyed before they were over.
+    left: Vec<Entry>,
+}
+
+impl Ops {
+    /// Forgets everything but the entries of what was abandoned.
+    pub(super) fn give_up(&mut self) {
+        for key in self.slab.keys() {
+            if let Some(State::Abandoned(entry)) = self.slab.remove(key) {
+                self.left.push(entry);
+            }
+        }
+    }
 }
 
 impl Ops {
@@ -67,10 +82,10 @@ impl Reactor {
     /// The result of an operation; `None` while it is under way.
     pub fn op_take(&self, id: OpId) -> Option<io::Result<u32>> {
         self.ops.with(|o| match o.slab.get(id.0)? {
-            State::Running(_) => None,
+            State::Running(_) | State::Abandoned(_) => None,
             State::Done(_) => match o.slab.remove(id.0)? {
                 State::Done(result) => Some(result),
-                State::Running(_) => None,
+                State::Running(_) | State::Abandoned(_) => None,
             },
         })
     }
@@ -93,19 +108,45 @@ impl Reactor {
         outcome
     }
 
-    pub(super) fn op_done(&self, key: Key, result: io::Result<u32>) {
-        let token = self.ops.with(|o| match o.slab.get_mut(key) {
+    /// Leaves an operation, whose cancel was [`Cancel::Pending`], to itself: it does not keep the loop running,
+    /// and wakes nobody. When it is over `entry` goes to the queue; whoever runs that takes the result, and may
+    /// then free the operation's memory. If it is over already, the entry goes there at once.
+    pub fn op_abandon(&self, id: OpId, entry: Entry) {
+        let over = self.ops.with(|o| match o.slab.get_mut(id.0) {
             Some(state @ State::Running(_)) => {
-                let State::Running(token) = std::mem::replace(state, State::Done(result)) else {
-                    return None;
-                };
-                Some(token)
+                *state = State::Abandoned(entry);
+                false
+            }
+            _ => true,
+        });
+        if over {
+            self.push(entry);
+        } else {
+            self.unreference();
+        }
+    }
+
+    /// After [`destroy`](Self::destroy): the entries of [abandoned](Self::op_abandon) operations that were not
+    /// over before. Now they are.
+    pub fn take_abandoned(&self) -> Vec<Entry> {
+        self.ops.with(|o| std::mem::take(&mut o.left))
+    }
+
+    pub(super) fn op_done(&self, key: Key, result: io::Result<u32>) {
+        let before = self.ops.with(|o| match o.slab.get_mut(key) {
+            Some(state @ (State::Running(_) | State::Abandoned(_))) => {
+                self.op_count.set(self.op_count.get() + 1);
+                Some(std::mem::replace(state, State::Done(result)))
             }
             _ => None,
         });
-        if let Some(token) = token {
-            self.unreference();
-            self.watchers.with(|w| w.feed_wake(token, Wake::Event));
+        match before {
+            Some(State::Running(token)) => {
+                self.unreference();
+                self.watchers.with(|w| w.feed_wake(token, Wake::Event));
+            }
+            Some(State::Abandoned(entry)) => self.push(entry),
+            Some(State::Done(_)) | None => {}
         }
     }
 }

@@ -136,6 +136,7 @@ impl Reactor {
                 return Ok(false);
             }
             s.waiters.push(Waiter { want, token });
+            self.waits.set(self.waits.get() + 1);
             self.reference();
             Ok(true)
         })
@@ -147,6 +148,8 @@ impl Reactor {
         let watch =
             self.with_backend(|b| b.watch(s.fd, Class::Source.key(id.0), both, Mode::Edge))?;
         s.registered = true;
+        // Its first wait is the one that is not saved.
+        self.registrations.set(self.registrations.get() + 1);
         if watch == Watch::AlwaysReady {
             s.always = true;
             (s.read, s.write) = (Readiness::READ, Readiness::WRITE);

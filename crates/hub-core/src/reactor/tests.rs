@@ -650,6 +650,42 @@ fn operations_wake_their_token_and_keep_their_result() {
 }
 
 #[test]
+fn an_abandoned_operation_keeps_nothing_running_and_is_told_of_later() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    let mut op = Box::pin(crate::event_loop::Op::Poll { fd: 3, want: R });
+    let mut start = |n| {
+        // SAFETY: the op lives to the end of the test, and a fake loop does not look into it later.
+        match unsafe { r.op_start(op.as_mut(), Token(n)) } {
+            Started::Parked(id) => id,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (first, second, third) = (start(1), start(2), start(3));
+    r.op_abandon(first, Entry::Call(11));
+    assert_eq!(r.active_count(), 2);
+    sim.finish(3, Ok(5));
+    sim.finish(3, Ok(6));
+    t.run(RunMode::NoWait);
+    // Its entry comes through the queue, in the next iteration, and the result is there to be taken.
+    t.run(RunMode::NoWait);
+    assert_eq!(t.said(), "2:Event c11");
+    assert_eq!(r.op_take(first).unwrap().unwrap(), 5);
+    // One that is over already.
+    r.op_abandon(second, Entry::Call(12));
+    t.run(RunMode::NoWait);
+    assert_eq!(t.said(), "c12");
+    assert_eq!(r.op_take(second).unwrap().unwrap(), 6);
+    // One that the end of the reactor ends.
+    r.op_abandon(third, Entry::Call(13));
+    assert_eq!(r.active_count(), 0);
+    r.destroy();
+    assert_eq!(r.take_abandoned(), [Entry::Call(13)]);
+    assert_eq!(r.take_abandoned(), []);
+    assert_eq!(r.statistics().operations, 2);
+}
+
+#[test]
 fn fork_watchers_run_in_the_next_iteration() {
     let sim = Sim::new();
     let (t, r) = Test::new(&sim);

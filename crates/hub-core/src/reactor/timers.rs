@@ -166,6 +166,11 @@ impl Reactor {
                 fired.push((due, deadline));
             }
         });
+        if let Some((_, deadline)) = fired.first() {
+            let lag = now.saturating_sub(*deadline);
+            self.lag.set(lag);
+            self.lag_max.set(self.lag_max.get().max(lag));
+        }
         // All that is due is taken out first, so that a repeat that is due again waits for its turn.
         for (due, deadline) in fired.iter().filter(|(due, _)| due.tag >= WATCHER) {
             let id = WatcherId(crate::event_loop::Key(due.word));

@@ -239,6 +239,15 @@ pub struct Statistics {
     pub timers: usize,
     /// Sources that exist.
     pub sources: usize,
+    /// Operations of the backend's own that are over: reads, writes, opens of files and the like.
+    pub operations: u64,
+    /// System calls that were not made: waits for a source whose descriptor was registered before, which would
+    /// else have armed and disarmed it, and what the backend handed over together with another call.
+    pub syscalls_saved: u64,
+    /// By how much the timers that fired last were late, in nanoseconds: how long something else ran instead.
+    pub lag: u64,
+    /// The most that it ever was.
+    pub lag_max: u64,
     /// Counts of the backend.
     pub backend: crate::event_loop::Counters,
 }

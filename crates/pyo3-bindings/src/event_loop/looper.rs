@@ -368,11 +368,12 @@ impl Loop {
         let queued: Vec<Entry> = std::iter::from_fn(|| reactor.pop_entry()).collect();
         let owners = reactor.active_data();
         reactor.destroy();
+        let abandoned = reactor.take_abandoned();
         drop(reactor);
         for word in owners {
             super::host::release_owner(slf.py(), word);
         }
-        for entry in queued {
+        for entry in queued.into_iter().chain(abandoned) {
             if let Entry::Call(word) = entry {
                 // SAFETY: from the queue, taken out once.
                 unsafe { Payload::from_word(word) }.discard();
@@ -527,6 +528,10 @@ impl Loop {
         d.set_item("polls", s.backend.polls)?;
         d.set_item("events", s.backend.events)?;
         d.set_item("syscalls", s.backend.syscalls)?;
+        d.set_item("syscalls_saved", s.syscalls_saved)?;
+        d.set_item("operations", s.operations)?;
+        d.set_item("lag", s.lag as f64 / 1e9)?;
+        d.set_item("lag_max", s.lag_max as f64 / 1e9)?;
         Ok(d)
     }
 
