@@ -2,6 +2,7 @@
 # a virtual environment in .venv, the extension module, and, where it may, Debian's load tools.
 #
 #   build lint test          the daily three        demo    the example server, loaded, on each loop
+#   programs                 real programs and servers, unchanged, at full size
 #   conformance              every loop by one law  matrix  build and test on every CPython found
 #   bench fuzz soak          longer runs            stubs   check the .pyi files against the modules
 #   wheel                    a wheel into dist/     oracle  our Python tests on upstream gevent
@@ -22,9 +23,11 @@ export TIME_SCALE
 unexport PYTHONHOME
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name '*.c' -o -name '*.h' -o -name Cargo.toml)
+# What the real programs of tests/programs talk to: command, and package if that is another name.
+SERVERS := redis-server pg_ctlcluster:postgresql mariadbd:mariadb-server
 WHEEL_DATA := $(shell find python/wheel-data -type f 2>/dev/null)
 
-.PHONY: all build lint test conformance bench fuzz soak matrix demo stubs wheel oracle cross venv format clean
+.PHONY: all build lint test programs conformance bench fuzz soak matrix demo stubs wheel oracle cross venv format clean
 
 all: build
 
@@ -60,7 +63,12 @@ format: $(VENV)/.ready
 	$(VENV)/bin/ruff check --quiet --fix .
 
 test: build
+	@tools/setup.sh $(SERVERS)
 	$(PY) tools/ladder.py --jobs $(JOBS)
+
+programs: build
+	@tools/setup.sh $(SERVERS)
+	$(PY) tools/programs.py
 
 conformance: build
 	$(PY) tools/ladder.py --jobs $(JOBS) conformance upstream
@@ -93,4 +101,4 @@ stubs: build
 
 clean:
 	cargo clean
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) $(VENV)-programs dist

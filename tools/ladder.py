@@ -1,6 +1,6 @@
 """The test ladder: Rust, then on every loop our Python tests and upstream's suite, and greenlet's.
 
-    ladder.py [--jobs N] [rust] [conformance] [python] [upstream] [greenlet]
+    ladder.py [--jobs N] [rust] [conformance] [python] [upstream] [greenlet] [programs]
 
 Without a step's name all but `conformance` (a part of `rust`) run, and upstream's suite is left out
 on a loop that is an emulation here (kqueue on Linux), as it is there for tests alone. Each Python
@@ -23,6 +23,7 @@ RUST_LIMIT = 1500
 FILE_LIMIT = 240
 UPSTREAM_LIMIT = 1500
 GREENLET_LIMIT = 900
+PROGRAMS_LIMIT = 1200
 
 
 def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.Count:
@@ -92,6 +93,11 @@ def upstream(loop: str, jobs: int) -> runs.Count:
     return counted(f"upstream [{loop}]", command, UPSTREAM_LIMIT, "^ok ")
 
 
+def programs(jobs: int) -> runs.Count:
+    command = ["tools/programs.py", "--quick", "--jobs", str(jobs)]
+    return counted("programs", command, PROGRAMS_LIMIT, r" 0 failed, \d+ skipped  \(")
+
+
 def greenlet() -> runs.Count:
     return counted("greenlet", ["tests/greenlet_suite.py"], GREENLET_LIMIT, r" s  ok$")
 
@@ -100,10 +106,12 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
-        "steps", nargs="*", choices=["rust", "conformance", "python", "upstream", "greenlet", []]
+        "steps",
+        nargs="*",
+        choices=["rust", "conformance", "python", "upstream", "greenlet", "programs", []],
     )
     options = parser.parse_args()
-    steps = options.steps or ["rust", "greenlet", "python", "upstream"]
+    steps = options.steps or ["rust", "greenlet", "programs", "python", "upstream"]
     loops, skipped = runs.loops()
     total = runs.Count(skipped=len(skipped), notes=list(skipped))
     rows = []
@@ -123,6 +131,8 @@ def main() -> int:
         step("greenlet", greenlet)
     if "conformance" in steps:
         step("conformance", rust, ("-p", "gevent-conformance"), "conformance")
+    if "programs" in steps:
+        step("programs", programs, options.jobs)
     emulated = [] if "kqueue" in loops else ["kqueue"]
     for loop in loops + emulated:
         if "python" in steps:
