@@ -266,8 +266,8 @@ class Resolver(ImportableSetting, Setting):
     desc = """\
     The class of `gevent.hub.Hub.resolver`, which answers the socket module's DNS questions.
 
-    ``thread`` asks the system's library in the hub's thread pool and ``block`` without one;
-    ``ares`` and ``dnspython`` are names of the resolver that runs on the hub.
+    ``thread`` asks the system's library in threads and ``block`` without one; ``native`` asks DNS
+    servers on the hub, and ``ares`` and ``dnspython`` are other names of it.
     """
     default = ["thread", "dnspython", "ares", "block"]
     shortname_map = {
@@ -275,6 +275,7 @@ class Resolver(ImportableSetting, Setting):
         "thread": "gevent.resolver.thread.Resolver",
         "block": "gevent.resolver.blocking.Resolver",
         "dnspython": "gevent.resolver.dnspython.Resolver",
+        "native": "gevent.resolver.native.Resolver",
     }
 
 
@@ -587,7 +588,7 @@ class ResolverNameservers(AresSettingMixin, Setting):
     desc = """\
     The addresses of the nameservers to ask, instead of those that the system is configured for.
 
-    Only the ``ares`` and ``dnspython`` resolvers use it. In the environment variable the
+    Only the resolver ``native``, by any of its names, uses it. In the environment variable the
     addresses are separated by commas.
     """
     _convert = Setting._convert
@@ -604,7 +605,7 @@ class ResolverTimeout(FloatSettingMixin, AresSettingMixin, Setting):
     desc = """\
     How many seconds the resolver may spend on a question in all.
 
-    Only the ``ares`` and ``dnspython`` resolvers use it.
+    Only the resolver ``native``, by any of its names, uses it.
     """
 
     @property

@@ -72,14 +72,7 @@ def complaint(theirs, ours):
 
 
 #: What is not there yet, and what it waits for. One that begins to pass fails, and leaves the list.
-LATER = {
-    "gevent.ares": "the native resolver",
-    "gevent.resolver": "the native resolver",
-    "gevent.resolver.ares": "the native resolver",
-    "gevent.resolver.blocking": "the native resolver",
-    "gevent.resolver.cares": "the native resolver",
-    "gevent.resolver_ares": "the native resolver",
-}
+LATER = {}
 
 
 def modules():

@@ -27,6 +27,11 @@ pub trait Embedder {
     fn resume(&self, fiber: *const Fiber);
     /// The running fiber.
     fn current(&self) -> *const Fiber;
+    /// Whether something was thrown into the running fiber together with the wake that ended its park. Asked
+    /// where code that knows nothing of the embedder is about to go on.
+    fn was_overtaken(&self) -> bool {
+        false
+    }
     /// Runs a payload of [`Entry::Call`].
     fn call(&self, payload: usize);
     /// A watcher's callback is due.
@@ -231,6 +236,11 @@ impl Hub {
     #[inline]
     pub fn current_fiber(&self) -> *const Fiber {
         self.embedder.current()
+    }
+
+    /// See [`Embedder::was_overtaken`].
+    pub fn was_overtaken(&self) -> bool {
+        self.embedder.was_overtaken()
     }
 
     /// The reactor under it.

@@ -20,6 +20,7 @@ pub mod local;
 pub mod overflow;
 pub mod pool;
 pub mod raw;
+pub mod resolver;
 pub mod signature;
 pub mod socket;
 pub mod sync;
@@ -44,6 +45,7 @@ mod _core {
         gevent_greenlet::register(m)?;
         hub::register(m)?;
         local::register(m)?;
+        resolver::register(m)?;
         socket::register(m)?;
         sync::register(m)?;
         pool::register(m)?;

@@ -1,8 +1,8 @@
 """Name lookup: what kinds there are, and what they have in common.
 
 The hub's resolver is what the functions of :mod:`gevent.socket` ask. ``GEVENT_RESOLVER``, or
-``gevent.config.resolver``, says which: ``thread`` (the default), ``block``, ``ares``, ``dnspython``
-or the full name of a class with the methods of :class:`AbstractResolver`.
+``gevent.config.resolver``, says which: ``thread`` (the default), ``native``, ``block``, ``ares``,
+``dnspython`` or the full name of a class with the methods of :class:`AbstractResolver`.
 """
 
 import sys
@@ -24,9 +24,18 @@ from _socket import (
     gaierror,
 )
 
+from gevent._compat import MAC, PYPY, integer_types, string_types, text_type
 from gevent.resolver._addresses import is_ipv6_addr
 
 __all__ = ()
+
+#: The C library's functions, by the names that upstream has for them.
+native_getaddrinfo = _socket.getaddrinfo
+native_gethostbyaddr = _socket.gethostbyaddr
+native_gethostbyname = _socket.gethostbyname
+native_gethostbyname_ex = _socket.gethostbyname_ex
+native_getnameinfo = _socket.getnameinfo
+native_getservbyname = _socket.getservbyname
 
 hostname_types = (str, bytes, bytearray)
 

@@ -19,3 +19,5 @@ class Resolver:
     getaddrinfo = staticmethod(_socket.getaddrinfo)
     gethostbyaddr = staticmethod(_socket.gethostbyaddr)
     getnameinfo = staticmethod(_socket.getnameinfo)
+    #: What upstream's loop over the five leaves behind.
+    method = "getnameinfo"

@@ -1,12 +1,12 @@
-"""The resolver that goes by the name ``dnspython``.
+"""The resolver that goes by the name ``dnspython``: :mod:`gevent.resolver.native`.
 
-dnspython is not used: lookups are the system's, as in :mod:`gevent.resolver.thread`.
+dnspython is not used.
 """
 
-from gevent.resolver.thread import Resolver as _ThreadResolver
+from gevent.resolver.native import Resolver as _NativeResolver
 
 __all__ = ["Resolver"]
 
 
-class Resolver(_ThreadResolver):
-    """:class:`gevent.resolver.thread.Resolver` under another name."""
+class Resolver(_NativeResolver):
+    """:class:`gevent.resolver.native.Resolver` under another name."""

@@ -1,4 +1,4 @@
-"""Names looked up by the system, in the hub's thread pool."""
+"""Names looked up by the system, in threads of their own."""
 
 import _socket
 
@@ -6,17 +6,26 @@ from gevent.hub import get_hub
 
 __all__ = ["Resolver"]
 
+#: How many look-ups run at a time. They wait for the network and not for a processor: while a
+#: name server is down, each takes its thread for 10 seconds or more, and the ten threads of the
+#: hub's pool would hold up every other name, and every file. Threads are started when there is
+#: work for them, and a second without work ends them.
+MAX_THREADS = 128
+_IDLE = 1.0
+
 
 class Resolver:
     """Answers exactly as the C library does, whatever that is configured to ask.
 
-    As many lookups run at a time as the pool has threads.
+    Look-ups have a pool of their own, so that they and what else the hub's pool does (files,
+    blocking calls) do not wait for each other. A class of pool that was chosen by
+    ``GEVENT_THREADPOOL`` is used here too.
     """
 
     def __init__(self, hub=None):
         if hub is None:
             hub = get_hub()
-        self.pool = hub.threadpool
+        self.pool = hub.threadpool_class(MAX_THREADS, hub=hub, idle_task_timeout=_IDLE)
         if _socket.gaierror not in hub.NOT_ERROR:
             # That a name is not known is an answer; the hub need not print it.
             hub.NOT_ERROR += (_socket.gaierror, _socket.herror)
@@ -30,7 +39,12 @@ class Resolver:
         )
 
     def close(self):
-        """The pool belongs to the hub."""
+        """End the threads, once they are done."""
+        self.pool.kill()
+
+    def _on_fork(self):
+        # The threads stayed in the parent.
+        self.pool._on_fork()
 
     # The C functions are looked up at each call: they can be replaced for a test.
 

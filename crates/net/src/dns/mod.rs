@@ -35,11 +35,11 @@ use gevent_hub_core::hub::Hub;
 use hickory_resolver::proto::rr::RecordType;
 use hosts::Hosts;
 use query::Servers;
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Why there is no answer.
@@ -140,9 +140,9 @@ pub struct Found {
 
 /// Looks names and addresses up. Two look-ups of one resolver may run at once, on different fibers.
 pub struct Resolver {
-    adjust: Box<dyn Fn(&mut Settings)>,
-    kept: RefCell<Option<(Stamps, Rc<Settings>)>>,
-    turn: Cell<usize>,
+    adjust: Box<dyn Fn(&mut Settings) + Send + Sync>,
+    kept: Mutex<Option<(Stamps, Arc<Settings>)>>,
+    turn: AtomicUsize,
 }
 
 /// When the files with the settings were changed; `None` where they are not looked at.
@@ -160,11 +160,11 @@ impl Resolver {
     }
 
     /// As this system is configured, except for what `adjust` changes.
-    pub fn adjusted(adjust: impl Fn(&mut Settings) + 'static) -> Self {
+    pub fn adjusted(adjust: impl Fn(&mut Settings) + Send + Sync + 'static) -> Self {
         Resolver {
             adjust: Box::new(adjust),
-            kept: RefCell::default(),
-            turn: Cell::new(0),
+            kept: Mutex::default(),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -172,14 +172,15 @@ impl Resolver {
     pub fn new(settings: Settings) -> Self {
         Resolver {
             adjust: Box::new(|_| ()),
-            kept: RefCell::new(Some((None, Rc::new(settings)))),
-            turn: Cell::new(0),
+            kept: Mutex::new(Some((None, Arc::new(settings)))),
+            turn: AtomicUsize::new(0),
         }
     }
 
     /// The settings that hold now.
-    pub fn settings(&self) -> Rc<Settings> {
-        let mut kept = self.kept.borrow_mut();
+    pub fn settings(&self) -> Arc<Settings> {
+        // What was kept when a thread panicked is as good as any.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = match &*kept {
             Some((None, settings)) => return settings.clone(),
             Some((then, settings)) => {
@@ -193,7 +194,7 @@ impl Resolver {
         };
         let mut settings = Settings::system();
         (self.adjust)(&mut settings);
-        let settings = Rc::new(settings);
+        let settings = Arc::new(settings);
         *kept = Some((now, settings.clone()));
         settings
     }
@@ -293,7 +294,7 @@ impl Resolver {
     }
 
     fn servers<'a>(&self, settings: &'a Settings) -> Servers<'a> {
-        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         Servers::new(settings, turn)
     }
 

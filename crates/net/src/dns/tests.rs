@@ -9,6 +9,7 @@ use hickory_resolver::proto::rr::rdata::{CNAME, PTR};
 use hickory_resolver::proto::rr::{Name, RData, Record};
 use std::io::Read;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// What a server does with a question.

@@ -3,7 +3,7 @@
 use super::Error;
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::{Interest, Readiness};
-use gevent_hub_core::hub::Hub;
+use gevent_hub_core::hub::{Hub, Interrupted};
 use gevent_hub_core::os;
 use gevent_hub_core::reactor::{Entry, Nanos, Remote, SourceId, Wake, monotonic};
 use std::cell::Cell;
@@ -238,6 +238,9 @@ impl IoHandle {
         };
         let woken = match register() {
             Ok(false) => match park.wait(deadline) {
+                Ok(wake) if hub.was_overtaken() => Err(Error::Interrupted(Interrupted {
+                    granted: Some(wake),
+                })),
                 Ok(Wake::Timeout) => Err(Error::TimedOut),
                 Ok(Wake::Closed) => Err(Error::Closed),
                 Ok(_) => Ok(()),

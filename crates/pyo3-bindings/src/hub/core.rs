@@ -247,6 +247,11 @@ impl HubCore {
         outcome
     }
 
+    /// How a park ended that was interrupted in code that knows no Python.
+    pub fn interrupted(&self, interrupted: Interrupted) -> Parked {
+        self.finish(Err(interrupted))
+    }
+
     #[inline]
     fn finish(&self, outcome: Result<Wake, Interrupted>) -> Parked {
         let sent = self.face.sent.take();
@@ -435,6 +440,20 @@ impl Embedder for Served {
     #[inline]
     fn current(&self) -> *const Fiber {
         self.0.td.switcher.current()
+    }
+
+    fn was_overtaken(&self) -> bool {
+        let sent = &self.0.sent;
+        match sent.get() {
+            Sent::Nothing => false,
+            Sent::Error => true,
+            Sent::Value(v) => {
+                sent.set(Sent::Nothing);
+                // SAFETY: an owned reference; the GIL is held.
+                unsafe { ffi::Py_DECREF(v) };
+                false
+            }
+        }
     }
 
     fn call(&self, payload: usize) {
