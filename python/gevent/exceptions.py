@@ -1,7 +1,5 @@
 """The exceptions that the hub, the waiters and the objects bound to a hub raise."""
 
-from pprint import pformat
-
 from greenlet import GreenletExit
 
 __all__ = [
@@ -28,6 +26,9 @@ class LoopExit(Exception):
     def __repr__(self):
         if len(self.args) != 3:
             return super().__repr__()
+        # Half of what `import gevent` would cost.
+        from pprint import pformat
+
         message, hub, handles = self.args
         return f"{message}\n\tHub: {hub}\n\tHandles:\n{pformat(handles)}"
 

@@ -1,7 +1,6 @@
 """Tools for debugging and tests: listings of threads and greenlets, checks for switching."""
 
 import functools
-import pprint
 import sys
 import traceback
 
@@ -22,6 +21,13 @@ __all__ = [
 _STACK_LIMIT = 20 if PYPY else None
 
 _RULE = "*" * 80
+
+
+def _pformat(value):
+    # Slow to import, and seldom needed.
+    from pprint import pformat
+
+    return pformat(value)
 
 
 class wrap_errors:
@@ -260,7 +266,7 @@ class GreenletTree:
         inherited = getattr(self._spawning_parent(greenlet), "spawn_tree_locals", None)
         if tree_locals and tree_locals is not inherited:
             out.data("Spawn Tree Locals")
-            out.multidata(pprint.pformat(tree_locals))
+            out.multidata(_pformat(tree_locals))
         self._render_locals(out)
         try:
             self._render_children(out)
@@ -284,7 +290,7 @@ class GreenletTree:
         for (kind, ident), values in found:
             if values:
                 out.data(f"  Local {kind} at {hex(ident)}")
-                out.multidata("    " + pprint.pformat(values))
+                out.multidata("    " + _pformat(values))
 
     def _render_children(self, out):
         # Raw greenlets first, then those that run, in the order of their numbers.
