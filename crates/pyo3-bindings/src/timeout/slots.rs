@@ -156,6 +156,8 @@ pub(super) unsafe extern "C" fn dealloc(slf: Obj) {
             set(f, null_mut());
         }
         let ty: Obj = ffi::Py_TYPE(slf).cast();
+        // On CPython 3.10 the base untracks it without asking whether it is tracked.
+        ffi::PyObject_GC_Track(slf.cast());
         if let Some(f) = (*ffi::PyExc_BaseException.cast::<PyTypeObject>()).tp_dealloc {
             f(slf);
         }
