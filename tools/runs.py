@@ -21,6 +21,10 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCALE = float(os.environ.get("TIME_SCALE") or 1)
 
+# A shell ignores the interrupt in what it starts with `&`, children inherit that, tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # io_uring_setup(2) has one number on every architecture that got it after the tables were unified.
 _SYS_IO_URING_SETUP = 425
 

@@ -81,9 +81,13 @@ def test_signals_at_random_moments_are_never_missed(heard):
 
 @pytest.mark.ours
 def test_interrupt_before_the_sleep_reaches_main(heard):
-    gevent.get_hub().loop.run_callback(kill, os.getpid(), signal.SIGINT)
-    with gevent.Timeout(20), pytest.raises(KeyboardInterrupt):
-        heard.wait()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        gevent.get_hub().loop.run_callback(kill, os.getpid(), signal.SIGINT)
+        with gevent.Timeout(20), pytest.raises(KeyboardInterrupt):
+            heard.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_programs_own_descriptor_gets_every_signal(heard):
