@@ -244,7 +244,7 @@ impl Head {
                 }
                 Framing::Length(length)
             }
-            (Some(_), Some(_)) if policy == Policy::Strict => {
+            (Some(_), Some(_)) if policy != Policy::Upstream => {
                 return Err(Reject::bad("Transfer-Encoding and Content-Length"));
             }
             (Some(()), _) if !is_11 => {

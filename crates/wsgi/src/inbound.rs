@@ -32,6 +32,15 @@ impl Inbound {
         &self.buf[self.at..]
     }
 
+    /// The first line of what waits, without its end: of a request that was refused, its request line.
+    pub fn first_line(&self) -> &[u8] {
+        let waiting = self.waiting();
+        let start = waiting.iter().position(|c| !matches!(c, b'\r' | b'\n'));
+        let rest = &waiting[start.unwrap_or(waiting.len())..];
+        let end = rest.iter().position(|c| matches!(c, b'\r' | b'\n'));
+        &rest[..end.unwrap_or(rest.len())]
+    }
+
     /// Whether nothing of a further request was received.
     pub fn is_idle(&self) -> bool {
         self.body.is_none() && (self.at == self.buf.len() || self.scan_is_empty())
@@ -104,14 +113,15 @@ impl Inbound {
         if fresh.is_empty() {
             return Ok(None);
         }
-        match self.parse(fresh, head, rules, f)? {
-            Some((end, r)) => {
+        match self.parse(fresh, head, rules, f) {
+            Ok(Some((end, r))) => {
                 self.keep(&fresh[end..]);
                 Ok(Some(r))
             }
-            None => {
+            // What was wrong is kept too, for the log.
+            other => {
                 self.keep(fresh);
-                Ok(None)
+                other.map(|_| None)
             }
         }
     }
@@ -138,7 +148,7 @@ impl Inbound {
         self.scan = HeadScanner::default();
         let bytes = match rules.policy {
             Policy::Strict => Cow::Borrowed(&data[start..end]),
-            Policy::Upstream => head::unfold(&data[start..end]),
+            Policy::Tolerant | Policy::Upstream => head::unfold(&data[start..end]),
         };
         head.parse(&bytes, &rules.limits, rules.policy)?;
         if !matches!(head.framing, Framing::None | Framing::Length(0)) {

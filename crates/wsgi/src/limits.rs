@@ -36,8 +36,10 @@ pub enum Policy {
     /// RFC 9112 without its leave to repair: the default.
     #[default]
     Strict,
-    /// What upstream's handlers accept, and RFC 9112 lets a server repair: folded lines become spaces (§5.2),
-    /// Transfer-Encoding overrides Content-Length (§6.3), a missing Host is let pass, and chunk
-    /// extensions may hold any bytes but line ends.
+    /// With what is wrong and harms nobody, and RFC 9112 lets a server repair: folded lines become spaces
+    /// (§5.2), a missing Host is let pass, and chunk extensions may hold any bytes but line ends.
+    Tolerant,
+    /// All that upstream's handlers accept: also that Transfer-Encoding overrides Content-Length (§6.3), by
+    /// which a request can be smuggled past a proxy in front that does not know it.
     Upstream,
 }

@@ -221,7 +221,7 @@ impl Exchange<'_> {
             body
         };
         let pieces = [IoSlice::new(&head), IoSlice::new(body)];
-        self.connection.write(&Straight, &pieces)
+        self.connection.write(&Straight, &pieces, false)
     }
 
     /// Begins an answer whose body comes by [`send`](Self::send).
@@ -232,7 +232,8 @@ impl Exchange<'_> {
         let head = self.head(status, fields, None);
         let chunked = self.request.head.version == Version::Http11;
         self.state = State::Streaming { chunked };
-        self.connection.write(&Straight, &[IoSlice::new(&head)])
+        self.connection
+            .write(&Straight, &[IoSlice::new(&head)], false)
     }
 
     /// Sends a piece of the body. An empty one does nothing.
@@ -247,7 +248,9 @@ impl Exchange<'_> {
             return Ok(());
         }
         if !chunked {
-            return self.connection.write(&Straight, &[IoSlice::new(piece)]);
+            return self
+                .connection
+                .write(&Straight, &[IoSlice::new(piece)], false);
         }
         let mut size = Vec::with_capacity(20);
         answer::chunk_size(&mut size, piece.len());
@@ -256,7 +259,7 @@ impl Exchange<'_> {
             IoSlice::new(piece),
             IoSlice::new(b"\r\n"),
         ];
-        self.connection.write(&Straight, &pieces)
+        self.connection.write(&Straight, &pieces, false)
     }
 
     fn finish(&mut self) -> Outcome {
@@ -265,7 +268,7 @@ impl Exchange<'_> {
             State::Streaming { chunked: true } if !self.is_head() => {
                 self.state = State::Answered;
                 self.connection
-                    .write(&Straight, &[IoSlice::new(b"0\r\n\r\n")])
+                    .write(&Straight, &[IoSlice::new(b"0\r\n\r\n")], false)
             }
             _ => Ok(()),
         }

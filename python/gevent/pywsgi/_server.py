@@ -82,6 +82,9 @@ class WSGIServer(StreamServer):
 
     _draining = False
 
+    # The native server, once it was started. See `gevent.pywsgi._native`.
+    _native = None
+
     def __init__(
         self,
         listener,
@@ -156,11 +159,32 @@ class WSGIServer(StreamServer):
         handler = self.handler_class(sock, address, self)
         handler.handle()
 
+    def start_accepting(self):
+        from gevent.pywsgi import _native
+
+        if self._native is not None and self._native.accepting:
+            self._native.room()
+        elif _native.usable(self, WSGIServer):
+            if self._native is None:
+                self._native = _native.make(self)
+            _native.start(self._native, self, WSGIServer._spawn)
+        else:
+            super().start_accepting()
+
+    def stop_accepting(self):
+        if self._native is not None:
+            self._native.stop()
+        super().stop_accepting()
+
     def close(self):
         # Answers from now on say that the connection ends. A connection without a request may send
         # one more, as that may be under way; then it ends as well.
         self._draining = True
         super().close()
+        if self._native is not None:
+            self._native.drain()
+            if self._native.connections:
+                spawn_later(self.idle_grace, self._native.close_idle)
         if getattr(self, "_idle_handlers", None):
             spawn_later(self.idle_grace, self._end_idle_connections)
 

@@ -287,6 +287,40 @@ pub unsafe fn cancel_start(me: *mut GreenletObject) {
     }
 }
 
+/// Makes a `gevent.Greenlet` that calls `callable` without arguments. From the hub it is entered at once, as by
+/// a callback of the hub that switches to it; from elsewhere it is put into the queue. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held, with the running greenlet's state installed; `td` is this thread's.
+pub unsafe fn spawn_now(td: &ThreadData, callable: *mut PyObject) -> Result<(), ()> {
+    // SAFETY: the caller's promise; the new greenlet is held until it was entered.
+    unsafe {
+        let g = super::slots::plain(callable)?;
+        let hub = get_core()?;
+        if td.current.get() != hub.greenlet() {
+            let started = start(g.cast());
+            ffi::Py_DECREF(g);
+            return started;
+        }
+        let told = super::call_spawn_callbacks(g);
+        if told.is_err() {
+            ffi::Py_DECREF(g);
+            return told;
+        }
+        (*g.cast::<GreenletObject>()).start = StartState::Done;
+        let args = globals().empty_tuple;
+        ffi::Py_INCREF(args);
+        let r = switch_to(td, g.cast(), Carry::Call(args, null_mut()));
+        td.install(td.current.get());
+        ffi::Py_DECREF(g);
+        if r.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(r);
+        Ok(())
+    }
+}
+
 /// Puts it into the queue, once.
 pub unsafe fn start(me: *mut GreenletObject) -> Result<(), ()> {
     // SAFETY: alive; the GIL is held.

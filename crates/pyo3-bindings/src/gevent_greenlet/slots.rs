@@ -132,6 +132,26 @@ pub(super) unsafe fn fill(
     }
 }
 
+/// A `gevent.Greenlet` that runs `callable` without arguments: a new reference. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held.
+pub(super) unsafe fn plain(callable: Obj) -> Result<Obj, ()> {
+    // SAFETY: the public class is the native one or a subclass without a constructor of its own.
+    unsafe {
+        let g = tp_new(super::public_class(), null_mut(), null_mut());
+        if g.is_null() {
+            return Err(());
+        }
+        let args = ffi::Py_NewRef(globals().empty_tuple);
+        if fill(g.cast(), callable, args, null_mut()).is_err() {
+            ffi::Py_DECREF(g);
+            return Err(());
+        }
+        Ok(g)
+    }
+}
+
 /// `spawning_stack_limit` of its class.
 unsafe fn stack_limit(me: *mut GreenletObject) -> usize {
     // SAFETY: a borrowed look-up.

@@ -57,6 +57,8 @@ pub struct Connection<A: Application> {
     pub(super) inbound: LocalCell<Inbound>,
     /// What is to be sent before anything else.
     pub(super) out: LocalCell<Vec<u8>>,
+    /// The kernel was told to wait with a packet that is not full.
+    pub(super) corked: Cell<bool>,
     /// The entry that flushes is in the queue.
     flushing: Cell<bool>,
     deadline: Cell<Nanos>,
@@ -85,6 +87,7 @@ impl<A: Application> Connection<A> {
             waits: Cell::new(Readiness::NONE),
             inbound: LocalCell::default(),
             out: LocalCell::default(),
+            corked: Cell::new(false),
             flushing: Cell::new(false),
             deadline: Cell::new(Nanos::MAX),
             timer: Cell::new(None),
@@ -101,7 +104,7 @@ impl<A: Application> Connection<A> {
             connection.close();
             return;
         }
-        connection.set_deadline(server.settings.get().head_timeout);
+        connection.set_deadline(server.settings.get().idle_timeout);
         // Mostly nothing is there yet: to ask the loop is cheaper than to try.
         connection.cannot(Readiness::READ);
         connection.listen(Readiness::READ);
@@ -221,6 +224,7 @@ impl<A: Application> Connection<A> {
             }
             Wake::Event => {
                 self.flushing.set(false);
+                self.uncork();
             }
             _ => self.waits.set(Readiness::NONE),
         }
@@ -286,6 +290,8 @@ impl<A: Application> Connection<A> {
         loop {
             let phase = self.phase.get();
             if phase == Phase::Waiting && server.app.is_full() {
+                // It is not the client that is late now.
+                self.deadline.set(Nanos::MAX);
                 server.stall(self.key.get());
                 return;
             }
@@ -309,8 +315,7 @@ impl<A: Application> Connection<A> {
             match outcome {
                 Ok(Some(Some(request))) => {
                     server.app.serve(self.clone(), request);
-                    // If that did not take the room, the next one may have it.
-                    return;
+                    break;
                 }
                 Ok(Some(None)) if self.phase.get() != Phase::Closed => {
                     if !self.may_be_readable() {
@@ -321,13 +326,11 @@ impl<A: Application> Connection<A> {
                 Ok(_) => break,
                 Err(reject) => {
                     self.refuse(reject);
-                    return;
+                    break;
                 }
             }
         }
-        if !server.stalled.with(|s| s.is_empty()) {
-            server.room();
-        }
+        server.room();
     }
 
     /// Takes what was received; a request, if that makes one complete.
@@ -433,7 +436,12 @@ impl<A: Application> Connection<A> {
     /// Answers by an error and closes.
     fn refuse(self: &Rc<Self>, reject: Reject) {
         let server = &self.server;
-        server.app.refused(self, reject);
+        let discarding = self.phase.get() == Phase::Discarding;
+        let line = self.inbound.with(|inbound| match discarding {
+            true => Vec::new(),
+            false => inbound.first_line().to_vec(),
+        });
+        server.app.refused(self, reject, &line);
         if self.phase.get() == Phase::Closed {
             return;
         }
@@ -510,9 +518,12 @@ impl<A: Application> Connection<A> {
         if self.phase.get() != Phase::Served {
             return;
         }
+        self.uncork();
         let unread = self.in_body();
-        if !self.keeps_alive() || unread && self.expects.get() {
-            // A client that waits with its body is not told that it shall send it.
+        // A client that waits with its body is not told that it shall send it.
+        let waits = unread && self.expects.get();
+        if !self.keeps_alive() || waits && self.inbound.with(|inbound| inbound.waiting().is_empty())
+        {
             let waiting = self.inbound.with(|inbound| !inbound.waiting().is_empty());
             if unread || waiting || self.may_be_readable() {
                 return self.linger();
@@ -540,7 +551,7 @@ impl<A: Application> Connection<A> {
                     return;
                 }
                 Err(reject) => {
-                    server.app.refused(self, reject);
+                    server.app.refused(self, reject, b"");
                     return self.linger();
                 }
             }
@@ -622,8 +633,20 @@ impl<A: Application> Connection<A> {
         }
     }
 
+    /// Gives the descriptor away, with whatever was received and [not taken](Self::take_rest) lost: the
+    /// connection is over for the server.
+    pub fn detach(&self) -> RawFd {
+        let fd = self.fd.get();
+        self.end(false);
+        fd
+    }
+
     /// Closes it now. A fiber that serves it gets errors from then on.
     pub fn close(&self) {
+        self.end(true);
+    }
+
+    fn end(&self, close: bool) {
         if self.phase.replace(Phase::Closed) == Phase::Closed {
             return;
         }
@@ -632,17 +655,24 @@ impl<A: Application> Connection<A> {
         if let Some((timer, _)) = self.timer.take() {
             server.reactor.disarm(timer);
         }
-        server.reactor.source_closing(self.source.get());
-        // SAFETY: the descriptor is this connection's own, and no one uses it afterwards.
-        unsafe { libc::close(self.fd.replace(-1)) };
+        let fd = self.fd.replace(-1);
+        if close {
+            server.reactor.source_closing(self.source.get());
+            // SAFETY: the descriptor is this connection's own, and no one uses it afterwards.
+            unsafe { libc::close(fd) };
+        } else {
+            server.reactor.source_detach(self.source.get());
+        }
         drop(self.inbound.take());
         drop(self.out.take());
         drop(server.connections.with(|c| c.remove(self.key.get())));
+        server.look_whether_over();
     }
 
     // ---- TLS -------------------------------------------------------------------------------------------
 
-    pub(super) fn is_tls(&self) -> bool {
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
         false
     }
 

@@ -75,6 +75,11 @@ pub(super) fn last_errno() -> i32 {
 
 /// Answers to pipelined requests are held back up to so many bytes.
 const COALESCE: usize = 64 * 1024;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use libc::MSG_MORE;
+/// Elsewhere each piece goes at once.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const MSG_MORE: i32 = 0;
 /// Up to here it is cheaper to copy than to gather.
 const COPY: usize = 8 * 1024;
 
@@ -206,7 +211,8 @@ impl<A: Application> Connection<A> {
         if !self.expects.replace(false) || self.answered.get() {
             return Ok(());
         }
-        self.write(parker, &[IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")])?;
+        let go_on = IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.write(parker, &[go_on], false)?;
         self.answered.set(false);
         self.flush(parker)
     }
@@ -214,9 +220,17 @@ impl<A: Application> Connection<A> {
     /// Sends all of `pieces`, and waits while the client takes no more. While further requests of a pipeline
     /// are there it holds small ones back; they go at the latest when the fiber waits for something.
     ///
+    /// `more`: another piece follows soon, so that the kernel may wait with a packet that is not full: until
+    /// then, until the fiber waits for something, or for 200 ms.
+    ///
     /// # Errors
     /// [`Error`]; the connection is of no use then.
-    pub fn write(&self, parker: &dyn Parker, pieces: &[IoSlice<'_>]) -> Result<(), Error> {
+    pub fn write(
+        &self,
+        parker: &dyn Parker,
+        pieces: &[IoSlice<'_>],
+        more: bool,
+    ) -> Result<(), Error> {
         self.answered.set(true);
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         if self.is_tls() {
@@ -237,6 +251,10 @@ impl<A: Application> Connection<A> {
             return self.flush(parker);
         }
         self.flush(parker)?;
+        self.corked.set(more);
+        if more {
+            self.flush_soon();
+        }
         self.send_all(parker, pieces, length)
     }
 
@@ -311,11 +329,19 @@ impl<A: Application> Connection<A> {
 
     fn sendmsg(&self, pieces: &[IoSlice<'_>]) -> Result<Option<usize>, i32> {
         let fd = self.fd();
+        let more = if self.corked.get() { MSG_MORE } else { 0 };
         loop {
             let rc = match pieces {
                 [one] => {
                     // SAFETY: the piece is readable for its length and outlives the call.
-                    unsafe { libc::send(fd, one.as_ptr().cast(), one.len(), libc::MSG_NOSIGNAL) }
+                    unsafe {
+                        libc::send(
+                            fd,
+                            one.as_ptr().cast(),
+                            one.len(),
+                            libc::MSG_NOSIGNAL | more,
+                        )
+                    }
                 }
                 _ => {
                     // SAFETY: a `msghdr` is numbers and null pointers, for which zeros are valid.
@@ -323,7 +349,7 @@ impl<A: Application> Connection<A> {
                     msg.msg_iov = pieces.as_ptr().cast_mut().cast();
                     msg.msg_iovlen = pieces.len() as _;
                     // SAFETY: `IoSlice` has the layout of `iovec`, which the kernel only reads.
-                    unsafe { libc::sendmsg(fd, &msg, libc::MSG_NOSIGNAL) }
+                    unsafe { libc::sendmsg(fd, &msg, libc::MSG_NOSIGNAL | more) }
                 }
             };
             if rc >= 0 {
@@ -336,6 +362,24 @@ impl<A: Application> Connection<A> {
                     return Ok(None);
                 }
                 errno => return Err(errno),
+            }
+        }
+    }
+
+    /// Has the kernel send a packet that it was told to wait with.
+    pub(super) fn uncork(&self) {
+        if self.corked.replace(false) {
+            let on: libc::c_int = 1;
+            // SAFETY: the option is an int, which outlives the call. A socket that knows no such option
+            // was never made to wait.
+            unsafe {
+                libc::setsockopt(
+                    self.fd(),
+                    libc::IPPROTO_TCP,
+                    libc::TCP_NODELAY,
+                    (&raw const on).cast(),
+                    size_of::<libc::c_int>() as libc::socklen_t,
+                );
             }
         }
     }
@@ -378,6 +422,7 @@ impl<A: Application> Connection<A> {
     ) -> Result<u64, Error> {
         self.answered.set(true);
         self.flush(parker)?;
+        self.corked.set(false);
         let timeout = self.server().settings().write_timeout;
         let mut at = offset as libc::off_t;
         let mut left = count;

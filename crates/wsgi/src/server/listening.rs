@@ -57,6 +57,11 @@ impl Listening {
         reactor.source_detach(self.source);
     }
 
+    /// Whether it waits for room.
+    pub(super) fn is_held(&self) -> bool {
+        self.held && self.timer.is_none()
+    }
+
     /// Whether it was held back, and is not any more.
     pub(super) fn go_on(&mut self) -> bool {
         std::mem::take(&mut self.held) && self.timer.is_none()
@@ -154,7 +159,9 @@ impl<A: Application> Server<A> {
             match accept(fd) {
                 Ok((fd, peer)) => {
                     self.accepted.set(self.accepted.get() + 1);
-                    Connection::begin(self, fd, peer);
+                    if !self.app.take(fd, peer) {
+                        Connection::begin(self, fd, peer);
+                    }
                     if self.listening.with(|l| l.is_none()) {
                         return Batch::Empty;
                     }

@@ -54,8 +54,18 @@ pub trait Application: Sized + 'static {
         false
     }
 
-    /// A request was refused, before `serve` or while its body was thrown away.
-    fn refused(&self, _connection: &Connection<Self>, _reject: Reject) {}
+    /// A request was refused: before `serve`, with its request line as far as it came, or, with an empty one,
+    /// while its body was thrown away.
+    fn refused(&self, _connection: &Connection<Self>, _reject: Reject, _line: &[u8]) {}
+
+    /// The server neither accepts nor has any connection. [`Server::accept_from`] may begin anew.
+    fn over(&self) {}
+
+    /// A connection was accepted. True: the application has taken the descriptor, and the server has nothing to
+    /// do with it.
+    fn take(&self, _fd: RawFd, _peer: Peer) -> bool {
+        false
+    }
 
     /// Accepting has failed; it goes on after a pause, unless the application stops the server.
     fn accept_failed(&self, _errno: i32) {}
@@ -153,7 +163,7 @@ impl<A: Application> Server<A> {
     /// Of the loop.
     pub fn accept_from(&self, fd: RawFd) -> std::io::Result<()> {
         self.draining.set(false);
-        self.stop_accepting();
+        debug_assert!(self.listening.with(|l| l.is_none()), "it accepts already");
         let listening = Listening::new(&self.reactor, fd);
         self.listening.with(|l| *l = Some(listening));
         self.reactor
@@ -162,12 +172,29 @@ impl<A: Application> Server<A> {
         Ok(())
     }
 
+    /// Whether it accepts, or would if there were room.
+    pub fn is_accepting(&self) -> bool {
+        self.listening.with(|l| l.is_some())
+    }
+
     /// Accepts no more. What was accepted goes on.
     pub fn stop_accepting(&self) {
         if let Some(listening) = self.listening.with(Option::take) {
             listening.end(&self.reactor, self.listener_token());
             self.reactor.unreference();
+            self.look_whether_over();
         }
+    }
+
+    fn look_whether_over(&self) {
+        if self.is_empty() && self.listening.with(|l| l.is_none()) {
+            self.app.over();
+        }
+    }
+
+    /// From now on connections close after their next answer.
+    pub fn finish(&self) {
+        self.draining.set(true);
     }
 
     /// Ends gracefully: accepts no more, closes connections that wait for a request, and every other one
@@ -194,12 +221,29 @@ impl<A: Application> Server<A> {
             .with(|c| c.iter().map(|(_, connection)| connection.clone()).collect())
     }
 
-    /// The application has room again.
+    /// The application may have room again: who waits for it goes on, one after the other while there is room.
     pub fn room(&self) {
+        let stalled = !self.stalled.with(|s| s.is_empty());
+        if !stalled
+            && !self
+                .listening
+                .with(|l| l.as_ref().is_some_and(Listening::is_held))
+        {
+            return;
+        }
         if self.app.is_full() {
             return;
         }
-        if let Some(key) = self.stalled.with(VecDeque::pop_front) {
+        let alive = |key: &Key| self.connections.with(|c| c.get(*key).is_some());
+        let next = self.stalled.with(|s| {
+            while let Some(key) = s.pop_front() {
+                if alive(&key) {
+                    return Some(key);
+                }
+            }
+            None
+        });
+        if let Some(key) = next {
             self.reactor.push(Entry::Wake(self.token(key), Wake::Ready));
         } else if self
             .listening

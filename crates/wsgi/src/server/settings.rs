@@ -8,9 +8,9 @@ use std::time::Duration;
 pub struct Settings {
     /// Limits and strictness of requests.
     pub rules: Rules,
-    /// From the first byte of a head (or the start of a connection) to its end.
+    /// From the first byte of a head to its end.
     pub head_timeout: Option<Duration>,
-    /// Between two requests.
+    /// Before the first request and between two.
     pub idle_timeout: Option<Duration>,
     /// Between two pieces of a body, while somebody waits for it.
     pub body_timeout: Option<Duration>,

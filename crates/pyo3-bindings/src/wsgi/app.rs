@@ -1,0 +1,499 @@
+//! [`App`]: the application that the server of `crates/wsgi` serves: a WSGI application of Python, in a new
+//! greenlet for each connection with a request.
+
+use super::environ::Environs;
+use super::input::{self, Input};
+use super::raise::{self, glue};
+use super::session::Session;
+use crate::cells::PyCellOpt;
+use crate::gevent_greenlet;
+use crate::hub::{HubCore, Parked, unexpected_switch};
+use crate::thread_data::ThreadData;
+use gevent_hub_core::cell::LocalCell;
+use gevent_hub_core::hub::{Interrupted, Park};
+use gevent_hub_core::reactor::{Nanos, Wake};
+use gevent_wsgi::server::{Application, Connection, Parker, Peer};
+use gevent_wsgi::{Framing, Head, Reject, Version};
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use std::cell::Cell;
+use std::os::fd::RawFd;
+use std::ptr::null_mut;
+use std::rc::Rc;
+
+/// A connection of a Python server.
+pub type Conn = Connection<App>;
+
+/// Parks greenlets: what is thrown or switched into one is a Python error that is set.
+pub struct Greenlets;
+
+impl Parker for Greenlets {
+    fn park(&self, park: Park<'_>, deadline: Option<Nanos>) -> Result<Wake, Interrupted> {
+        const NOTHING: Interrupted = Interrupted { granted: None };
+        let Some(hub) = HubCore::current() else {
+            return Err(NOTHING);
+        };
+        // SAFETY: a fiber of Python's that runs holds the GIL.
+        unsafe {
+            hub.may_block().map_err(|()| NOTHING)?;
+            match hub.park(park, deadline) {
+                Parked::Woken(wake) => Ok(wake),
+                Parked::Switched(value, granted) => {
+                    unexpected_switch(c"a wait for an HTTP client", value);
+                    Err(Interrupted { granted })
+                }
+                Parked::Raised(granted) => Err(Interrupted { granted }),
+            }
+        }
+    }
+}
+
+/// Who runs the application.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spawn {
+    /// A `gevent.Greenlet` that is entered at once.
+    Greenlet,
+    /// A callable: `spawn_raw`, a pool's `spawn`, or a program's own.
+    Call,
+    /// The hub, which must not wait.
+    Hub,
+}
+
+/// What the exchanges of one server share.
+pub struct Core {
+    /// While it accepts or has connections; then it is let go.
+    server: PyCellOpt,
+    /// The server's `__dict__`.
+    dict: PyCellOpt,
+    as_started: Cell<[usize; 2]>,
+    names: Names,
+    environs: LocalCell<Option<Box<Environs>>>,
+    /// Buffers of heads that are used again.
+    pub heads: LocalCell<Vec<Vec<u8>>>,
+    spawn: Cell<Spawn>,
+    bounded: Cell<bool>,
+    /// The server was asked to say when there is room.
+    waiting: Cell<bool>,
+}
+
+/// Names of attributes that are looked up for every request; immortal strings.
+struct Names {
+    application: *mut PyObject,
+    environ: *mut PyObject,
+    log: *mut PyObject,
+    spawn: *mut PyObject,
+    full: *mut PyObject,
+    handle: *mut PyObject,
+}
+
+/// One request, ready to be served.
+pub struct Request {
+    /// Owned, or null if it could not be made.
+    pub environ: *mut PyObject,
+    pub input: Option<Py<Input>>,
+    pub is_10: bool,
+    pub is_head: bool,
+    /// The request line, if it is to be logged.
+    pub line: Option<Box<[u8]>>,
+    /// The bytes of the head, for a connection that is handed over.
+    pub upgrade: Option<Box<[u8]>>,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // SAFETY: an owned reference or null; dropped with the GIL held.
+        unsafe { ffi::Py_XDECREF(self.environ) };
+    }
+}
+
+impl Core {
+    /// # Safety
+    /// None but that the GIL is held, as it is where this is called.
+    pub fn new() -> Rc<Self> {
+        use super::text::interned;
+        // SAFETY: the GIL is held.
+        let names = unsafe {
+            Names {
+                application: interned(c"application"),
+                environ: interned(c"environ"),
+                log: interned(c"log"),
+                spawn: interned(c"_spawn"),
+                full: interned(c"full"),
+                handle: interned(c"handle"),
+            }
+        };
+        Rc::new(Core {
+            server: PyCellOpt::new(None),
+            dict: PyCellOpt::new(None),
+            as_started: Cell::new([0; 2]),
+            names,
+            environs: LocalCell::new(None),
+            heads: LocalCell::default(),
+            spawn: Cell::new(Spawn::Greenlet),
+            bounded: Cell::new(false),
+            waiting: Cell::new(false),
+        })
+    }
+
+    /// Keeps the server while it is in use, and notes how it is.
+    ///
+    /// # Errors
+    /// Of its `__dict__`.
+    pub fn hold(&self, server: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.dict.set(Some(server.getattr("__dict__")?.unbind()));
+        self.server.set(Some(server.clone().unbind()));
+        self.as_started.set(self.overrides());
+        Ok(())
+    }
+
+    /// What stands in the server's own dictionary in place of methods: addresses to compare, or 0.
+    fn overrides(&self) -> [usize; 2] {
+        let dict = self.dict.as_ptr();
+        [self.names.spawn, self.names.handle].map(|name| {
+            if dict.is_null() {
+                return 0;
+            }
+            // SAFETY: a dictionary that is held, and a string; the GIL is held.
+            unsafe { ffi::PyDict_GetItemWithError(dict, name) as usize }
+        })
+    }
+
+    /// Whether neither `_spawn` nor `handle` was set since it was started.
+    fn is_as_started(&self) -> bool {
+        self.overrides() == self.as_started.get()
+    }
+
+    /// Sets who runs the application, and whether there may be no more of them.
+    pub fn set_spawn(&self, spawn: Spawn, bounded: bool) {
+        self.spawn.set(spawn);
+        self.bounded.set(bounded);
+    }
+
+    /// There is room: the next time that there is none has to be told anew.
+    pub fn found_room(&self) {
+        self.waiting.set(false);
+    }
+
+    /// The `WSGIServer`; None when it is let go.
+    pub fn server<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self.server.get(py) {
+            Some(server) => server.into_bound(py),
+            None => py.None().into_bound(py),
+        }
+    }
+
+    /// An attribute of the server: a new reference, or null with an error set.
+    #[inline]
+    unsafe fn get(&self, name: *mut PyObject) -> *mut PyObject {
+        let server = self.server.as_ptr();
+        // SAFETY: the server is held while it is in use; the GIL is held.
+        unsafe {
+            if server.is_null() {
+                let text = c"the server is closed";
+                ffi::PyErr_SetString(ffi::PyExc_RuntimeError, text.as_ptr());
+                return null_mut();
+            }
+            ffi::PyObject_GetAttr(server, name)
+        }
+    }
+
+    /// The application: a new reference, or null with an error set.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn application(&self) -> *mut PyObject {
+        // SAFETY: the caller's promise.
+        unsafe { self.get(self.names.application) }
+    }
+
+    /// The access log: a new reference, or null for none.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn log(&self) -> *mut PyObject {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let log = self.get(self.names.log);
+            if log.is_null() {
+                ffi::PyErr_Clear();
+                return log;
+            }
+            if log == ffi::Py_None() || ffi::Py_TYPE(log) == super::log::noop_type() {
+                ffi::Py_DECREF(log);
+                return null_mut();
+            }
+            log
+        }
+    }
+
+    unsafe fn make_environ(
+        &self,
+        conn: &Conn,
+        head: &Head,
+        bytes: &[u8],
+        input: *mut PyObject,
+    ) -> *mut PyObject {
+        // SAFETY: the GIL is held. While the environ is made nothing is borrowed: garbage may be collected
+        // then, which may run anything.
+        unsafe {
+            let base = self.get(self.names.environ);
+            if base.is_null() {
+                return base;
+            }
+            let mut environs = match self.environs.take() {
+                Some(environs) => environs,
+                None => Box::new(Environs::new(super::file_wrapper::class_ptr())),
+            };
+            let environ = environs.make(base, head, bytes, conn.peer(), input);
+            let other = self.environs.with(|e| e.replace(environs));
+            if let Some(mut other) = other {
+                other.clear();
+            }
+            ffi::Py_DECREF(base);
+            environ
+        }
+    }
+
+    /// Drops what was remembered.
+    pub fn clear(&self) {
+        if let Some(mut environs) = self.environs.take() {
+            // SAFETY: called with the GIL held.
+            unsafe { environs.clear() };
+        }
+    }
+
+    /// Reports an error that is set, as of the server.
+    pub fn report(&self, py: Python<'_>, error: PyErr, what: &str) {
+        let done = glue(py, "report").and_then(|f| {
+            let value = error.value(py);
+            f.call1((self.server(py), what, value)).map(drop)
+        });
+        if let Err(e) = done {
+            e.write_unraisable(py, Some(&self.server(py)));
+        }
+    }
+}
+
+/// The application.
+pub struct App {
+    /// What its exchanges share.
+    pub core: Rc<Core>,
+}
+
+/// Puts the running greenlet's state in: the scheduler calls without.
+#[inline]
+fn install() -> &'static ThreadData {
+    // SAFETY: called on the loop's thread with the GIL held.
+    unsafe {
+        let td = ThreadData::get();
+        td.install(td.current.get());
+        td
+    }
+}
+
+impl Application for App {
+    type Request = Request;
+
+    fn prepare(&self, conn: &Rc<Conn>, head: &Head, bytes: &[u8]) -> Request {
+        install();
+        let mut request = Request {
+            environ: null_mut(),
+            input: None,
+            is_10: head.version == Version::Http10,
+            is_head: head.method.of(bytes) == b"HEAD",
+            line: None,
+            upgrade: None,
+        };
+        if head.upgrade || head.method.of(bytes) == b"CONNECT" {
+            request.upgrade = Some(bytes.into());
+            return request;
+        }
+        // SAFETY: the GIL is held.
+        unsafe {
+            let py = Python::assume_attached();
+            let log = self.core.log();
+            if !log.is_null() {
+                ffi::Py_DECREF(log);
+                let line = &bytes[..(head.block as usize).saturating_sub(2)];
+                request.line = Some(line.into());
+            }
+            let input = match head.framing {
+                Framing::None | Framing::Length(0) => input::empty(py),
+                _ => {
+                    let made = Input::of(py, conn, head.framing);
+                    if let Ok(made) = &made {
+                        request.input = Some(made.clone_ref(py));
+                    }
+                    made.map(|made| made.into_any().into_ptr())
+                }
+            };
+            match input {
+                Ok(input) => {
+                    request.environ = self.core.make_environ(conn, head, bytes, input);
+                    ffi::Py_DECREF(input);
+                }
+                Err(e) => e.restore(py),
+            }
+            if request.environ.is_null() {
+                self.core.report(py, PyErr::fetch(py), "an environ");
+            }
+        }
+        request
+    }
+
+    fn serve(&self, conn: Rc<Conn>, request: Request) {
+        let td = install();
+        // SAFETY: the GIL is held.
+        let py = unsafe { Python::assume_attached() };
+        if request.upgrade.is_some() {
+            return self.hand_over(py, &conn, request);
+        }
+        if request.environ.is_null() {
+            return conn.close();
+        }
+        // SAFETY: the GIL is held; `session` is an owned reference.
+        unsafe {
+            let session = Session::new(conn.clone(), self.core.clone(), request);
+            if session.is_null() {
+                conn.close();
+                return self.core.report(py, PyErr::fetch(py), "a session");
+            }
+            let done = match self.core.spawn.get() {
+                Spawn::Greenlet => gevent_greenlet::spawn_now(td, session.cast()),
+                Spawn::Call => {
+                    let spawn = self.core.get(self.core.names.spawn);
+                    let greenlet = if spawn.is_null() {
+                        spawn
+                    } else {
+                        ffi::PyObject_CallOneArg(spawn, session.cast())
+                    };
+                    ffi::Py_XDECREF(spawn);
+                    ffi::Py_XDECREF(greenlet);
+                    if greenlet.is_null() { Err(()) } else { Ok(()) }
+                }
+                Spawn::Hub => {
+                    let r = ffi::PyObject_CallNoArgs(session.cast());
+                    ffi::Py_XDECREF(r);
+                    if r.is_null() { Err(()) } else { Ok(()) }
+                }
+            };
+            ffi::Py_DECREF(session.cast());
+            if done.is_err() {
+                self.core.report(py, PyErr::fetch(py), "a greenlet");
+                conn.close();
+            }
+            td.empty_drops();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        if !self.core.bounded.get() {
+            return false;
+        }
+        install();
+        // SAFETY: the GIL is held.
+        unsafe {
+            let method = self.core.get(self.core.names.full);
+            let full = if method.is_null() {
+                method
+            } else {
+                ffi::PyObject_CallNoArgs(method)
+            };
+            ffi::Py_XDECREF(method);
+            if full.is_null() {
+                // The server is closed.
+                ffi::PyErr_Clear();
+                return false;
+            }
+            let is_full = ffi::PyObject_IsTrue(full) == 1;
+            ffi::Py_DECREF(full);
+            if is_full && !self.core.waiting.replace(true) {
+                let py = Python::assume_attached();
+                let server = self.core.server(py);
+                if let Err(e) = glue(py, "wait_for_room").and_then(|f| f.call1((&server,))) {
+                    e.write_unraisable(py, Some(&server));
+                }
+            }
+            is_full
+        }
+    }
+
+    fn refused(&self, conn: &Conn, reject: Reject, line: &[u8]) {
+        install();
+        // SAFETY: the GIL is held.
+        let py = unsafe { Python::assume_attached() };
+        let done = glue(py, "refused").and_then(|f| {
+            let address = raise::address(py, conn.peer())?;
+            let line = super::parser::latin1(py, &line[..line.len().min(8192)]);
+            f.call1((
+                self.core.server(py),
+                address,
+                conn.fd(),
+                reject.status,
+                reject.reason,
+                line,
+            ))
+            .map(drop)
+        });
+        if let Err(e) = done {
+            e.write_unraisable(py, Some(&self.core.server(py)));
+        }
+    }
+
+    fn take(&self, fd: RawFd, peer: Peer) -> bool {
+        install();
+        // SAFETY: the GIL is held.
+        let py = unsafe { Python::assume_attached() };
+        if self.core.is_as_started() {
+            return false;
+        }
+        let done = glue(py, "accepted").and_then(|f| {
+            f.call1((self.core.server(py), fd, raise::address(py, peer)?))
+                .map(drop)
+        });
+        if let Err(e) = done {
+            self.core.report(py, e, "a connection");
+        }
+        true
+    }
+
+    fn over(&self) {
+        self.core.dict.set(None);
+        if let Some(server) = self.core.server.take() {
+            // SAFETY: the GIL is held. It is dropped when Python may run.
+            unsafe { ThreadData::get().drop_later(server.into_ptr()) };
+        }
+    }
+
+    fn accept_failed(&self, errno: i32) {
+        install();
+        // SAFETY: the GIL is held.
+        let py = unsafe { Python::assume_attached() };
+        let done = glue(py, "accept_failed")
+            .and_then(|f| f.call1((self.core.server(py), errno)).map(drop));
+        if let Err(e) = done {
+            e.write_unraisable(py, Some(&self.core.server(py)));
+        }
+    }
+}
+
+impl App {
+    /// Gives a connection that is to speak something else to a handler of Python's, with the head and all that
+    /// came behind it.
+    fn hand_over(&self, py: Python<'_>, conn: &Rc<Conn>, mut request: Request) {
+        let mut data = Vec::from(request.upgrade.take().unwrap_or_default());
+        data.extend(conn.take_rest());
+        let peer = conn.peer();
+        let fd = conn.detach();
+        let done = glue(py, "take_over").and_then(|f| {
+            let data = pyo3::types::PyBytes::new(py, &data);
+            f.call1((self.core.server(py), fd, raise::address(py, peer)?, data))
+                .map(drop)
+        });
+        if let Err(e) = done {
+            // SAFETY: nobody has taken the descriptor.
+            unsafe { libc::close(fd) };
+            self.core.report(py, e, "an upgrade");
+        }
+    }
+}

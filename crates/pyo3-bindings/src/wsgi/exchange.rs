@@ -1,0 +1,628 @@
+//! [`Exchange`]: one request being answered, and at the same time the `start_response` of its application.
+
+use super::app::{Conn, Core, Greenlets};
+use super::raise::{self, raise};
+use super::start;
+use super::text::bytes_of;
+use gevent_wsgi::answer;
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use std::ffi::{CStr, c_int, c_void};
+use std::io::IoSlice;
+use std::mem::offset_of;
+use std::ptr::null_mut;
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+type Obj = *mut PyObject;
+
+/// Answers up to this size go out in one piece with their head, by a copy.
+const COPY: usize = 16 * 1024;
+
+/// What is known of the answer.
+pub struct Answer {
+    /// The status as the application gave it: owned, or null before `start_response`.
+    pub status: Obj,
+    /// The number in it.
+    pub code: u32,
+    /// The status line and the application's fields.
+    pub head: Vec<u8>,
+    /// The application gave a Date.
+    pub has_date: bool,
+    /// The Content-Length that the application gave.
+    pub length: Option<u64>,
+    /// The head is out, or on its way.
+    pub sent: bool,
+    /// The body goes out in chunks.
+    pub chunked: bool,
+    /// Bytes of the body that the Content-Length still allows.
+    pub left: Option<u64>,
+    /// Bytes sent, head and framing included.
+    pub count: u64,
+}
+
+/// The request's side that the answer depends on.
+#[derive(Clone, Copy, Default)]
+pub struct Request {
+    pub is_10: bool,
+    pub is_head: bool,
+}
+
+/// See the module. Not seen by the garbage collector: it is emptied when its request is over.
+#[repr(C)]
+pub struct Exchange {
+    ob_base: PyObject,
+    vectorcall: Option<ffi::vectorcallfunc>,
+    /// Made by `Exchange::new`.
+    live: bool,
+    pub conn: Option<Rc<Conn>>,
+    pub core: Option<Rc<Core>>,
+    pub request: Request,
+    pub answer: Answer,
+    /// What the application returned, while it is sent; borrowed or null.
+    pub result: Obj,
+}
+
+/// The Python error is set.
+pub type Raised<T> = Result<T, ()>;
+
+static TYPE: OnceLock<usize> = OnceLock::new();
+
+fn exchange_type() -> *mut ffi::PyTypeObject {
+    *TYPE.get().expect("the type is made with the module") as *mut ffi::PyTypeObject
+}
+
+impl Exchange {
+    /// A new one; null with an error set.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn new(conn: Rc<Conn>, core: Rc<Core>, request: Request) -> *mut Exchange {
+        // SAFETY: the caller's promise; the fields of fresh memory are written, not replaced.
+        unsafe {
+            let ty = exchange_type();
+            let me = ffi::PyType_GenericAlloc(ty, 0).cast::<Exchange>();
+            if me.is_null() {
+                return me;
+            }
+            let head = core.heads.with(Vec::pop).unwrap_or_default();
+            (&raw mut (*me).vectorcall).write(Some(call));
+            (&raw mut (*me).conn).write(Some(conn));
+            (&raw mut (*me).core).write(Some(core));
+            (&raw mut (*me).request).write(request);
+            (&raw mut (*me).result).write(null_mut());
+            (&raw mut (*me).answer).write(Answer {
+                status: null_mut(),
+                code: 0,
+                head,
+                has_date: false,
+                length: None,
+                sent: false,
+                chunked: false,
+                left: None,
+                count: 0,
+            });
+            (*me).live = true;
+            me
+        }
+    }
+
+    /// The request is over: whatever the application kept of it does nothing any more.
+    ///
+    /// # Safety
+    /// The GIL is held. May run Python.
+    pub unsafe fn finish(me: *mut Exchange) {
+        // SAFETY: the caller's promise; each field is emptied before what it held is dropped.
+        unsafe {
+            drop((*me).conn.take());
+            let core = (*me).core.take();
+            let mut head = std::mem::take(&mut (*me).answer.head);
+            if let Some(core) = core
+                && head.capacity() <= COPY * 2
+            {
+                head.clear();
+                core.heads.with(|heads| {
+                    if heads.len() < 64 {
+                        heads.push(head);
+                    }
+                });
+            }
+            (*me).result = null_mut();
+            ffi::Py_XDECREF(std::mem::replace(&mut (*me).answer.status, null_mut()));
+        }
+    }
+
+    /// Whether bytes of the answer were sent, or may have been.
+    pub fn has_answered(&self) -> bool {
+        self.answer.sent
+    }
+
+    /// Whether the connection is TLS's, so that the kernel cannot send files on it.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn is_encrypted(me: *mut Exchange) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*me).conn.as_ref().is_some_and(|conn| conn.is_tls()) }
+    }
+
+    fn has_body(&self) -> bool {
+        !matches!(self.answer.code, 204 | 304) && self.answer.code >= 200
+    }
+
+    /// Completes the head: the fields that the application left to the server. `whole`: the length of the
+    /// body, if it is known.
+    fn complete_head(&mut self, whole: Option<u64>) {
+        let Some(conn) = self.conn.clone() else {
+            return;
+        };
+        let has_body = self.has_body();
+        let answer = &mut self.answer;
+        answer.sent = true;
+        if !answer.has_date {
+            answer.head.extend_from_slice(b"Date: ");
+            answer.head.extend_from_slice(&answer::http_date());
+            answer.head.extend_from_slice(b"\r\n");
+        }
+        if has_body {
+            if answer.length.is_some() {
+                answer.left = answer.length;
+            } else if let Some(length) = whole {
+                answer.head.extend_from_slice(b"Content-Length: ");
+                answer::decimal(&mut answer.head, length as usize);
+                answer.head.extend_from_slice(b"\r\n");
+                answer.left = Some(length);
+            } else if self.request.is_10 {
+                conn.must_close();
+                start::close_instead(&mut answer.head);
+            } else {
+                answer.chunked = true;
+                answer
+                    .head
+                    .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            }
+        } else if answer.code == 101 {
+            conn.must_close();
+        }
+        answer.head.extend_from_slice(b"\r\n");
+    }
+
+    /// Sends a piece of the body; with the head, if that is not out. `more` says that another piece, or the
+    /// end of the chunks, follows soon.
+    ///
+    /// # Safety
+    /// The GIL is held; `me` and what `data` lies in are held by the caller. Waits, so anything may happen.
+    pub unsafe fn send(me: *mut Exchange, data: &[u8], more: bool) -> Raised<()> {
+        // SAFETY: the caller's promise. The head is taken out of the exchange before anything waits.
+        unsafe {
+            let Some(conn) = (*me).conn.clone() else {
+                let text = c"the request is over";
+                ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
+                return Err(());
+            };
+            if !data.is_empty() {
+                Self::may_have_body(me)?;
+            }
+            let mut out = Vec::new();
+            if !(*me).answer.sent {
+                if (*me).answer.status.is_null() {
+                    let text = "The application did not call start_response()";
+                    return raise::application_error(&(*me).core, text);
+                }
+                let whole = match known_length((*me).result) {
+                    Ok(whole) => whole,
+                    Err(()) => return Err(()),
+                };
+                (*me).complete_head(whole);
+                out = std::mem::take(&mut (*me).answer.head);
+            }
+            let answer = &mut (*me).answer;
+            let mut data = data;
+            let mut excess = 0;
+            if (*me).request.is_head {
+                data = &[];
+            } else if let Some(left) = answer.left {
+                excess = (data.len() as u64).saturating_sub(left);
+                data = &data[..data.len() - excess as usize];
+                answer.left = Some(left - data.len() as u64);
+            }
+            let chunked = answer.chunked && !data.is_empty();
+            if chunked {
+                answer::chunk_size(&mut out, data.len());
+            }
+            let tail: &[u8] = if chunked { b"\r\n" } else { b"" };
+            let total = out.len() + data.len() + tail.len();
+            let sent = if total == 0 {
+                Ok(())
+            } else if data.len() <= COPY {
+                out.extend_from_slice(data);
+                out.extend_from_slice(tail);
+                conn.write(&Greenlets, &[IoSlice::new(&out)], more)
+            } else {
+                let pieces = [&out, data, tail].map(IoSlice::new);
+                conn.write(&Greenlets, &pieces, more)
+            };
+            if (*me).answer.head.capacity() == 0 {
+                // Keeps the memory for the next request.
+                out.clear();
+                (*me).answer.head = out;
+            }
+            if let Err(error) = sent {
+                return raise(error, &(*me).core);
+            }
+            (*me).answer.count += total as u64;
+            if excess > 0 {
+                conn.must_close();
+                let text = format!("The body is {excess} bytes longer than its Content-Length");
+                return raise::application_error(&(*me).core, &text);
+            }
+            Ok(())
+        }
+    }
+
+    /// Sets the error for a piece of a body where there must be none.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    unsafe fn may_have_body(me: *mut Exchange) -> Raised<()> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (*me).answer.code {
+                code @ (204 | 304) => {
+                    let text = format!("The {code} response must have no body");
+                    raise::application_error(&(*me).core, &text)
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// The end of the body.
+    ///
+    /// # Safety
+    /// As `send`.
+    pub unsafe fn end(me: *mut Exchange) -> Raised<()> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !(*me).answer.sent && !(*me).answer.status.is_null() {
+                Self::send(me, &[], false)?;
+            }
+            let Some(conn) = (*me).conn.clone() else {
+                return Ok(());
+            };
+            if (*me).request.is_head {
+                return Ok(());
+            }
+            if (*me).answer.chunked {
+                (*me).answer.count += 5;
+                conn.write(&Greenlets, &[IoSlice::new(b"0\r\n\r\n")], false)
+                    .or_else(|error| raise(error, &(*me).core))?;
+            }
+            if let Some(left @ 1..) = (*me).answer.left {
+                // The client waits for bytes that will not come; the end of the connection tells it.
+                conn.must_close();
+                raise::log(
+                    &(*me).core,
+                    &conn,
+                    &format!("The body is {left} bytes shorter than its Content-Length"),
+                );
+            }
+            Ok(())
+        }
+    }
+
+    /// Sends `count` bytes of a file; `Ok(false)`: the kernel cannot, and nothing was sent.
+    ///
+    /// # Safety
+    /// As `send`.
+    pub unsafe fn send_file(me: *mut Exchange, fd: c_int, offset: u64, count: u64) -> Raised<bool> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let Some(conn) = (*me).conn.clone() else {
+                return Ok(false);
+            };
+            if !(*me).answer.sent {
+                if (*me).answer.status.is_null() {
+                    let text = "The application did not call start_response()";
+                    raise::application_error(&(*me).core, text)?;
+                }
+                (*me).complete_head(Some(count));
+                let out = std::mem::take(&mut (*me).answer.head);
+                conn.write(&Greenlets, &[IoSlice::new(&out)], count > 0)
+                    .or_else(|error| raise(error, &(*me).core))?;
+                (*me).answer.count += out.len() as u64;
+            }
+            if (*me).request.is_head || matches!((*me).answer.code, 204 | 304) {
+                (*me).answer.left = None;
+                return Ok(true);
+            }
+            let count = (*me).answer.left.map_or(count, |left| count.min(left));
+            let sent = match conn.send_file(&Greenlets, fd, offset, count) {
+                Ok(sent) => sent,
+                Err(error) => {
+                    raise(error, &(*me).core)?;
+                    0
+                }
+            };
+            (*me).answer.count += sent;
+            (*me).answer.left = (*me).answer.left.map(|left| left - sent);
+            Ok(true)
+        }
+    }
+}
+
+/// The length of a body that is a list or the like: as upstream, the sum of its pieces' lengths.
+unsafe fn known_length(result: Obj) -> Raised<Option<u64>> {
+    if result.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: an object that the caller holds; the GIL is held.
+    unsafe {
+        if ffi::PyList_CheckExact(result) != 0 || ffi::PyTuple_CheckExact(result) != 0 {
+            let mut total = 0;
+            let mut plain = true;
+            let n = ffi::PySequence_Size(result);
+            for i in 0..n {
+                let item = if ffi::PyList_CheckExact(result) != 0 {
+                    ffi::PyList_GET_ITEM(result, i)
+                } else {
+                    ffi::PyTuple_GET_ITEM(result, i)
+                };
+                if ffi::PyBytes_CheckExact(item) == 0 {
+                    plain = false;
+                    break;
+                }
+                total += ffi::PyBytes_Size(item) as u64;
+            }
+            if plain {
+                return Ok(Some(total));
+            }
+        }
+        if !has_len(result) {
+            return Ok(None);
+        }
+        let iterator = ffi::PyObject_GetIter(result);
+        if iterator.is_null() {
+            return Err(());
+        }
+        let mut total = 0;
+        loop {
+            let item = ffi::PyIter_Next(iterator);
+            if item.is_null() {
+                break;
+            }
+            let length = ffi::PyObject_Size(item);
+            ffi::Py_DECREF(item);
+            if length < 0 {
+                break;
+            }
+            total += length as u64;
+        }
+        ffi::Py_DECREF(iterator);
+        if ffi::PyErr_Occurred().is_null() {
+            Ok(Some(total))
+        } else {
+            Err(())
+        }
+    }
+}
+
+unsafe fn has_len(result: Obj) -> bool {
+    // SAFETY: the type of an object that is alive.
+    unsafe {
+        let ty = ffi::Py_TYPE(result);
+        let sequence = (*ty).tp_as_sequence;
+        let mapping = (*ty).tp_as_mapping;
+        (!sequence.is_null() && (*sequence).sq_length.is_some())
+            || (!mapping.is_null() && (*mapping).mp_length.is_some())
+            || ffi::PyObject_HasAttrString(result, c"__len__".as_ptr()) != 0
+    }
+}
+
+/// The bytes of a piece of a body: bytes, or anything with a buffer. The view is released by
+/// [`Piece::drop`].
+pub struct Piece {
+    view: ffi::Py_buffer,
+    /// Plain bytes need no view.
+    plain: Option<(*const u8, usize)>,
+}
+
+impl Piece {
+    /// # Safety
+    /// The GIL is held; `obj` is held by the caller for as long as the piece.
+    pub unsafe fn of(obj: Obj) -> Raised<Self> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut piece = Piece {
+                view: std::mem::zeroed(),
+                plain: None,
+            };
+            if ffi::PyBytes_Check(obj) != 0 {
+                let data = ffi::PyBytes_AS_STRING(obj).cast();
+                piece.plain = Some((data, ffi::PyBytes_Size(obj) as usize));
+                return Ok(piece);
+            }
+            if ffi::PyUnicode_Check(obj) != 0 && bytes_of(obj).is_some_and(<[u8]>::is_empty) {
+                // Empty text flushes the head; upstream's handlers did that.
+                piece.plain = Some((std::ptr::NonNull::dangling().as_ptr(), 0));
+                return Ok(piece);
+            }
+            if ffi::PyObject_GetBuffer(obj, &raw mut piece.view, ffi::PyBUF_SIMPLE) < 0 {
+                piece.plain = Some((std::ptr::NonNull::dangling().as_ptr(), 0));
+                return Err(());
+            }
+            Ok(piece)
+        }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        let (data, length) = match self.plain {
+            Some(plain) => plain,
+            None => (self.view.buf.cast_const().cast(), self.view.len as usize),
+        };
+        if length == 0 {
+            return &[];
+        }
+        // SAFETY: the object's memory, which the object (or the view of it) keeps.
+        unsafe { std::slice::from_raw_parts(data, length) }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if self.plain.is_none() {
+            // SAFETY: a view that was got; the GIL is held where pieces are.
+            unsafe { ffi::PyBuffer_Release(&raw mut self.view) };
+        }
+    }
+}
+
+/// `start_response(status, headers, exc_info=None)`.
+unsafe extern "C" fn call(slf: Obj, args: *const Obj, nargsf: usize, names: Obj) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        let n = ffi::PyVectorcall_NARGS(nargsf);
+        let me = slf.cast::<Exchange>();
+        let args = crate::raw::Args::new(args, n, names);
+        let parsed = args.parse(c"start_response", [c"status", c"headers", c"exc_info"]);
+        let Ok([status, headers, exc_info]) = parsed else {
+            return null_mut();
+        };
+        if status.is_null() || headers.is_null() {
+            let text = c"start_response() needs a status and headers";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        if start::start_response(me, status, headers, exc_info).is_err() {
+            return null_mut();
+        }
+        writer(slf)
+    }
+}
+
+/// The `write` callable.
+unsafe fn writer(slf: Obj) -> Obj {
+    struct Def(std::cell::UnsafeCell<ffi::PyMethodDef>);
+    // SAFETY: CPython only reads it.
+    unsafe impl Sync for Def {}
+    static DEF: Def = Def(std::cell::UnsafeCell::new(crate::raw::one(
+        c"write",
+        write,
+        c"Send a piece of the body.",
+    )));
+    // SAFETY: the definition lives for ever; the function holds the exchange.
+    unsafe { ffi::PyCFunction_NewEx(DEF.0.get(), slf, null_mut()) }
+}
+
+unsafe extern "C" fn write(slf: Obj, data: Obj) -> Obj {
+    // SAFETY: as the C API calls it; the caller holds both.
+    unsafe {
+        // Before it is looked at whether it is bytes.
+        if ffi::PyObject_IsTrue(data) == 1 && Exchange::may_have_body(slf.cast()).is_err() {
+            return null_mut();
+        }
+        let Ok(piece) = Piece::of(data) else {
+            return null_mut();
+        };
+        match Exchange::send(slf.cast(), piece.bytes(), false) {
+            Ok(()) => crate::raw::none(),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        let me = slf.cast::<Exchange>();
+        let ty = ffi::Py_TYPE(slf);
+        if (*me).live {
+            Exchange::finish(me);
+            std::ptr::drop_in_place(&raw mut (*me).answer);
+        }
+        if let Some(free) = (*ty).tp_free {
+            free(slf.cast());
+        }
+        ffi::Py_DECREF(ty.cast());
+    }
+}
+
+/// Makes a small heap type that is called by vectorcall and cannot be made from Python.
+///
+/// # Safety
+/// `size` is that of a `repr(C)` struct with the object's head first and a vectorcall at `offset`.
+pub unsafe fn callable_type(
+    py: Python<'_>,
+    name: &'static CStr,
+    size: usize,
+    offset: usize,
+    dealloc: ffi::destructor,
+) -> PyResult<*mut ffi::PyTypeObject> {
+    let members = Box::leak(Box::new([
+        ffi::PyMemberDef {
+            name: c"__vectorcalloffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: offset as isize,
+            flags: ffi::Py_READONLY,
+            doc: std::ptr::null(),
+        },
+        ffi::PyMemberDef {
+            name: std::ptr::null(),
+            type_code: 0,
+            offset: 0,
+            flags: 0,
+            doc: std::ptr::null(),
+        },
+    ]));
+    let slots = Box::leak(Box::new([
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_dealloc,
+            pfunc: dealloc as *mut c_void,
+        },
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_call,
+            pfunc: ffi::PyVectorcall_Call as *mut c_void,
+        },
+        ffi::PyType_Slot {
+            slot: ffi::Py_tp_members,
+            pfunc: members.as_mut_ptr().cast(),
+        },
+        ffi::PyType_Slot {
+            slot: 0,
+            pfunc: null_mut(),
+        },
+    ]));
+    let flags = ffi::Py_TPFLAGS_DEFAULT
+        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
+        | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let spec = Box::leak(Box::new(ffi::PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: size as c_int,
+        itemsize: 0,
+        flags: flags as _,
+        slots: slots.as_mut_ptr(),
+    }));
+    // SAFETY: the tables live for ever and describe the struct, by the caller's promise.
+    let ty = unsafe { ffi::PyType_FromSpec(spec) };
+    if ty.is_null() {
+        return Err(PyErr::fetch(py));
+    }
+    Ok(ty.cast())
+}
+
+/// Makes the type.
+pub fn register(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: the struct is `repr(C)`, with its vectorcall where it is said to be.
+    let ty = unsafe {
+        callable_type(
+            py,
+            c"gevent._core.start_response",
+            size_of::<Exchange>(),
+            offset_of!(Exchange, vectorcall),
+            dealloc,
+        )?
+    };
+    let _ = TYPE.set(ty as usize);
+    Ok(())
+}

@@ -1,0 +1,320 @@
+//! `start_response`: the checks of PEP 3333, and the status line and fields as bytes.
+
+use super::exchange::{Exchange, Raised};
+use super::raise;
+use super::text::bytes_of;
+use gevent_wsgi::chars::trim;
+use pyo3::ffi::{self, PyObject};
+use std::ptr::null_mut;
+
+type Obj = *mut PyObject;
+
+/// What the fields said that the server has to know.
+#[derive(Default)]
+struct Given {
+    has_date: bool,
+    length: Option<u64>,
+    has_connection: bool,
+    close: bool,
+}
+
+unsafe fn value_error(text: &std::ffi::CStr, part: Obj) -> Raised<()> {
+    // SAFETY: the GIL is held; `part` is an object.
+    unsafe {
+        let message = ffi::PyUnicode_FromString(text.as_ptr());
+        let args = ffi::PyTuple_Pack(2, message, part);
+        ffi::Py_XDECREF(message);
+        if !args.is_null() {
+            ffi::PyErr_SetObject(ffi::PyExc_ValueError, args);
+            ffi::Py_DECREF(args);
+        }
+        Err(())
+    }
+}
+
+unsafe fn unicode_error(text: &std::ffi::CStr, parts: &[Obj]) -> Raised<()> {
+    // SAFETY: as above.
+    unsafe {
+        let args = ffi::PyTuple_New(1 + parts.len() as isize);
+        if args.is_null() {
+            return Err(());
+        }
+        ffi::PyTuple_SET_ITEM(args, 0, ffi::PyUnicode_FromString(text.as_ptr()));
+        for (i, part) in parts.iter().enumerate() {
+            ffi::PyTuple_SET_ITEM(args, 1 + i as isize, ffi::Py_NewRef(*part));
+        }
+        ffi::PyErr_SetObject(ffi::PyExc_UnicodeError, args);
+        ffi::Py_DECREF(args);
+        Err(())
+    }
+}
+
+fn breaks_line(bytes: &[u8]) -> bool {
+    memchr::memchr2(b'\r', b'\n', bytes).is_some()
+}
+
+/// # Safety
+/// The GIL is held; all are objects that the caller holds, `exc_info` may be null.
+pub unsafe fn start_response(
+    me: *mut Exchange,
+    status: Obj,
+    headers: Obj,
+    exc_info: Obj,
+) -> Raised<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !crate::raw::absent(exc_info) && ffi::PyObject_IsTrue(exc_info) == 1 && (*me).answer.sent
+        {
+            return reraise(exc_info);
+        }
+        let Some(conn) = (*me).conn.clone() else {
+            let text = c"the request is over";
+            ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
+            return Err(());
+        };
+        if ffi::PyUnicode_Check(status) == 0 {
+            return unicode_error(c"The status string must be a native string", &[]);
+        }
+        let Some(line) = bytes_of(status) else {
+            let encoded = ffi::PyUnicode_AsLatin1String(status);
+            ffi::Py_XDECREF(encoded);
+            return Err(());
+        };
+        if breaks_line(line) {
+            return value_error(c"carriage return or newline in status", status);
+        }
+        let code = code_of(line, status)?;
+        let mut head = std::mem::take(&mut (*me).answer.head);
+        head.clear();
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(line);
+        head.extend_from_slice(b"\r\n");
+        let given = fields(me, headers, &mut head);
+        let given = match given {
+            Ok(given) => given,
+            Err(()) => {
+                // What an earlier call has said still holds, unless the memory was its own.
+                if (*me).answer.status.is_null() {
+                    (*me).answer.head = head;
+                }
+                return Err(());
+            }
+        };
+        if matches!(code, 204 | 304) && given.length.is_some_and(|length| length != 0) {
+            let text = format!(
+                "Invalid Content-Length for {code} response: '{}' (must be absent or zero)",
+                given.length.unwrap_or(0)
+            );
+            return raise::application_error_bytes(&(*me).core, text.as_bytes());
+        }
+        if given.close {
+            conn.must_close();
+        } else if !given.has_connection {
+            let keeps = conn.keeps_alive();
+            if (*me).request.is_10 {
+                head.extend_from_slice(if keeps {
+                    b"Connection: keep-alive\r\n"
+                } else {
+                    b"Connection: close\r\n"
+                });
+            } else if !keeps && conn.server().is_draining() {
+                head.extend_from_slice(b"Connection: close\r\n");
+            }
+        }
+        let answer = &mut (*me).answer;
+        if answer.sent {
+            // A second call without exc_info changes nothing that is out.
+            return Ok(());
+        }
+        answer.head = head;
+        answer.code = code;
+        answer.has_date = given.has_date;
+        answer.length = given.length;
+        let old = std::mem::replace(&mut answer.status, ffi::Py_NewRef(status));
+        ffi::Py_XDECREF(old);
+        Ok(())
+    }
+}
+
+/// Raises what a `sys.exc_info()` holds.
+unsafe fn reraise(exc_info: Obj) -> Raised<()> {
+    // SAFETY: the GIL is held.
+    unsafe {
+        let value = ffi::PySequence_GetItem(exc_info, 1);
+        if value.is_null() {
+            return Err(());
+        }
+        let traceback = ffi::PySequence_GetItem(exc_info, 2);
+        if traceback.is_null() {
+            ffi::Py_DECREF(value);
+            return Err(());
+        }
+        if ffi::PyExceptionInstance_Check(value) == 0 {
+            let text = c"exc_info holds no exception";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        } else {
+            if traceback != ffi::Py_None() {
+                ffi::PyException_SetTraceback(value, traceback);
+            }
+            ffi::PyErr_SetObject(ffi::Py_TYPE(value).cast(), value);
+        }
+        ffi::Py_DECREF(traceback);
+        ffi::Py_DECREF(value);
+        Err(())
+    }
+}
+
+unsafe fn code_of(line: &[u8], status: Obj) -> Raised<u32> {
+    let word = line.split(|&c| c == b' ').next().unwrap_or(line);
+    if let [a, b, c] = word
+        && word.iter().all(u8::is_ascii_digit)
+    {
+        let digit = |c: &u8| u32::from(c - b'0');
+        return Ok(digit(a) * 100 + digit(b) * 10 + digit(c));
+    }
+    // SAFETY: the GIL is held.
+    unsafe {
+        let text = c"a status begins with three digits: %R";
+        ffi::PyErr_Format(ffi::PyExc_ValueError, text.as_ptr(), status);
+    }
+    Err(())
+}
+
+unsafe fn fields(me: *mut Exchange, headers: Obj, head: &mut Vec<u8>) -> Raised<Given> {
+    // SAFETY: the GIL is held; items are held by the list, which nothing can change meanwhile unless
+    // Python runs, which it does not for plain tuples of strings.
+    unsafe {
+        let list = ffi::PySequence_Fast(headers, c"headers must be a list of pairs".as_ptr());
+        if list.is_null() {
+            return Err(());
+        }
+        let mut given = Given::default();
+        let mut i = 0;
+        let outcome = loop {
+            if i >= ffi::PySequence_Fast_GET_SIZE(list) {
+                break Ok(());
+            }
+            let item = ffi::PySequence_Fast_GET_ITEM(list, i);
+            let pair = if ffi::PyTuple_CheckExact(item) != 0 {
+                ffi::Py_NewRef(item)
+            } else {
+                ffi::PySequence_Tuple(item)
+            };
+            if pair.is_null() {
+                break Err(());
+            }
+            let done = if ffi::PyTuple_GET_SIZE(pair) == 2 {
+                let (name, value) = (
+                    ffi::PyTuple_GET_ITEM(pair, 0),
+                    ffi::PyTuple_GET_ITEM(pair, 1),
+                );
+                field(me, name, value, head, &mut given)
+            } else {
+                let text = c"a header is a pair of name and value";
+                ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
+                Err(())
+            };
+            ffi::Py_DECREF(pair);
+            if done.is_err() {
+                break Err(());
+            }
+            i += 1;
+        };
+        ffi::Py_DECREF(list);
+        outcome.map(|()| given)
+    }
+}
+
+unsafe fn field(
+    me: *mut Exchange,
+    name: Obj,
+    value: Obj,
+    head: &mut Vec<u8>,
+    given: &mut Given,
+) -> Raised<()> {
+    // SAFETY: the GIL is held; the pair is held by the caller.
+    unsafe {
+        if ffi::PyUnicode_Check(name) == 0 {
+            return unicode_error(c"The header must be a native string", &[name, value]);
+        }
+        if ffi::PyUnicode_Check(value) == 0 {
+            return unicode_error(c"The value must be a native string", &[name, value]);
+        }
+        let (Some(field), Some(content)) = (bytes_of(name), bytes_of(value)) else {
+            let shown = ffi::PyObject_Repr(name);
+            if shown.is_null() {
+                return Err(());
+            }
+            // Without the value: these are logged, and a value may be a secret.
+            let failed = unicode_error(c"Non-latin1 header", &[shown]);
+            ffi::Py_DECREF(shown);
+            return failed;
+        };
+        if breaks_line(field) {
+            return value_error(c"carriage return or newline in header name", name);
+        }
+        if breaks_line(content) {
+            return value_error(c"carriage return or newline in header value", value);
+        }
+        match field.len() {
+            4 if field.eq_ignore_ascii_case(b"date") => given.has_date = !content.is_empty(),
+            10 if field.eq_ignore_ascii_case(b"connection") => {
+                given.has_connection = true;
+                given.close |= gevent_wsgi::chars::has_member(content, "close");
+            }
+            14 if field.eq_ignore_ascii_case(b"content-length") => {
+                let digits = trim(content);
+                let length = (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+                    .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
+                    .flatten();
+                match length {
+                    Some(length) => given.length = Some(length),
+                    None => {
+                        let text = c"Content-Length is no number: %R";
+                        ffi::PyErr_Format(ffi::PyExc_ValueError, text.as_ptr(), value);
+                        return Err(());
+                    }
+                }
+            }
+            17 if field.eq_ignore_ascii_case(b"transfer-encoding") => {
+                let text = format!(
+                    "{} is for the server alone to set (a hop-by-hop field)",
+                    String::from_utf8_lossy(field)
+                );
+                return raise::application_error(&(*me).core, &text);
+            }
+            _ => {}
+        }
+        head.extend_from_slice(field);
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(content);
+        head.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+}
+
+/// The connection has to close after all: its end is the body's.
+pub fn close_instead(head: &mut Vec<u8>) {
+    const KEPT: &[u8] = b"Connection: keep-alive\r\n";
+    if let Some(at) = memchr::memmem::find(head, KEPT) {
+        head.splice(
+            at..at + KEPT.len(),
+            b"Connection: close\r\n".iter().copied(),
+        );
+    }
+}
+
+/// Forgets an answer that failed before its first byte was out.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn forget(me: *mut Exchange) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*me).answer.sent = false;
+        (*me).answer.chunked = false;
+        (*me).answer.left = None;
+        (*me).answer.length = None;
+        (*me).result = null_mut();
+    }
+}

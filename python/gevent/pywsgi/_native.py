@@ -1,0 +1,245 @@
+"""The native server, as ``WSGIServer`` uses it, and what it calls in Python: its cold half.
+
+``gevent._core.WSGICore`` accepts, reads, calls the application and answers. It stands in for the
+handlers as long as nobody can tell: :func:`usable` says whether anything that it would not call was
+overridden or replaced. ``GEVENT_PYWSGI_PATH=python`` keeps it from being used.
+"""
+
+import errno
+import io
+import os
+import sys
+from datetime import datetime
+
+from gevent._core import WSGICore
+from gevent.hub import GreenletExit
+from gevent.pywsgi._errors import _InvalidClientInput
+from gevent.pywsgi._handler import WSGIHandler
+from gevent.pywsgi._logs import _NoopLog
+from gevent.pywsgi._reading import Reading
+from gevent.pywsgi._writing import Writing
+from gevent.socket import socket as GeventSocket
+
+__all__ = ["_NoopLog"]
+
+#: What a handler class may set and still be served natively: all of it is looked up here as well.
+_HEEDED = frozenset(("ApplicationError", "ignored_socket_errors", "_print_unexpected_exc"))
+
+_HANDLER_PARTS = (WSGIHandler, Reading, Writing)
+_ORIGINAL_PARTS = [dict(vars(part)) for part in _HANDLER_PARTS]
+
+#: What the native server does in place of the server's own methods.
+_REPLACED = (
+    "handle",
+    "get_environ",
+    "do_read",
+    "do_close",
+    "do_handle",
+    "_do_read",
+    "start_accepting",
+    "stop_accepting",
+    "wrap_socket_and_handle",
+    "_limits",
+)
+
+
+def _is_plain_handler(handler_class):
+    if not isinstance(handler_class, type) or not issubclass(handler_class, WSGIHandler):
+        return False
+    for part, original in zip(_HANDLER_PARTS, _ORIGINAL_PARTS, strict=True):
+        if dict(vars(part)) != original:
+            # Somebody, perhaps a tracer, has put something of their own there.
+            return False
+    for cls in handler_class.__mro__:
+        if cls is WSGIHandler:
+            return True
+        for name in vars(cls):
+            if name in _HEEDED or _is_boilerplate(name):
+                continue
+            if hasattr(WSGIHandler, name):
+                return False
+    return False
+
+
+def _is_boilerplate(name):
+    return name.startswith("__") and name not in ("__init__", "__getattribute__")
+
+
+def usable(server, stock):
+    """Whether the native server would do all that *server* would; *stock* is ``WSGIServer``."""
+    if os.environ.get("GEVENT_PYWSGI_PATH") == "python":
+        return False
+    cls = type(server)
+    for name in _REPLACED:
+        if getattr(cls, name) is not getattr(stock, name) or name in vars(server):
+            return False
+    return (
+        server.environ_class is dict
+        and type(server.environ) is dict
+        and not server.ssl_enabled
+        and _is_plain_handler(server.handler_class)
+    )
+
+
+def configure(core, server):
+    """Hand the server's limits to *core*."""
+    limits = server._limits()
+    core.configure(
+        http=server._http(),
+        head_timeout=server.head_timeout,
+        idle_timeout=server.idle_timeout,
+        io_timeout=server.io_timeout,
+        max_accept=server.max_accept,
+        **limits,
+    )
+
+
+def make(server):
+    """A native server for *server*."""
+    core = WSGICore(server)
+    configure(core, server)
+    return core
+
+
+def start(core, server, stock_spawn):
+    """Have *core* accept; *stock_spawn* is the ``spawn`` of a server that was told nothing else."""
+    configure(core, server)
+    spawn = server._spawn
+    if spawn is None:
+        how = "hub"
+    elif server.pool is None and spawn == stock_spawn:
+        how = "greenlet"
+    else:
+        how = "call"
+    bounded = "full" in vars(server) or type(server).full is not _never_full
+    core.start(server.socket.fileno(), how, bounded)
+
+
+def _find_never_full():
+    from gevent.baseserver import BaseServer
+
+    return BaseServer.full
+
+
+_never_full = _find_never_full()
+
+
+# Called by the native server.
+
+
+def wait_for_room(server):
+    """The server is full: have it told when it is not any more."""
+    if server.pool is not None:
+        server.pool._semaphore.rawlink(server._start_accepting_if_started)
+
+
+def invalid_input(status, reason):
+    """The error that reads of a body raise when the client sends nonsense."""
+    return _InvalidClientInput(reason, status=status)
+
+
+def log_error(server, address, fd, text):
+    """A line for the error log about a connection."""
+    server.error_log.write("<connection at fd %s from %s>: %s\n" % (fd, address, text))
+
+
+def refused(server, address, fd, status, reason, line):
+    """A request was refused with *status*; *line* is its request line, empty for a bad body."""
+    log_error(server, address, fd, "(from %s) %d: %s: %r" % (address, status, reason, line))
+    if line and type(server.log) is not _NoopLog:
+        client = address[0] if isinstance(address, tuple) else address
+        now = datetime.now().replace(microsecond=0)
+        text = '%s - - [%s] "%s" %d - 0.000000\n' % (client or "-", now, line, status)
+        server.log.write(text)
+
+
+def report(server, what, error):
+    """*error* came up in the server itself."""
+    if server is not None:
+        server.loop.handle_error((what, server), type(error), error, error.__traceback__)
+
+
+def failed(server, address, fd, environ, error):
+    """The application, or sending its answer, has failed: the status to answer by, 0 for none."""
+    if isinstance(error, _InvalidClientInput):
+        log_error(
+            server,
+            address,
+            fd,
+            "Invalid request (from %s): %s" % (address, str(error) or type(error).__name__),
+        )
+        return error.status
+    if isinstance(error, OSError):
+        ignored = server.handler_class.ignored_socket_errors
+        if error.args and error.args[0] in ignored:
+            return 0
+    if not isinstance(error, GreenletExit):
+        context = environ
+        if not isinstance(context, server.secure_environ_class):
+            context = server.secure_environ_class(context)
+        server.loop.handle_error(context, type(error), error, error.__traceback__)
+    return 500
+
+
+def accepted(server, fd, address):
+    """A connection came after the server's ``_spawn`` or ``handle`` was replaced: as without us."""
+    sock = GeventSocket(fileno=fd)
+    try:
+        server.do_handle(sock, address)
+    except BaseException as error:
+        server.loop.handle_error(
+            ((address,), server), type(error), error, error.__traceback__
+        )
+
+
+def accept_failed(server, number):
+    """accept(2) has failed. The native server pauses by itself."""
+    error = OSError(number, os.strerror(number))
+    server.loop.handle_error(server, type(error), error, None)
+    if server.is_fatal_error(error):
+        server.close()
+        sys.stderr.write("ERROR: %s failed with %s\n" % (server, str(error) or repr(error)))
+
+
+class _Replayed(io.RawIOBase):
+    """What was received already, and then what the socket brings."""
+
+    def __init__(self, sock, data):
+        self._sock = sock
+        self._data = memoryview(data)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self._data:
+            size = min(len(buffer), len(self._data))
+            buffer[:size] = self._data[:size]
+            self._data = self._data[size:]
+            return size
+        return self._sock.recv_into(buffer)
+
+
+def take_over(server, fd, address, data):
+    """Serve a connection that is to speak something else by a handler, from its head on."""
+    sock = GeventSocket(fileno=fd)
+    spawn = server.__dict__.get("_spawn", type(server)._spawn)
+    try:
+        if spawn is None:
+            _handle(server, sock, address, data)
+        else:
+            spawn(_handle, server, sock, address, data)
+    except BaseException:
+        sock.detach()
+        raise
+
+
+def _handle(server, sock, address, data):
+    rfile = io.BufferedReader(_Replayed(sock, data))
+    try:
+        server.handler_class(sock, address, server, rfile).handle()
+    except OSError as ex:
+        if ex.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
+    finally:
+        sock.close()
