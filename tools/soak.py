@@ -1,9 +1,10 @@
-"""Runs tools/soak_work.py on every loop for minutes and watches that nothing grows.
+"""Runs tools/soak_work.py on every loop and watches that nothing grows; then tools/soak_tls.py.
 
-    soak.py [--seconds S]
+    soak.py [--seconds S] [--bytes N]
 
 After a warm-up of a quarter of the time, resident memory, open descriptors, threads, live
 greenlets and Python objects may not be larger at the end than a small margin above what they were.
+Two TLS ends send each other N bytes (10 GB) under kills and timeouts, and each has to arrive.
 Ends with `N passed, N failed, N skipped`.
 """
 
@@ -105,14 +106,35 @@ def watch(loop: str, seconds: float, errors) -> list[str]:
     return wrong
 
 
+def exchange(loop: str, total: float) -> list[str]:
+    """Runs the TLS exchange on one loop; returns what went wrong."""
+    done = subprocess.run(
+        [sys.executable, str(runs.ROOT / "tools" / "soak_tls.py"), "--bytes", str(total)],
+        env={**os.environ, "GEVENT_LOOP": loop, "PYTHONFAULTHANDLER": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        # A tenth of what an idle machine does.
+        timeout=60 + total / 40e6,
+        check=False,
+    )
+    print(f"[{loop}] TLS: {done.stdout.strip()}", flush=True)
+    if done.returncode:
+        return [f"[{loop}] the TLS exchange ended with {done.returncode}:\n{done.stderr[-3000:]}"]
+    return []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--bytes", type=float, default=10e9)
     parser.add_argument("--seconds", type=float, default=150)
     options = parser.parse_args()
     loops, skipped = runs.loops()
     total = runs.Count(skipped=len(skipped), notes=list(skipped))
     for loop in loops:
         wrong = soak(loop, options.seconds)
+        total += runs.Count(passed=not wrong, failed=bool(wrong), notes=wrong)
+        wrong = exchange(loop, options.bytes)
         total += runs.Count(passed=not wrong, failed=bool(wrong), notes=wrong)
     print("\n".join(total.notes))
     print(total)

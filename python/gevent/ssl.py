@@ -23,7 +23,7 @@ from ssl import (
 )
 from types import FunctionType
 
-from gevent._socketcommon import _octets, _sendall
+from gevent import _core
 from gevent._util import copy_globals
 from gevent.socket import (
     _GLOBAL_DEFAULT_TIMEOUT,
@@ -61,14 +61,6 @@ _orig_SSLSocket = __ssl__.SSLSocket
 
 #: What the standard library raises for methods that would bypass the encryption.
 _NotOffered = NotImplementedError
-
-
-def _SSLErrorReadTimeout():
-    return _socket_timeout("The read operation timed out")
-
-
-def _SSLErrorWriteTimeout():
-    return _socket_timeout("The write operation timed out")
 
 
 def _SSLErrorHandshakeTimeout():
@@ -270,6 +262,23 @@ class SSLSocket(socket):
         """Whether the handshake resumed a session."""
         return None if self._sslobj is None else self._sslobj.session_reused
 
+    #: What encrypts, or None.
+    _sslobj = _core.SocketBase._tls_object
+
+    # Native, as everything that moves data.
+    read = _core.tls_methods["read"]
+    write = _core.tls_methods["write"]
+    recv = _core.tls_methods["recv"]
+    recv_into = _core.tls_methods["recv_into"]
+    send = _core.tls_methods["send"]
+    sendall = _core.tls_methods["sendall"]
+
+    def _is_ragged_end(self, ex):
+        """Whether this error of a read is an end that is not to be raised."""
+        return self.suppress_ragged_eofs and (
+            ex.args[0] == SSL_ERROR_EOF or isinstance(ex, SSLZeroReturnError)
+        )
+
     def dup(self):
         raise _NotOffered("Can't dup() %s instances" % self.__class__.__name__)
 
@@ -313,35 +322,6 @@ class SSLSocket(socket):
             except _socket_timeout:
                 raise late() from None
 
-    def read(self, nbytes=2014, buffer=None):
-        """Read up to *nbytes*: return them, or their number if they went to *buffer*.
-
-        Nothing is the end, be it announced or, with *suppress_ragged_eofs*, not.
-        """
-        self._checkClosed()
-        refusal = "Read on closed or unwrapped SSL socket."
-        if self._sslobj is None:
-            raise ValueError(refusal)
-        empty = b"" if buffer is None else 0
-        if nbytes == 0:
-            return empty
-        args = (nbytes,) if buffer is None else (nbytes, buffer)
-        try:
-            return self._drive(_SSLErrorReadTimeout, refusal, "read", *args)
-        except SSLError as ex:
-            if self.suppress_ragged_eofs and (
-                ex.args[0] == SSL_ERROR_EOF or isinstance(ex, SSLZeroReturnError)
-            ):
-                return empty
-            raise
-
-    def write(self, data):
-        """Encrypt and send some of *data*; return how much."""
-        self._checkClosed()
-        return self._drive(
-            _SSLErrorWriteTimeout, "Write on closed or unwrapped SSL socket.", "write", data
-        )
-
     def getpeercert(self, binary_form=False):
         """The peer's certificate: a dict (empty if it was not checked), DER bytes, or None."""
         self._checkClosed()
@@ -379,34 +359,6 @@ class SSLSocket(socket):
         self._checkClosed()
         return 0 if self._sslobj is None else self._sslobj.pending()
 
-    def send(self, data, flags=0, timeout=timeout_default):
-        self._checkClosed()
-        if self._sslobj is None:
-            return super().send(data, flags, timeout)
-        self._forbid("send", flags)
-        try:
-            return self._drive(
-                _send_timeout,
-                "Write on closed or unwrapped SSL socket.",
-                "write",
-                data,
-                timeout=timeout,
-            )
-        except (SSLWantReadError, SSLWantWriteError):
-            return 0
-
-    def sendall(self, data, flags=0):
-        self._checkClosed()
-        if self._sslobj is None:
-            return super().sendall(data, flags)
-        self._forbid("sendall", flags)
-        try:
-            return _sendall(self, _octets(data), flags)
-        except _socket_timeout:
-            if self.timeout == 0.0:
-                raise SSLWantWriteError("The operation did not complete (write)")
-            raise
-
     def sendto(self, data, flags_or_addr, addr=None):
         self._checkClosed()
         if self._sslobj is not None:
@@ -417,25 +369,6 @@ class SSLSocket(socket):
 
     def sendmsg(self, *args, **kwargs):
         raise _NotOffered("sendmsg not allowed on instances of %s" % self.__class__)
-
-    def recv(self, buflen=1024, flags=0):
-        self._checkClosed()
-        if self._sslobj is None:
-            return super().recv(buflen, flags)
-        self._forbid("recv", flags)
-        return self.read(buflen) if buflen else b""
-
-    def recv_into(self, buffer, nbytes=None, flags=0):
-        self._checkClosed()
-        if nbytes is None:
-            if buffer is not None:
-                with memoryview(buffer) as view:
-                    nbytes = view.nbytes
-            nbytes = nbytes or 1024
-        if self._sslobj is None:
-            return super().recv_into(buffer, nbytes, flags)
-        self._forbid("recv_into", flags)
-        return self.read(nbytes, buffer)
 
     def recvfrom(self, buflen=1024, flags=0):
         self._checkClosed()
@@ -580,6 +513,7 @@ def _offer_newer_methods():
 
 _offer_newer_methods()
 SSLContext.sslsocket_class = SSLSocket
+_core.bind_tls(SSLSocket)
 
 
 def wrap_socket(

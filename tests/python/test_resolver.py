@@ -312,7 +312,7 @@ def test_a_forked_child_asks_for_itself(server, resolver):
     with os.fdopen(read, "rb", 0) as pipe:
         gevent.socket.wait_read(pipe.fileno())
         answer = pipe.read(1000)
-    os.waitpid(pid, 0)
+    gevent.os.waitpid(pid, 0)
     assert sorted(answer.split(b",")) == [b"192.0.2.1", b"2001:db8::1"], answer
     asking.kill()
 
@@ -467,9 +467,9 @@ def test_threads_are_enough_for_a_dead_server(monkeypatch):
     monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
     resolver = Threaded()
     begun = time.monotonic()
-    stuck = [gevent.spawn(resolver.getaddrinfo, "hangs") for _ in range(40)]
+    stuck = [gevent.spawn(resolver.getaddrinfo, "hangs", 80) for _ in range(40)]
     gevent.sleep(0)
-    assert resolver.getaddrinfo("quick") == ["quick"]
+    assert resolver.getaddrinfo("quick", 80) == ["quick"]
     assert gevent.get_hub().threadpool.apply(int) == 0
     assert not any(g.ready() for g in stuck) or time.monotonic() - begun > 0.5
     gevent.joinall(stuck, raise_error=True)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+from scripts import lines_of
 
 import gevent
 from gevent import socket, ssl
@@ -292,3 +293,226 @@ def test_contexts_imported_before_patching():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.stdout.split() == ["gevent.ssl"] * 3 + ["ssl"], done.stderr
+
+
+class Counting:
+    """Stands before a TLS object and counts the exceptions of its reads."""
+
+    def __init__(self, tls):
+        self.tls = tls
+        self.wanted = 0
+
+    def __getattr__(self, name):
+        return getattr(self.tls, name)
+
+    def read(self, *args):
+        try:
+            return self.tls.read(*args)
+        except std_ssl.SSLWantReadError:
+            self.wanted += 1
+            raise
+
+
+@pytest.mark.ours
+def test_waiting_makes_no_exceptions(pair):
+    one, other = pair
+    # The client's tickets come with the first message.
+    one.sendall(b"x")
+    assert other.recv(10) == b"x"
+    one._sslobj, other._sslobj = counts = [Counting(end._sslobj) for end in pair]
+
+    def echo():
+        while data := one.recv(4096):
+            one.sendall(data)
+
+    echoing = gevent.spawn(echo)
+    for n in range(1, 100):
+        other.sendall(b"m" * n)
+        assert other.recv(4096) == b"m" * n
+        if n == 1:
+            # It is not known of a new object whether it holds something.
+            counts[0].wanted = counts[1].wanted = 0
+    assert [c.wanted for c in counts] == [0, 0]
+    echoing.kill()
+
+
+def test_pieces_of_a_record(pair):
+    one, other = pair
+    one.sendall(bytes(range(250)))
+    got = b"".join(other.recv(7) for _ in range(30))
+    buffer = bytearray(60)
+    n = other.recv_into(buffer, 40)
+    got += buffer[:n]
+    assert got == bytes(range(250))
+    with gevent.Timeout(0.01, False):
+        other.recv(1)
+        pytest.fail("there is nothing more")
+    large = bytes(100_000)
+    sending = gevent.spawn(one.sendall, memoryview(large))
+    size = 0
+    while size < len(large):
+        size += len(other.recv(50_000))
+    sending.get(timeout=5)
+    assert size == len(large)
+
+
+def test_subclasses_are_asked():
+    calls = []
+
+    class Own(ssl.SSLSocket):
+        def _checkClosed(self, msg=None):
+            calls.append("check")
+
+        def read(self, *args):
+            calls.append("read")
+            return super().read(*args)
+
+        def send(self, *args, **kwargs):
+            calls.append("send")
+            return super().send(*args, **kwargs)
+
+    server = server_context()
+    server.sslsocket_class = Own
+    one, other = shake_hands(server=server)
+    with one, other:
+        del calls[:]
+        one.sendall(b"abc")
+        assert "send" in calls
+        other.sendall(b"def")
+        assert one.recv(3) == b"def"
+        buffer = bytearray(3)
+        other.sendall(b"ghi")
+        assert one.recv_into(buffer) == 3
+        assert calls.count("read") == 2
+        assert "check" in calls
+
+
+def test_non_blocking(pair):
+    one, other = pair
+    other.setblocking(False)
+    with pytest.raises(std_ssl.SSLWantReadError):
+        other.recv(10)
+    one.sendall(b"now")
+    gevent.socket.wait_read(other.fileno())
+    while True:
+        try:
+            assert other.recv(10) == b"now"
+            break
+        except std_ssl.SSLWantReadError:
+            gevent.sleep(0.001)
+    sent = 0
+    while True:
+        n = other.send(bytes(10_000))
+        if not n:
+            break
+        sent += n
+    assert sent > 0
+    with pytest.raises(OSError):
+        other.sendall(bytes(10_000))
+
+
+def test_unwrap_and_plain_text_behind_it(pair):
+    one, other = pair
+
+    def leave():
+        plain = one.unwrap()
+        plain.sendall(b"plain")
+
+    leaving = gevent.spawn(leave)
+    assert other.recv(10) == b""
+    plain = other.unwrap()
+    assert plain.recv(10) == b"plain"
+    leaving.get(timeout=5)
+    with pytest.raises(ValueError, match="unwrapped"):
+        other.read(1)
+
+
+def test_files_and_sendfile(pair, tmp_path):
+    one, other = pair
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1000)
+    with one.makefile("rwb") as ours, other.makefile("rb") as theirs:
+        ours.write(b"line\n")
+        ours.flush()
+        assert theirs.readline() == b"line\n"
+        with path.open("rb") as file:
+            sending = gevent.spawn(one.sendfile, file)
+            assert theirs.read(256_000) == path.read_bytes()
+            assert sending.get(timeout=5) == 256_000
+
+
+def test_sessions_bindings_and_client_certificates():
+    server, client = server_context(), client_context()
+    server.verify_mode = std_ssl.CERT_REQUIRED
+    server.load_verify_locations(CERTIFICATE)
+    client.load_cert_chain(CERTIFICATE, KEY)
+    one, other = shake_hands(server, client)
+    with one, other:
+        assert one.getpeercert()["subject"] == ((("commonName", "localhost"),),)
+        assert not other.session_reused
+        one.sendall(b"x")
+        assert other.recv(1) == b"x"
+        session = other.session
+    one, other = shake_hands(server, client, session=session)
+    with one, other:
+        assert other.session_reused
+        binding = other.get_channel_binding("tls-unique")
+        assert binding == one.get_channel_binding("tls-unique")
+
+
+def test_memory_bio():
+    ends = []
+    for context, server_side in ((server_context(), True), (client_context(), False)):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        name = None if server_side else "localhost"
+        tls = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=name)
+        ends.append((tls, incoming, outgoing))
+    (server, to_server, from_server), (client, to_client, from_client) = ends
+    done = set()
+    while len(done) < 2:
+        for tls in (client, server):
+            try:
+                tls.do_handshake()
+                done.add(tls)
+            except ssl.SSLWantReadError:
+                pass
+            to_server.write(from_client.read())
+            to_client.write(from_server.read())
+    client.write(b"in memory")
+    to_server.write(from_client.read())
+    assert server.read() == b"in memory"
+
+
+HTTPS = """
+    from gevent import monkey; monkey.patch_all()
+    import sys
+    import gevent, requests, urllib3
+    from gevent.pywsgi import WSGIServer
+
+    def application(environ, start_response):
+        body = environ["wsgi.input"].read() or b"hello"
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    certificate, key = {certificate!r}, {key!r}
+    server = WSGIServer(("127.0.0.1", 0), application, certfile=certificate, keyfile=key, log=None)
+    server.start()
+    url = "https://localhost:%d/" % server.server_port
+    with requests.Session() as session:
+        session.verify = certificate
+        session.trust_env = False
+        print(session.get(url).text)
+        large = b"x" * 300_000
+        asking = [gevent.spawn(session.post, url, data=large) for _ in range(10)]
+        print(all(g.get().content == large for g in asking))
+    with urllib3.PoolManager(ca_certs=certificate) as pool:
+        print(pool.request("GET", url).data.decode())
+    server.stop()
+"""
+
+
+@pytest.mark.ours
+def test_requests_and_urllib3():
+    pytest.importorskip("requests")
+    source = HTTPS.format(certificate=str(CERTIFICATE), key=str(KEY))
+    assert lines_of(source) == ["hello", "True", "hello"]

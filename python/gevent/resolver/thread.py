@@ -14,6 +14,19 @@ MAX_THREADS = 128
 _IDLE = 1.0
 
 
+_NUMERIC = frozenset("0123456789abcdefABCDEF.:")
+
+
+def _looks_numeric(host):
+    """Whether *host* may be an address: there are names that look so, and they only cost a try."""
+    return (
+        isinstance(host, str)
+        and _NUMERIC.issuperset(host)
+        and host[:1] != ""
+        and (host[-1].isdigit() or ":" in host)
+    )
+
+
 class Resolver:
     """Answers exactly as the C library does, whatever that is configured to ask.
 
@@ -46,6 +59,8 @@ class Resolver:
         # The threads stayed in the parent.
         self.pool._on_fork()
 
+    # What is a number already is answered here: for that no file is read and nobody asked, and
+    # each connection to an address would cost two trips between threads.
     # The C functions are looked up at each call: they can be replaced for a test.
 
     def gethostbyname(self, *args):
@@ -54,8 +69,15 @@ class Resolver:
     def gethostbyname_ex(self, *args):
         return self.pool.apply(_socket.gethostbyname_ex, args)
 
-    def getaddrinfo(self, *args, **kwargs):
-        return self.pool.apply(_socket.getaddrinfo, args, kwargs)
+    def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):
+        args = (host, port, family, type, proto, flags)
+        if _looks_numeric(host) and (port is None or isinstance(port, int)):
+            try:
+                return _socket.getaddrinfo(*args[:5], flags | _socket.AI_NUMERICHOST)
+            except _socket.gaierror:
+                # It was none, or is refused for a reason that the C library shall give.
+                pass
+        return self.pool.apply(_socket.getaddrinfo, args)
 
     def gethostbyaddr(self, *args, **kwargs):
         return self.pool.apply(_socket.gethostbyaddr, args, kwargs)

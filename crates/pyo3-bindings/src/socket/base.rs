@@ -40,6 +40,10 @@ pub struct SocketBase {
     inet_stream: GilCell<bool>,
     /// What the last `recv` got, in bytes.
     last_got: GilCell<usize>,
+    /// The object of `_ssl` that encrypts, of a TLS socket.
+    tls: PyCellOpt,
+    /// Whether that may hold bytes that were received and not read.
+    tls_has_more: GilCell<bool>,
     place: PlaceCell,
 }
 
@@ -73,9 +77,43 @@ impl SocketBase {
         &self.place.0
     }
 
+    /// Whether there is an object of `_ssl`.
+    #[inline]
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// That object.
+    #[inline]
+    pub(super) fn tls(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.tls.get(py)
+    }
+
+    /// Whether it may hold bytes that were received and not read.
+    #[inline]
+    pub(super) fn tls_has_more(&self) -> bool {
+        self.tls_has_more.get()
+    }
+
+    /// Says so, after a read.
+    #[inline]
+    pub(super) fn set_tls_has_more(&self, more: bool) {
+        self.tls_has_more.set(more);
+    }
+
+    /// Whether a call may wait at all.
+    #[inline]
+    pub(super) fn may_wait(&self, given: &Given) -> bool {
+        match given {
+            Given::Omitted => self.limit.get() != 0,
+            Given::Never => true,
+            Given::Seconds(seconds) => nanos(*seconds) != 0,
+        }
+    }
+
     /// When a call that begins now times out. The first part is false for a non-blocking socket.
     #[inline]
-    fn patience(&self, given: &Given) -> (bool, Option<Nanos>) {
+    pub(super) fn patience(&self, given: &Given) -> (bool, Option<Nanos>) {
         let limit = match given {
             Given::Omitted => self.limit.get(),
             Given::Never => NEVER,
@@ -178,7 +216,7 @@ impl SocketBase {
 }
 
 /// A `timeout` argument.
-enum Given {
+pub(super) enum Given {
     /// Left out: the socket's own counts.
     Omitted,
     /// None.
@@ -214,6 +252,8 @@ impl SocketBase {
             fd: GilCell::new(-1),
             inet_stream: GilCell::new(false),
             last_got: GilCell::new(0),
+            tls: PyCellOpt::new(None),
+            tls_has_more: GilCell::new(true),
             place: PlaceCell(Place::default()),
         }
     }
@@ -243,6 +283,18 @@ impl SocketBase {
         self.inet_stream.set(inet_stream);
         self.sock.set(sock.map(Bound::unbind));
         Ok(())
+    }
+
+    /// The object of `_ssl` that encrypts, or None.
+    #[getter(_tls_object)]
+    fn get_tls_object(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.tls.get(py)
+    }
+
+    #[setter(_tls_object)]
+    fn set_tls_object(&self, object: Option<Bound<'_, PyAny>>) {
+        self.tls_has_more.set(true);
+        self.tls.set(object.map(Bound::unbind));
     }
 
     /// Seconds that a call may take; None for any, 0.0 for a non-blocking socket.
@@ -296,7 +348,7 @@ impl SocketBase {
 
     /// Receives up to `bufsize` bytes; none at the end of a stream.
     #[pyo3(signature = (bufsize, flags = 0, /))]
-    fn recv<'py>(
+    pub(super) fn recv<'py>(
         slf: &Bound<'py, Self>,
         bufsize: isize,
         flags: i32,
@@ -363,7 +415,7 @@ impl SocketBase {
     /// Receives into a writable buffer: `nbytes` bytes, or as many as it has. The buffer cannot be resized
     /// while this waits.
     #[pyo3(signature = (buffer, nbytes = 0, flags = 0))]
-    fn recv_into(
+    pub(super) fn recv_into(
         slf: &Bound<'_, Self>,
         buffer: &Bound<'_, PyAny>,
         nbytes: isize,
@@ -406,7 +458,7 @@ impl SocketBase {
 
     /// Sends some of `data`; returns how many bytes.
     #[pyo3(signature = (data, flags = 0, timeout = Given::Omitted))]
-    fn send(
+    pub(super) fn send(
         slf: &Bound<'_, Self>,
         data: &Bound<'_, PyAny>,
         flags: i32,
@@ -418,7 +470,11 @@ impl SocketBase {
 
     /// Sends all of `data`, within the socket's timeout.
     #[pyo3(signature = (data, flags = 0))]
-    fn sendall(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, flags: i32) -> PyResult<()> {
+    pub(super) fn sendall(
+        slf: &Bound<'_, Self>,
+        data: &Bound<'_, PyAny>,
+        flags: i32,
+    ) -> PyResult<()> {
         let py = slf.py();
         if !Self::is_ours(slf, pyo3::intern!(py, "send")) {
             // A subclass sends in its own way.
@@ -451,7 +507,8 @@ impl SocketBase {
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        self.sock.traverse(&visit)
+        self.sock.traverse(&visit)?;
+        self.tls.traverse(&visit)
     }
 }
 
@@ -464,13 +521,13 @@ impl Drop for SocketBase {
 }
 
 /// A buffer that may be read.
-enum ReadableView<'a, 'py> {
+pub(super) enum ReadableView<'a, 'py> {
     Bytes(&'a Bound<'py, PyBytes>),
     Other(Exported),
 }
 
 impl<'a, 'py> ReadableView<'a, 'py> {
-    fn of(data: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn of(data: &'a Bound<'py, PyAny>) -> PyResult<Self> {
         match data.cast::<PyBytes>() {
             Ok(bytes) => Ok(ReadableView::Bytes(bytes)),
             Err(_) => Exported::of(data, ffi::PyBUF_SIMPLE).map(ReadableView::Other),
@@ -484,7 +541,7 @@ impl<'a, 'py> ReadableView<'a, 'py> {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             ReadableView::Bytes(b) => b.as_bytes().len(),
             ReadableView::Other(e) => e.0.len as usize,
@@ -524,7 +581,7 @@ impl WritableView {
 }
 
 /// An exported buffer: the object cannot move or resize it until it is dropped.
-struct Exported(Box<ffi::Py_buffer>);
+pub(super) struct Exported(Box<ffi::Py_buffer>);
 
 impl Exported {
     fn of(data: &Bound<'_, PyAny>, flags: i32) -> PyResult<Self> {

@@ -6,6 +6,7 @@
 //! descriptor is registered with the loop at the first wait, once and edge-triggered.
 
 mod base;
+mod tls;
 mod wait;
 
 pub use base::SocketBase;
@@ -14,5 +15,6 @@ use pyo3::prelude::*;
 
 /// Adds the class.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<SocketBase>()
+    m.add_class::<SocketBase>()?;
+    tls::register(m)
 }
