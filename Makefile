@@ -71,7 +71,7 @@ programs: build
 	$(PY) tools/programs.py
 
 conformance: build
-	$(PY) tools/ladder.py --jobs $(JOBS) conformance upstream
+	$(PY) tools/ladder.py --jobs $(JOBS) conformance models upstream
 
 oracle: $(VENV)/.ready
 	$(PY) tools/oracle.py --jobs $(JOBS)

@@ -1,11 +1,12 @@
 """The test ladder: Rust, then on every loop our Python tests and upstream's suite, and greenlet's.
 
-    ladder.py [--jobs N] [rust] [conformance] [python] [upstream] [greenlet] [programs]
+    ladder.py [--jobs N] [rust] [conformance] [models] [python] [upstream] [greenlet] [programs]
 
-Without a step's name all but `conformance` (a part of `rust`) run, and upstream's suite is left out
-on a loop that is an emulation here (kqueue on Linux), as it is there for tests alone. Each Python
-test file is a process of its own: a crash or a hang in native code costs that file and not the run.
-Ends with one line `N passed, N failed, N skipped`; the exit code is 1 when anything failed.
+Without a step's name all but `conformance` (a part of `rust`) and `models` (what threads share,
+under the model checker) run, and upstream's suite is left out on a loop that is an emulation here
+(kqueue on Linux), as it is there for tests alone. Each Python test file is a process of its own: a
+crash or a hang in native code costs that file and not the run. Ends with one line `N passed, N
+failed, N skipped`; the exit code is 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ UPSTREAM_LIMIT = 1500
 GREENLET_LIMIT = 900
 PROGRAMS_LIMIT = 1200
 
+STEPS = ["rust", "conformance", "models", "python", "upstream", "greenlet", "programs"]
+
 
 def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.Count:
     done = runs.run(
@@ -34,6 +37,18 @@ def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.
     if count.failed:
         failing = re.findall(r"^test .* FAILED$|^error.*$", done.out, re.M)
         print("\n".join(failing[:40]))
+        print(done.tail(120))
+    return count
+
+
+def models() -> runs.Count:
+    """gevent-sync under loom, which tries every order of the threads' steps."""
+    command = ["cargo", "test", "--locked", "--release", "--lib", "-p", "gevent-sync"]
+    # In a folder of its own: with other flags, everything is built anew.
+    flags = {"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": str(runs.ROOT / "target" / "loom")}
+    done = runs.run(command, RUST_LIMIT, flags)
+    count = runs.count_cargo(done, "models")
+    if count.failed:
         print(done.tail(120))
     return count
 
@@ -105,11 +120,7 @@ def greenlet() -> runs.Count:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "steps",
-        nargs="*",
-        choices=["rust", "conformance", "python", "upstream", "greenlet", "programs", []],
-    )
+    parser.add_argument("steps", nargs="*", choices=[*STEPS, []])
     options = parser.parse_args()
     steps = options.steps or ["rust", "greenlet", "programs", "python", "upstream"]
     loops, skipped = runs.loops()
@@ -129,6 +140,8 @@ def main() -> int:
         step("rust", rust)
     if "greenlet" in steps:
         step("greenlet", greenlet)
+    if "models" in steps:
+        step("models", models)
     if "conformance" in steps:
         step("conformance", rust, ("-p", "gevent-conformance"), "conformance")
     if "programs" in steps:

@@ -1,6 +1,9 @@
 """Runs tools/soak_work.py on every loop and watches that nothing grows; then tools/soak_tls.py.
 
-    soak.py [--seconds S] [--bytes N]
+    soak.py [--seconds S] [--bytes N] [--stress-seconds S] [--stress-times N] [--cycles N]
+
+Last tools/stress_threads.py, many times on the first loop and a few times on the others, and
+tools/leak_cycles.py on each.
 
 After a warm-up of a quarter of the time, resident memory, open descriptors, threads, live
 greenlets and Python objects may not be larger at the end than a small margin above what they were.
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -124,10 +128,26 @@ def exchange(loop: str, total: float) -> list[str]:
     return []
 
 
+def counted(loop: str, limit: float, script: str, *args: object) -> runs.Count:
+    """Runs a script that counts by itself, on one loop."""
+    command = [sys.executable, runs.ROOT / "tools" / script, *args]
+    done = runs.run(command, limit, {"GEVENT_LOOP": loop})
+    print(f"[{loop}] {script}\n{done.tail()}", flush=True)
+    ends = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", done.out, re.M)
+    count = runs.Count(*map(int, ends[-1])) if ends else runs.Count()
+    if done.code != 0:
+        count.failed = max(count.failed, 1)
+        count.notes.append(f"{script} [{loop}]: {done.ending()}")
+    return count
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--bytes", type=float, default=10e9)
     parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--stress-seconds", type=float, default=60)
+    parser.add_argument("--stress-times", type=int, default=20)
+    parser.add_argument("--cycles", type=int, default=1_000_000)
     options = parser.parse_args()
     loops, skipped = runs.loops()
     total = runs.Count(skipped=len(skipped), notes=list(skipped))
@@ -136,6 +156,13 @@ def main() -> int:
         total += runs.Count(passed=not wrong, failed=bool(wrong), notes=wrong)
         wrong = exchange(loop, options.bytes)
         total += runs.Count(passed=not wrong, failed=bool(wrong), notes=wrong)
+    for loop in loops:
+        times = options.stress_times if loop == loops[0] else min(options.stress_times, 3)
+        seconds = options.stress_seconds
+        limit = times * (seconds + 90)
+        stress = ("stress_threads.py", "--seconds", seconds, "--times", times)
+        total += counted(loop, limit, *stress)
+        total += counted(loop, 1800, "leak_cycles.py", "--cycles", options.cycles)
     print("\n".join(total.notes))
     print(total)
     return 1 if total.failed else 0

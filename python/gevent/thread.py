@@ -5,13 +5,12 @@ import sys
 from time import monotonic
 from weakref import ref
 
+from gevent._core import LockType
 from gevent._hub_local import get_hub_if_exists
 from gevent._util import copy_globals
-from gevent.exceptions import LoopExit
 from gevent.greenlet import Greenlet
 from gevent.hub import GreenletExit, getcurrent, sleep
 from gevent.local import local as _local
-from gevent.lock import BoundedSemaphore
 
 __target__ = "_thread"
 
@@ -153,38 +152,8 @@ def _make_thread_handle(*_args):
     return handle
 
 
-class LockType(BoundedSemaphore):
-    """A lock. It cannot be subclassed, as the one it replaces."""
-
-    _OVER_RELEASE_ERROR = __thread__.error
-    _TIMEOUT_MAX = __thread__.TIMEOUT_MAX
-
-    def __init__(self):
-        super().__init__()
-
-    def __init_subclass__(cls):
-        raise TypeError(f"type '{__name__}.lock' is not an acceptable base type")
-
-    def acquire(self, blocking=True, timeout=-1):
-        """Acquire the lock, waiting for it if *blocking*, at most *timeout* seconds unless -1."""
-        if timeout == -1:
-            timeout = None
-        else:
-            if not blocking:
-                raise ValueError("can't specify a timeout for a non-blocking call")
-            if timeout < 0:
-                raise ValueError("timeout value must be strictly positive")
-            if timeout > self._TIMEOUT_MAX:
-                raise OverflowError("timeout value is too large")
-        try:
-            acquired = BoundedSemaphore.acquire(self, blocking, timeout)
-        except LoopExit:
-            if blocking:
-                raise
-            acquired = False
-        if not (acquired or blocking):
-            _let_others_run()
-        return acquired
+LockType._OVER_RELEASE_ERROR = __thread__.error
+LockType._TIMEOUT_MAX = __thread__.TIMEOUT_MAX
 
 
 def _let_others_run():

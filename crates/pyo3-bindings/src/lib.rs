@@ -21,6 +21,7 @@ pub mod overflow;
 pub mod pool;
 pub mod raw;
 pub mod resolver;
+pub mod running_loop;
 pub mod signature;
 pub mod socket;
 pub mod sync;

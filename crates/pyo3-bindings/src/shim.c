@@ -16,9 +16,11 @@
 #    define Py_BUILD_CORE 1
 #    define GL_DEFINED_CORE 1
 #  endif
+#  if PY_VERSION_HEX >= 0x030d0000
+#    include "internal/pycore_tstate.h"
+#  endif
 #  if PY_VERSION_HEX >= 0x030e0000
 #    include "internal/pycore_interpframe.h"
-#    include "internal/pycore_tstate.h"
 #    if PY_VERSION_HEX >= 0x030f0000
 #      include "internal/pycore_gc.h"
 #      include "internal/pycore_stackref.h"
@@ -54,6 +56,9 @@
 #endif
 #if PY(14)
 #  define HAS_STACK_LIMITS 1
+#endif
+#if PY(13)
+#  define HAS_RUNNING_LOOP 1
 #  define IMPL(ts) ((_PyThreadStateImpl *)(ts))
 #endif
 #if PY(10) && !PY(13)
@@ -242,6 +247,54 @@ void gl_swap(PyThreadState *ts, gl_state *restrict from, gl_state *restrict to)
     IMPL(ts)->c_stack_top = to->c_top;
     IMPL(ts)->c_stack_soft_limit = to->c_soft;
     IMPL(ts)->c_stack_hard_limit = to->c_hard;
+#endif
+}
+
+/* ---- asyncio's running loop --------------------------------------------------------------------- */
+
+/* A number that changes when the running loop of asyncio may have: its address from 3.13 on, and the
+ * version of the thread's dictionary before. */
+uint64_t gl_loop_mark(PyThreadState *ts)
+{
+#ifdef HAS_RUNNING_LOOP
+    return (uintptr_t)IMPL(ts)->asyncio_running_loop;
+#else
+    return ts->dict == NULL ? 0 : ((PyDictObject *)ts->dict)->ma_version_tag;
+#endif
+}
+
+/* Moves the running loop, and its current task if that is the thread's too, out of the thread. 0 if this
+ * interpreter keeps them elsewhere. */
+int gl_take_loop(PyThreadState *ts, PyObject **loop, PyObject **task)
+{
+#ifdef HAS_RUNNING_LOOP
+    *loop = IMPL(ts)->asyncio_running_loop;
+    IMPL(ts)->asyncio_running_loop = NULL;
+#  if PY(14)
+    *task = IMPL(ts)->asyncio_running_task;
+    IMPL(ts)->asyncio_running_task = NULL;
+#  else
+    *task = NULL;
+#  endif
+    return 1;
+#else
+    (void)ts, (void)loop, (void)task;
+    return 0;
+#endif
+}
+
+/* The opposite, for a thread that has none; steals both, which may be NULL. */
+void gl_put_loop(PyThreadState *ts, PyObject *loop, PyObject *task)
+{
+#ifdef HAS_RUNNING_LOOP
+    IMPL(ts)->asyncio_running_loop = loop;
+#  if PY(14)
+    IMPL(ts)->asyncio_running_task = task;
+#  else
+    (void)task;
+#  endif
+#else
+    (void)ts, (void)loop, (void)task;
 #endif
 }
 

@@ -7,6 +7,7 @@
 //! detaches it: the stacks of that thread's greenlets are then never touched again.
 
 use crate::greenlet::object::{Flags, PyGreenlet, Status, globals};
+use crate::running_loop::Loops;
 use crate::tstate;
 use gevent_hub_core::fiber::{Fiber, Switcher};
 use pyo3::ffi::{self, PyObject, PyThreadState};
@@ -53,6 +54,7 @@ pub struct ThreadData {
     pub on_exit: Cell<Option<ExitHook>>,
     /// Moves between the stacks.
     pub switcher: Switcher,
+    loops: Loops,
     to_kill: UnsafeCell<Vec<*mut PyGreenlet>>,
     drops: UnsafeCell<Vec<*mut PyObject>>,
     attention: Cell<bool>,
@@ -140,6 +142,7 @@ impl ThreadData {
                 hub: Cell::new(null_mut()),
                 on_exit: Cell::new(None),
                 switcher: Switcher::new(&raw const (*main).fiber),
+                loops: Loops::default(),
                 to_kill: UnsafeCell::default(),
                 drops: UnsafeCell::default(),
                 attention: Cell::new(false),
@@ -183,8 +186,11 @@ impl ThreadData {
         let now = self.installed.get();
         if now != g {
             // SAFETY: `installed` is alive by the rule of the field; `g` by the caller's promise.
-            unsafe { (*now).state.swap(self.tstate, &(*g).state) };
-            self.installed.set(g);
+            unsafe {
+                (*now).state.swap(self.tstate, &(*g).state);
+                self.installed.set(g);
+                self.loops.switched(self, now, g);
+            }
         }
     }
 
@@ -355,6 +361,7 @@ unsafe extern "C" fn thread_ended(capsule: *mut PyObject) {
         for obj in std::mem::take(&mut *owned.drops.get()) {
             ffi::Py_DECREF(obj);
         }
+        owned.loops.clear();
         for slot in [&owned.tracer, &owned.hub] {
             ffi::Py_XDECREF(slot.replace(null_mut()));
         }

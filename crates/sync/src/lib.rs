@@ -42,6 +42,7 @@ mod async_result;
 mod channel;
 mod event;
 mod group;
+pub mod links;
 #[cfg(all(test, loom))]
 mod model;
 mod queue;

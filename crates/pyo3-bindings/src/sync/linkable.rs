@@ -1,23 +1,22 @@
-//! [`Linkable`]: the list of waiters, and how they are notified.
+//! [`Linkable`]: what has a list of waiters, and how they are notified. The list and its rules are
+//! [`gevent_sync::links`].
 //!
 //! When an object becomes ready, each hub with waiters gets one entry in its queue, and what comes of it
 //! is upstream's: the hub calls the functions and goes on with the greenlets one after the other, in the
 //! order in which they were linked. A greenlet that finds the object ready while that is going on runs
 //! after them.
 
-use super::object::{alloc, attribute, free, or_none, set, weakly_referenced};
+use super::object::{alloc, set, weakly_referenced};
 use super::parker::Parker;
 use super::{Obj, async_result, enter_python, event, homes, semaphore, thread_mark};
 use crate::event_loop::{Loop, LoopHost, Payload};
-use crate::gevent_greenlet::make_type;
 use crate::hub::HubCore;
-use crate::raw::{fast, noargs, none, one};
 use gevent_hub_core::reactor::{Entry, Token, Wake};
+use gevent_sync::links::{self, Link, Links, Next, Ready};
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
-use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
-use std::mem::{self, offset_of};
+use std::mem::offset_of;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -44,17 +43,19 @@ pub enum Who {
     Thread(Arc<Parker>),
 }
 
-/// One waiter.
-pub struct Link {
-    /// Who it is.
-    pub who: Who,
-    /// The hub that it belongs to; 0 if there was none.
-    pub hub: u64,
-    /// It wants something that only one can have, and another thread may give it.
-    pub taking: bool,
-    /// It found the object ready, and waits only for those that came before it.
-    pub arrived: bool,
-    order: u64,
+impl links::Who for Who {
+    type Function = Obj;
+
+    fn function(&self) -> Option<Obj> {
+        match self {
+            Who::Callable(f) => Some(*f),
+            _ => None,
+        }
+    }
+
+    fn is_thread(&self) -> bool {
+        matches!(self, Who::Thread(_))
+    }
 }
 
 /// The head of all objects that can be waited for.
@@ -65,12 +66,7 @@ pub struct Linkable {
     /// The hub of the first greenlet that waited: an owned reference or null.
     pub hub: Obj,
     /// In the order of their coming.
-    pub links: VecDeque<Link>,
-    order: u64,
-    /// The hubs in which a notification is queued or running.
-    notifiers: Vec<u64>,
-    /// How many notifications are running.
-    running: u32,
+    pub links: Links<Who>,
     /// The only thread that used it; 0 for none, [`MULTI`] for several.
     thread: usize,
     /// See [`Kind`].
@@ -90,8 +86,7 @@ impl Linkable {
         unsafe {
             let me = alloc(ty).cast::<Linkable>();
             if !me.is_null() {
-                (&raw mut (*me).links).write(VecDeque::new());
-                (&raw mut (*me).notifiers).write(Vec::new());
+                (&raw mut (*me).links).write(Links::default());
                 (&raw mut (*me).kind).write(kind);
             }
             me
@@ -111,7 +106,6 @@ impl Linkable {
             }
             Self::clear(me);
             std::ptr::drop_in_place(&raw mut (*me).links);
-            std::ptr::drop_in_place(&raw mut (*me).notifiers);
         }
     }
 
@@ -124,15 +118,10 @@ impl Linkable {
         // reference to the object, so when it is really unreachable only functions are left.
         unsafe {
             set(&raw mut (*me).hub, null_mut());
-            let mut at = 0;
-            while at < (*me).links.len() {
-                if matches!((&(*me).links)[at].who, Who::Callable(_)) {
-                    drop_link((*me).links.remove(at));
-                    at = 0;
-                } else {
-                    at += 1;
-                }
-            }
+            let functions = (*me)
+                .links
+                .retain(|l| !matches!(l.who, Who::Callable(_)), |_| true);
+            functions.into_iter().for_each(|who| drop_who(who));
         }
     }
 
@@ -148,7 +137,7 @@ impl Linkable {
             if r == 0 && !(*me).hub.is_null() {
                 r = visit((*me).hub, arg);
             }
-            for link in &(*me).links {
+            for link in (*me).links.iter() {
                 if r != 0 {
                     break;
                 }
@@ -190,17 +179,7 @@ impl Linkable {
     /// The GIL is held.
     pub unsafe fn push(me: *mut Self, who: Who, hub: u64, taking: bool, arrived: bool) {
         // SAFETY: the caller's promise; nothing runs meanwhile.
-        unsafe {
-            let order = (*me).order;
-            (*me).order += 1;
-            (*me).links.push_back(Link {
-                who,
-                hub,
-                taking,
-                arrived,
-                order,
-            });
-        }
+        unsafe { (*me).links.push(who, hub, taking, arrived) };
     }
 
     /// Takes the waiter with this park off. False if it is not there: somebody has given it what it
@@ -211,24 +190,8 @@ impl Linkable {
     pub unsafe fn remove(me: *mut Self, hub: u64, token: Token) -> bool {
         // SAFETY: the caller's promise; nothing runs meanwhile.
         unsafe {
-            let at = (*me)
-                .links
-                .iter()
-                .position(|l| matches!(l.who, Who::Fiber(t) if t == token && l.hub == hub));
-            let found = at.is_some_and(|at| (*me).links.remove(at).is_some());
-            Self::revoke_if_alone(me);
-            found
-        }
-    }
-
-    /// With nobody linked, a notification that is queued is revoked: it would be the news of a past
-    /// event for whoever is linked next.
-    unsafe fn revoke_if_alone(me: *mut Self) {
-        // SAFETY: the GIL is held.
-        unsafe {
-            if (*me).links.is_empty() && (*me).running == 0 {
-                (*me).notifiers.clear();
-            }
+            let is = |l: &Link<Who>| l.hub == hub && matches!(l.who, Who::Fiber(t) if t == token);
+            (*me).links.remove(is).is_some()
         }
     }
 
@@ -239,13 +202,9 @@ impl Linkable {
     pub unsafe fn rename(me: *mut Self, hub: u64, old: Token, new: Token) -> bool {
         // SAFETY: the caller's promise; nothing runs meanwhile.
         unsafe {
-            for link in &mut (*me).links {
-                if link.hub == hub && matches!(link.who, Who::Fiber(t) if t == old) {
-                    link.who = Who::Fiber(new);
-                    return true;
-                }
-            }
-            false
+            let is = |l: &Link<Who>| l.hub == hub && matches!(l.who, Who::Fiber(t) if t == old);
+            let found = (*me).links.find(is);
+            found.map(|link| link.who = Who::Fiber(new)).is_some()
         }
     }
 
@@ -256,11 +215,8 @@ impl Linkable {
     pub unsafe fn remove_thread(me: *mut Self, parker: &Arc<Parker>) -> bool {
         // SAFETY: the caller's promise; nothing runs meanwhile.
         unsafe {
-            let at = (*me)
-                .links
-                .iter()
-                .position(|l| matches!(&l.who, Who::Thread(p) if Arc::ptr_eq(p, parker)));
-            at.is_some_and(|at| (*me).links.remove(at).is_some())
+            let is = |l: &Link<Who>| matches!(&l.who, Who::Thread(p) if Arc::ptr_eq(p, parker));
+            (*me).links.remove(is).is_some()
         }
     }
 
@@ -287,7 +243,7 @@ impl Linkable {
     /// The GIL is held.
     pub unsafe fn notifies(me: *mut Self, hub: u64) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { (*me).notifiers.contains(&hub) }
+        unsafe { (*me).links.notifies(hub) }
     }
 
     /// Wakes who is linked, if the object is ready. Any thread may call this.
@@ -309,61 +265,22 @@ impl Linkable {
         // SAFETY: as `check_and_notify`. No Python runs before the end.
         unsafe {
             let here = HubCore::current().map_or(0, |h| h.core().id());
-            let all = (*me).kind != Kind::Semaphore;
-            let mut gone = Vec::new();
-            let mut inline = false;
-            let mut indirect = Vec::new();
-            let mut at = 0;
-            while at < (*me).links.len() && Self::ready(me) {
-                let link = &(&(*me).links)[at];
-                if let Who::Thread(parker) = &link.who {
-                    let parker = parker.clone();
-                    if link.taking {
-                        semaphore::give(me);
-                    }
-                    (*me).links.remove(at);
-                    parker.wake();
-                    continue;
-                }
-                let hub = if link.hub == 0 { here } else { link.hub };
-                if hub != here && hub != 0 {
-                    if !homes::exists(hub) {
-                        gone.push((*me).links.remove(at));
-                        continue;
-                    }
-                    if let (true, Who::Fiber(token)) = (link.taking, &link.who) {
-                        let entry = Entry::Wake(*token, Wake::Ready);
-                        (*me).links.remove(at);
-                        if homes::push(hub, entry) {
-                            semaphore::give(me);
-                        }
-                        continue;
-                    }
-                }
-                if !(*me).notifiers.contains(&hub) {
-                    (*me).notifiers.push(hub);
-                    if hub == 0 {
-                        inline = true;
-                    } else if hub != here && homes::replaced_loop(hub).is_some() {
-                        indirect.push(hub);
-                    } else if !schedule(me, hub, here) {
-                        Self::forget_notifier(me, hub);
-                    }
-                }
-                if !all {
-                    // First come, first served: the others are thought of when that hub is through.
-                    break;
-                }
-                at += 1;
-            }
-            for hub in indirect {
+            let mut object = Object {
+                me,
+                here,
+                indirect: Vec::new(),
+                inline: false,
+                gone: Vec::new(),
+            };
+            (*me).links.choose(here, &mut object);
+            for hub in object.indirect {
                 Self::ask(me, hub);
             }
-            if inline {
+            if object.inline {
                 // No hub at all: nothing else is running, so it may as well happen now.
                 Self::notify(me, 0);
             }
-            gone.into_iter().for_each(|l| drop_link(l));
+            object.gone.into_iter().for_each(|who| drop_who(who));
         }
     }
 
@@ -373,7 +290,7 @@ impl Linkable {
         // SAFETY: the caller has a reference; the loop is held over the call.
         unsafe {
             let Some(loop_) = homes::replaced_loop(hub) else {
-                return Self::forget_notifier(me, hub);
+                return (*me).links.forget(hub);
             };
             ffi::Py_INCREF(loop_);
             let name = ffi::PyUnicode_InternFromString(c"run_callback_threadsafe".as_ptr());
@@ -388,113 +305,118 @@ impl Linkable {
             ffi::Py_DECREF(loop_);
             if r.is_null() {
                 ffi::PyErr_WriteUnraisable(me.cast());
-                Self::forget_notifier(me, hub);
+                (*me).links.forget(hub);
             } else {
                 ffi::Py_DECREF(r);
             }
         }
     }
 
-    unsafe fn forget_notifier(me: *mut Self, hub: u64) {
-        // SAFETY: the GIL is held.
-        unsafe { (*me).notifiers.retain(|h| *h != hub) };
-    }
-
     /// In `hub`: calls the links that belong to it.
     unsafe fn notify(me: *mut Self, hub: u64) {
-        // SAFETY: the caller has a reference.
-        unsafe {
-            (*me).running += 1;
-            let left = Self::run_links(me, hub);
-            (*me).running -= 1;
-            Self::forget_notifier(me, hub);
-            if !left {
-                Self::check_and_notify(me);
-            } else if !Self::notifies(me, hub) {
-                (*me).notifiers.push(hub);
-                if hub == 0 {
-                    Self::notify(me, 0);
-                } else if !schedule(me, hub, hub) {
-                    Self::forget_notifier(me, hub);
-                }
-            }
-        }
-    }
-
-    /// Calls what was linked before, then those that came to wait in the meantime. Links that are added
-    /// by one of the calls are not called. True if greenlets are left that know that it was ready.
-    unsafe fn run_links(me: *mut Self, hub: u64) -> bool {
         // SAFETY: the caller has a reference; no reference into the list is kept over a call.
         unsafe {
-            let belongs = |l: &Link, arrived: bool| {
-                l.arrived == arrived
-                    && (l.hub == hub || l.hub == 0)
-                    && !matches!(l.who, Who::Thread(_))
+            let tells_all = (*me).kind != Kind::Semaphore;
+            let mut functions: Vec<Obj> = Vec::new();
+            let mut round = (*me).links.begin(hub);
+            let blocked = loop {
+                let ready = || tells_all || Self::ready(me);
+                match (*me).links.next(&mut round, ready) {
+                    Next::Blocked => break true,
+                    Next::Done => break false,
+                    Next::Tell(Who::Fiber(token), _) => {
+                        if let Some(h) = HubCore::current() {
+                            h.core().hand_over(token, Wake::Event);
+                        }
+                    }
+                    Next::Tell(Who::Callable(f), fresh) => {
+                        functions.push(f);
+                        if fresh {
+                            call(f, me.cast());
+                        }
+                    }
+                    Next::Tell(Who::Thread(_), _) => {}
+                }
             };
-            let all = (*me).kind != Kind::Semaphore;
-            let mut called: Vec<Obj> = Vec::new();
-            let mut over = false;
-            for arrived in [false, true] {
-                let limit = (*me).order;
-                let last = match (*me).links.iter().rev().find(|l| belongs(l, arrived)) {
-                    Some(Link {
-                        who: Who::Callable(f),
-                        ..
-                    }) => *f,
-                    _ => null_mut(),
-                };
-                loop {
-                    let next = |l: &Link| belongs(l, arrived) && l.order < limit;
-                    let Some(at) = (*me).links.iter().position(next) else {
-                        break;
-                    };
-                    if !(arrived || all || Self::ready(me)) {
-                        over = true;
-                        break;
-                    }
-                    let Some(link) = (*me).links.remove(at) else {
-                        break;
-                    };
-                    match link.who {
-                        Who::Fiber(token) => {
-                            if let Some(h) = HubCore::current() {
-                                h.core().hand_over(token, Wake::Event);
-                            }
-                        }
-                        Who::Callable(f) => {
-                            // One function is called once in a round, even if it was linked twice.
-                            let fresh = !called.contains(&f);
-                            called.push(f);
-                            if fresh {
-                                call(f, me.cast());
-                            }
-                            if f == last {
-                                // As upstream: what comes after it has a round of its own.
-                                break;
-                            }
-                        }
-                        Who::Thread(_) => {}
-                    }
-                }
-                if over {
-                    break;
-                }
-            }
-            if !called.is_empty() {
+            if !functions.is_empty() {
                 enter_python();
-                called.into_iter().for_each(|f| ffi::Py_DECREF(f));
+                functions.into_iter().for_each(|f| ffi::Py_DECREF(f));
             }
-            !over && (*me).links.iter().any(|l| belongs(l, true))
+            if !(*me).links.end(&round, blocked) {
+                Self::check_and_notify(me);
+            } else if hub == 0 {
+                Self::notify(me, 0);
+            } else if !schedule(me, hub, hub) {
+                (*me).links.forget(hub);
+            }
         }
     }
 }
 
-unsafe fn drop_link(link: Option<Link>) {
-    if let Some(Link {
-        who: Who::Callable(f),
-        ..
-    }) = link
-    {
+/// What the list asks while it chooses whom to wake. Runs no Python.
+struct Object {
+    me: *mut Linkable,
+    here: u64,
+    /// Hubs whose loop was replaced by something of Python's.
+    indirect: Vec<u64>,
+    /// Waiters are to be told at once, by this thread, which has no hub.
+    inline: bool,
+    gone: Vec<Who>,
+}
+
+impl Ready<Who> for Object {
+    fn is_ready(&self) -> bool {
+        // SAFETY: the object is alive, and the GIL is held.
+        unsafe { Linkable::ready(self.me) }
+    }
+
+    fn tells_all(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.me).kind != Kind::Semaphore }
+    }
+
+    fn give(&self) {
+        // SAFETY: as above; only those who wait for a semaphore take something.
+        unsafe { semaphore::give(self.me) };
+    }
+
+    fn exists(&self, hub: u64) -> bool {
+        homes::exists(hub)
+    }
+
+    fn wake_thread(&self, who: Who) {
+        if let Who::Thread(parker) = who {
+            parker.wake();
+        }
+    }
+
+    fn hand_over(&self, hub: u64, who: Who) -> Result<bool, Who> {
+        match who {
+            Who::Fiber(token) => Ok(homes::push(hub, Entry::Wake(token, Wake::Ready))),
+            other => Err(other),
+        }
+    }
+
+    fn schedule(&mut self, hub: u64) -> bool {
+        if hub == 0 {
+            self.inline = true;
+        } else if hub != self.here && homes::replaced_loop(hub).is_some() {
+            self.indirect.push(hub);
+        } else {
+            // SAFETY: the caller of `choose` has a reference; the GIL is held.
+            return unsafe { schedule(self.me, hub, self.here) };
+        }
+        true
+    }
+
+    fn drop_later(&mut self, who: Who) {
+        self.gone.push(who);
+    }
+}
+
+/// Drops the reference to a function.
+unsafe fn drop_who(who: Who) {
+    if let Who::Callable(f) = who {
         // SAFETY: the link's own reference; the GIL is held.
         unsafe { ffi::Py_DECREF(f) };
     }
@@ -574,139 +496,6 @@ pub unsafe fn notify_from_queue(p: Obj) {
     }
 }
 
-// ---- the type --------------------------------------------------------------------------------------
-
-unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
-    // SAFETY: the slot's contract.
-    unsafe { Linkable::make(ty, Kind::Plain).cast() }
-}
-
-unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
-    // SAFETY: the slot's contract.
-    unsafe {
-        let mut hub: Obj = null_mut();
-        let mut names = [c"hub".as_ptr(), std::ptr::null()];
-        if ffi::PyArg_ParseTupleAndKeywords(
-            args,
-            kwargs,
-            c"|O:AbstractLinkable".as_ptr(),
-            names.as_mut_ptr().cast(),
-            &raw mut hub,
-        ) == 0
-        {
-            return -1;
-        }
-        set_hub(slf, hub, null_mut())
-    }
-}
-
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        Linkable::finish(slf.cast());
-        free(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
-}
-
-unsafe extern "C" fn clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        Linkable::clear(slf.cast());
-        0
-    }
-}
-
-unsafe extern "C" fn linkcount(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
-    unsafe { ffi::PyLong_FromSize_t((*slf.cast::<Linkable>()).links.len()) }
-}
-
-unsafe extern "C" fn py_ready(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
-    unsafe {
-        let text = c"%s does not say when it is ready";
-        ffi::PyErr_Format(
-            ffi::PyExc_TypeError,
-            text.as_ptr(),
-            (*ffi::Py_TYPE(slf)).tp_name,
-        )
-    }
-}
-
-unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
-    // SAFETY: a linkable.
-    unsafe {
-        if ffi::PyCallable_Check(callback) == 0 {
-            let text = c"Expected callable: %R";
-            return ffi::PyErr_Format(ffi::PyExc_TypeError, text.as_ptr(), callback);
-        }
-        let me = slf.cast::<Linkable>();
-        Linkable::saw_thread(me);
-        let hub = match HubCore::current() {
-            Some(hub) => hub.core().id(),
-            None => crate::hub::id_of((*me).hub),
-        };
-        let f = ffi::Py_NewRef(callback);
-        Linkable::push(me, Who::Callable(f), hub, false, false);
-        Linkable::check_and_notify(me);
-        none()
-    }
-}
-
-unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
-    // SAFETY: a linkable. A comparison may run Python, so the function is held over it, and the list is
-    // looked at anew.
-    unsafe {
-        let me = slf.cast::<Linkable>();
-        let mut at = 0;
-        while let Some(link) = (*me).links.get(at) {
-            let order = link.order;
-            if let Who::Callable(f) = link.who {
-                ffi::Py_INCREF(f);
-                let same = ffi::PyObject_RichCompareBool(f, callback, ffi::Py_EQ);
-                ffi::Py_DECREF(f);
-                if same < 0 {
-                    return null_mut();
-                }
-                if same > 0 {
-                    let found = (*me).links.iter().position(|l| l.order == order);
-                    if let Some(found) = found {
-                        let link = (*me).links.remove(found);
-                        Linkable::revoke_if_alone(me);
-                        drop_link(link);
-                    }
-                    break;
-                }
-            }
-            // The next one that came later than this.
-            at = (*me).links.partition_point(|l| l.order <= order);
-        }
-        none()
-    }
-}
-
-unsafe extern "C" fn check(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
-    unsafe {
-        Linkable::check_and_notify(slf.cast());
-        none()
-    }
-}
-
-unsafe extern "C" fn notify_links(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
-    unsafe {
-        let hub = HubCore::current().map_or(0, |h| h.core().id());
-        Linkable::notify(slf.cast(), hub);
-        none()
-    }
-}
-
 /// Drops, in the child of a fork, the parent's other threads.
 ///
 /// # Safety
@@ -715,42 +504,22 @@ pub unsafe fn reinit(me: *mut Linkable) {
     // SAFETY: the caller's promise; what is dropped is dropped last.
     unsafe {
         let here = HubCore::current().map_or(0, |h| h.core().id());
-        // What is queued in this thread's hub still is.
-        (*me).notifiers.retain(|h| *h == here);
         (*me).thread = 0;
-        let mut gone = Vec::new();
-        for link in mem::take(&mut (*me).links) {
-            let stays = !matches!(link.who, Who::Thread(_)) && (link.hub == 0 || link.hub == here);
-            if stays {
-                (*me).links.push_back(link);
-            } else {
-                gone.push(link);
-            }
-        }
+        let stays =
+            |l: &Link<Who>| !matches!(l.who, Who::Thread(_)) && (l.hub == 0 || l.hub == here);
+        // What is queued in this thread's hub still is.
+        let gone = (*me).links.retain(stays, |hub| hub == here);
         set(&raw mut (*me).hub, null_mut());
-        gone.into_iter().for_each(|l| drop_link(Some(l)));
+        gone.into_iter().for_each(|who| drop_who(who));
     }
 }
 
-unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
-    unsafe {
-        reinit(slf.cast());
-        none()
-    }
-}
-
-unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a linkable.
-    unsafe { or_none((*slf.cast::<Linkable>()).hub) }
-}
-
-/// Sets `hub`; None and null empty it.
+/// Sets `hub` (borrowed); None and null empty it.
 ///
 /// # Safety
 /// A linkable; the GIL is held.
-pub unsafe extern "C" fn set_hub(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a linkable.
+pub unsafe fn set_hub(slf: Obj, value: Obj) {
+    // SAFETY: the caller's promise.
     unsafe {
         let value = if crate::raw::absent(value) {
             null_mut()
@@ -758,151 +527,68 @@ pub unsafe extern "C" fn set_hub(slf: Obj, value: Obj, _: *mut c_void) -> c_int 
             ffi::Py_NewRef(value)
         };
         set(&raw mut (*slf.cast::<Linkable>()).hub, value);
-        0
     }
 }
 
-/// The functions that are linked; a greenlet or thread that waits is shown as None.
-unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a linkable. Filling the list runs no Python that could change the links: it is not tracked
-    // by the collector's allocation count until it is appended to, so the pointers are taken first.
+/// Links a function, which is called at once if the object is ready and there is no hub.
+///
+/// # Safety
+/// A linkable and a callable; the GIL is held.
+pub unsafe fn link(me: *mut Linkable, callback: Obj) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let found: Vec<Obj> = (*slf.cast::<Linkable>())
-            .links
-            .iter()
-            .map(|l| match l.who {
-                Who::Callable(f) => ffi::Py_NewRef(f),
-                _ => none(),
-            })
-            .collect();
-        let list = ffi::PyList_New(found.len() as isize);
-        for (at, f) in found.into_iter().enumerate() {
-            if list.is_null() {
-                ffi::Py_DECREF(f);
-            } else {
-                ffi::PyList_SET_ITEM(list, at as isize, f);
+        Linkable::saw_thread(me);
+        let hub = match HubCore::current() {
+            Some(hub) => hub.core().id(),
+            None => crate::hub::id_of((*me).hub),
+        };
+        let f = ffi::Py_NewRef(callback);
+        Linkable::push(me, Who::Callable(f), hub, false, false);
+        Linkable::check_and_notify(me);
+    }
+}
+
+/// Takes the first function off that is equal to `callback`. `Err` with an error set.
+///
+/// # Safety
+/// As [`link`].
+pub unsafe fn unlink(me: *mut Linkable, callback: Obj) -> Result<(), ()> {
+    // SAFETY: the caller's promise. A comparison may run Python, so the function is held over it, and the
+    // list is looked at anew.
+    unsafe {
+        let mut last = None;
+        while let Some((order, f)) = (*me).links.function_after(last) {
+            ffi::Py_INCREF(f);
+            let same = ffi::PyObject_RichCompareBool(f, callback, ffi::Py_EQ);
+            ffi::Py_DECREF(f);
+            if same < 0 {
+                return Err(());
             }
+            if same > 0 {
+                if let Some(who) = (*me).links.remove(|l| l.order() == order) {
+                    drop_who(who);
+                }
+                break;
+            }
+            last = Some(order);
         }
-        list
+        Ok(())
     }
 }
 
-unsafe extern "C" fn get_notifier(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a linkable.
+/// In the running thread's hub: tells the links that belong to it.
+///
+/// # Safety
+/// A linkable that the caller holds; the GIL is held.
+pub unsafe fn notify_here(me: *mut Linkable) {
+    // SAFETY: the caller's promise.
     unsafe {
-        match (*slf.cast::<Linkable>()).notifiers.len() {
-            0 => none(),
-            n => ffi::PyLong_FromSize_t(n),
-        }
+        let hub = HubCore::current().map_or(0, |h| h.core().id());
+        Linkable::notify(me, hub);
     }
 }
 
 /// The table of a linkable's weak references.
 pub fn members() -> *mut c_void {
     weakly_referenced(offset_of!(Linkable, weak))
-}
-
-unsafe extern "C" fn wait_fallback(
-    slf: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe { super::wait::py_wait(slf, items, n, names) }
-}
-
-/// Adds the base type and returns it.
-pub fn register(m: &Bound<'_, PyModule>) -> PyResult<*mut PyTypeObject> {
-    let py = m.py();
-    let methods = vec![
-        noargs(
-            c"linkcount",
-            linkcount,
-            c"Return how many functions and waiters are linked to this object.",
-        ),
-        noargs(
-            c"ready",
-            py_ready,
-            c"Return whether waiting for this object would not block.",
-        ),
-        one(
-            c"rawlink",
-            rawlink,
-            c"rawlink(callback)\n\nCall *callback* with this object, once, when it is ready. The call is made in the hub of the current thread, so *callback* must not block.",
-        ),
-        one(
-            c"unlink",
-            unlink,
-            c"unlink(callback)\n\nDo not call *callback* any more, which was given to rawlink.",
-        ),
-        noargs(
-            c"_check_and_notify",
-            check,
-            c"Wake what is linked, if the object is ready.",
-        ),
-        noargs(
-            c"_notify_links",
-            notify_links,
-            c"In a hub: call the links that belong to it.",
-        ),
-        fast(c"_wait", wait_fallback, 0, c"_wait(timeout=None)"),
-        noargs(
-            c"_at_fork_reinit",
-            at_fork_reinit,
-            c"Drop the other threads of the parent, in the child after a fork.",
-        ),
-    ];
-    let attributes = vec![
-        attribute(
-            c"hub",
-            get_hub,
-            Some(set_hub),
-            c"The hub of the first greenlet that waited. It says nothing about who may use the object.",
-        ),
-        attribute(
-            c"_links",
-            get_links,
-            None,
-            c"The functions that are linked; None for each greenlet and thread that waits.",
-        ),
-        attribute(
-            c"_notifier",
-            get_notifier,
-            None,
-            c"In how many hubs a notification is due or running; None if in none.",
-        ),
-    ];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_init, tp_init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_members, members()),
-        (
-            ffi::Py_tp_doc,
-            c"The base of objects that can be waited for."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
-    unsafe {
-        let base = make_type(
-            py,
-            c"gevent._abstract_linkable.AbstractLinkable",
-            size_of::<Linkable>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        m.add(
-            "AbstractLinkable",
-            Bound::from_borrowed_ptr(py, base.cast()),
-        )?;
-        Ok(base)
-    }
 }

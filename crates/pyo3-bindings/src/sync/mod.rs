@@ -12,11 +12,13 @@ pub mod async_result;
 pub mod event;
 pub mod homes;
 pub mod linkable;
+mod linkable_type;
 pub mod object;
 pub mod parker;
 pub mod queue;
 mod rlock;
 pub mod semaphore;
+mod thread_lock;
 mod wait;
 
 pub use args::flag;
@@ -84,7 +86,7 @@ pub(crate) unsafe fn enter_python() {
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     set_main_thread();
     m.add_function(wrap_pyfunction!(set_main_thread, m)?)?;
-    let base = linkable::register(m)?;
+    let base = linkable_type::register(m)?;
     semaphore::register(m, base)?;
     rlock::register(m)?;
     event::register(m, base)?;

@@ -218,7 +218,8 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
         {
             return -1;
         }
-        super::linkable::set_hub((*cast(slf)).block.cast(), hub, null_mut())
+        super::linkable::set_hub((*cast(slf)).block.cast(), hub);
+        0
     }
 }
 

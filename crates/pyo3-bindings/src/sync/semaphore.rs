@@ -106,9 +106,22 @@ pub unsafe fn new_lock(hub: Obj) -> *mut Semaphore {
         let me = me.cast::<Semaphore>();
         if !me.is_null() {
             (*me).counter = 1;
-            linkable::set_hub(me.cast(), hub, null_mut());
+            linkable::set_hub(me.cast(), hub);
         }
         me
+    }
+}
+
+/// Makes a semaphore a free lock.
+///
+/// # Safety
+/// A `BoundedSemaphore`; the GIL is held.
+pub unsafe fn make_lock(me: *mut Semaphore) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*me).counter = 1;
+        (*me).initial = 1;
+        (*me).bounded = true;
     }
 }
 
@@ -241,7 +254,8 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
         (*cast(slf)).counter = value;
         (*cast(slf)).initial = value;
         (*cast(slf)).bounded = ffi::PyObject_TypeCheck(slf, statics().bounded) != 0;
-        linkable::set_hub(slf, hub, null_mut())
+        linkable::set_hub(slf, hub);
+        0
     }
 }
 
@@ -562,6 +576,7 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
             release: _PyType_Lookup(semaphore, str_release),
             release_bounded: _PyType_Lookup(bounded, str_release),
         });
+        super::thread_lock::register(m, bounded)?;
         m.add("Semaphore", Bound::from_borrowed_ptr(py, semaphore.cast()))?;
         m.add(
             "BoundedSemaphore",

@@ -1,0 +1,273 @@
+//! `AbstractLinkable`: the base type of what can be waited for, as Python sees it.
+
+use super::Obj;
+use super::linkable::{self, Kind, Linkable, Who, members};
+use super::object::{attribute, free, or_none};
+use crate::gevent_greenlet::make_type;
+use crate::raw::{fast, noargs, none, one};
+use pyo3::ffi::{self, PyTypeObject};
+use pyo3::prelude::*;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
+    // SAFETY: the slot's contract.
+    unsafe { Linkable::make(ty, Kind::Plain).cast() }
+}
+
+unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
+    // SAFETY: the slot's contract.
+    unsafe {
+        let mut hub: Obj = null_mut();
+        let mut names = [c"hub".as_ptr(), std::ptr::null()];
+        if ffi::PyArg_ParseTupleAndKeywords(
+            args,
+            kwargs,
+            c"|O:AbstractLinkable".as_ptr(),
+            names.as_mut_ptr().cast(),
+            &raw mut hub,
+        ) == 0
+        {
+            return -1;
+        }
+        linkable::set_hub(slf, hub);
+        0
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        Linkable::finish(slf.cast());
+        free(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
+}
+
+unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        Linkable::clear(slf.cast());
+        0
+    }
+}
+
+unsafe extern "C" fn linkcount(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a linkable.
+    unsafe { ffi::PyLong_FromSize_t((*slf.cast::<Linkable>()).links.len()) }
+}
+
+unsafe extern "C" fn py_ready(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a linkable.
+    unsafe {
+        let text = c"%s does not say when it is ready";
+        ffi::PyErr_Format(
+            ffi::PyExc_TypeError,
+            text.as_ptr(),
+            (*ffi::Py_TYPE(slf)).tp_name,
+        )
+    }
+}
+
+unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
+    // SAFETY: a linkable.
+    unsafe {
+        if ffi::PyCallable_Check(callback) == 0 {
+            let text = c"Expected callable: %R";
+            return ffi::PyErr_Format(ffi::PyExc_TypeError, text.as_ptr(), callback);
+        }
+        linkable::link(slf.cast(), callback);
+        none()
+    }
+}
+
+unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
+    // SAFETY: a linkable.
+    unsafe {
+        match linkable::unlink(slf.cast(), callback) {
+            Ok(()) => none(),
+            Err(()) => null_mut(),
+        }
+    }
+}
+
+unsafe extern "C" fn check(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a linkable.
+    unsafe {
+        Linkable::check_and_notify(slf.cast());
+        none()
+    }
+}
+
+unsafe extern "C" fn notify_links(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a linkable.
+    unsafe {
+        linkable::notify_here(slf.cast());
+        none()
+    }
+}
+
+unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a linkable.
+    unsafe {
+        linkable::reinit(slf.cast());
+        none()
+    }
+}
+
+unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a linkable.
+    unsafe { or_none((*slf.cast::<Linkable>()).hub) }
+}
+
+unsafe extern "C" fn set_hub(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
+    // SAFETY: a linkable.
+    unsafe {
+        linkable::set_hub(slf, value);
+        0
+    }
+}
+
+/// The functions that are linked; a greenlet or thread that waits is shown as None.
+unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a linkable. Filling the list runs no Python that could change the links: it is not tracked
+    // by the collector's allocation count until it is appended to, so the pointers are taken first.
+    unsafe {
+        let found: Vec<Obj> = (*slf.cast::<Linkable>())
+            .links
+            .iter()
+            .map(|l| match l.who {
+                Who::Callable(f) => ffi::Py_NewRef(f),
+                _ => none(),
+            })
+            .collect();
+        let list = ffi::PyList_New(found.len() as isize);
+        for (at, f) in found.into_iter().enumerate() {
+            if list.is_null() {
+                ffi::Py_DECREF(f);
+            } else {
+                ffi::PyList_SET_ITEM(list, at as isize, f);
+            }
+        }
+        list
+    }
+}
+
+unsafe extern "C" fn get_notifier(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a linkable.
+    unsafe {
+        match (*slf.cast::<Linkable>()).links.notifiers() {
+            0 => none(),
+            n => ffi::PyLong_FromSize_t(n),
+        }
+    }
+}
+
+unsafe extern "C" fn wait_fallback(
+    slf: Obj,
+    items: *const Obj,
+    n: ffi::Py_ssize_t,
+    names: Obj,
+) -> Obj {
+    // SAFETY: as the C API calls it.
+    unsafe { super::wait::py_wait(slf, items, n, names) }
+}
+
+/// Adds the base type and returns it.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<*mut PyTypeObject> {
+    let py = m.py();
+    let methods = vec![
+        noargs(
+            c"linkcount",
+            linkcount,
+            c"Return how many functions and waiters are linked to this object.",
+        ),
+        noargs(
+            c"ready",
+            py_ready,
+            c"Return whether waiting for this object would not block.",
+        ),
+        one(
+            c"rawlink",
+            rawlink,
+            c"rawlink(callback)\n\nCall *callback* with this object, once, when it is ready. The call is made in the hub of the current thread, so *callback* must not block.",
+        ),
+        one(
+            c"unlink",
+            unlink,
+            c"unlink(callback)\n\nDo not call *callback* any more, which was given to rawlink.",
+        ),
+        noargs(
+            c"_check_and_notify",
+            check,
+            c"Wake what is linked, if the object is ready.",
+        ),
+        noargs(
+            c"_notify_links",
+            notify_links,
+            c"In a hub: call the links that belong to it.",
+        ),
+        fast(c"_wait", wait_fallback, 0, c"_wait(timeout=None)"),
+        noargs(
+            c"_at_fork_reinit",
+            at_fork_reinit,
+            c"Drop the other threads of the parent, in the child after a fork.",
+        ),
+    ];
+    let attributes = vec![
+        attribute(
+            c"hub",
+            get_hub,
+            Some(set_hub),
+            c"The hub of the first greenlet that waited. It says nothing about who may use the object.",
+        ),
+        attribute(
+            c"_links",
+            get_links,
+            None,
+            c"The functions that are linked; None for each greenlet and thread that waits.",
+        ),
+        attribute(
+            c"_notifier",
+            get_notifier,
+            None,
+            c"In how many hubs a notification is due or running; None if in none.",
+        ),
+    ];
+    let slots = [
+        (ffi::Py_tp_new, tp_new as *mut c_void),
+        (ffi::Py_tp_init, tp_init as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_members, members()),
+        (
+            ffi::Py_tp_doc,
+            c"The base of objects that can be waited for."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+    ];
+    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    unsafe {
+        let base = make_type(
+            py,
+            c"gevent._abstract_linkable.AbstractLinkable",
+            size_of::<Linkable>(),
+            &raw mut ffi::PyBaseObject_Type,
+            methods,
+            attributes,
+            &slots,
+        )?;
+        m.add(
+            "AbstractLinkable",
+            Bound::from_borrowed_ptr(py, base.cast()),
+        )?;
+        Ok(base)
+    }
+}
