@@ -191,3 +191,26 @@ def test_offers_the_standard_names():
     assert select.error is OSError
     assert select.POLLIN == std.POLLIN
     assert issubclass(selectors.DefaultSelector, std_selectors.BaseSelector)
+
+
+def test_watchers_of_one_descriptor_run_in_the_order_of_their_start():
+    loop = gevent.get_hub().loop
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    out = []
+    watchers = [loop.io(a.fileno(), 1) for _ in range(4)]
+
+    def readable(n):
+        out.append(n)
+        watchers[n].stop()
+
+    for n, watcher in enumerate(watchers):
+        watcher.start(readable, n)
+    b.send(b"x")
+    while len(out) < 4:
+        gevent.sleep(0.01)
+    for watcher in watchers:
+        watcher.close()
+    a.close()
+    b.close()
+    assert out == [0, 1, 2, 3]

@@ -134,7 +134,8 @@ impl KqueueLoop {
     /// Sorts the events of a wait. Those of descriptors are gathered, because a descriptor has one event for
     /// each direction, and delivered at the end.
     fn deliver(&mut self, mode: Mode, events: &[Kevent], out: &mut Vec<Event>) -> io::Result<()> {
-        let nested = self.level.as_ref().map(|l| l.as_raw_fd() as usize);
+        let level = self.level.as_ref().map(|l| l.as_raw_fd() as usize);
+        let mut nested = false;
         for event in events {
             if mode == Mode::Edge && self.waker.is_wake(event) {
                 self.waker.accept();
@@ -143,14 +144,15 @@ impl KqueueLoop {
             }
             match event.filter {
                 EVFILT_PROC | EVFILT_VNODE => self.subjects.tell(event, out),
-                EVFILT_READ if mode == Mode::Edge && Some(event.ident) == nested => {
-                    self.settle(Mode::Edge, out)?;
-                    self.deliver_level(out)?;
-                }
+                EVFILT_READ if mode == Mode::Edge && Some(event.ident) == level => nested = true,
                 _ => self.gather(mode, event),
             }
         }
-        self.settle(mode, out)
+        self.settle(mode, out);
+        if nested {
+            self.deliver_level(out)?;
+        }
+        Ok(())
     }
 
     fn deliver_level(&mut self, out: &mut Vec<Event>) -> io::Result<()> {
@@ -190,7 +192,7 @@ impl KqueueLoop {
     }
 
     /// Delivers what was gathered.
-    fn settle(&mut self, mode: Mode, out: &mut Vec<Event>) -> io::Result<()> {
+    fn settle(&mut self, mode: Mode, out: &mut Vec<Event>) {
         let touched = std::mem::take(&mut self.touched);
         for &fd in &touched {
             let entry = self.table.entry(fd);
@@ -207,7 +209,6 @@ impl KqueueLoop {
         }
         self.touched = touched;
         self.touched.clear();
-        Ok(())
     }
 
     /// An event came for nobody: the last watcher is gone, or the descriptor was not closed after all.
@@ -330,8 +331,12 @@ impl Loop for KqueueLoop {
     }
 
     fn fd_closing(&mut self, fd: RawFd, out: &mut Vec<Event>) {
-        // The kernel forgets what is closed.
         self.table.close(fd, out);
+        if !Queue::FORGETS_CLOSED && self.table.get(fd).is_some() {
+            for mode in [Mode::Edge, Mode::Level] {
+                let _ = self.update(fd, mode, false);
+            }
+        }
         self.forget_places(fd);
         self.subjects.close(fd);
     }

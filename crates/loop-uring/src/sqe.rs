@@ -20,6 +20,9 @@ pub(crate) fn poll_mask(want: Interest) -> u32 {
     if want.has(Readiness::WRITE) {
         mask |= libc::POLLOUT;
     }
+    if want.has(Readiness::PRI) {
+        mask |= libc::POLLPRI;
+    }
     mask as u32
 }
 

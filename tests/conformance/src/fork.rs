@@ -80,10 +80,121 @@ pub fn wakes_of_the_child_stay_in_the_child(make: MakeLoop) {
     assert_eq!(out.len(), 1);
 }
 
-/// The whole of a reactor in a child: fork watchers, timers, descriptors, remote entries.
-pub fn the_reactor_runs_fork_watchers_in_the_child(make: MakeLoop) {
+/// Forked twice: each process has its own registrations.
+pub fn a_child_of_a_child_is_on_its_own_too(make: MakeLoop) {
     let _process = process();
-    let r = Recorder::new(&|| reactor(make()));
+    let mut l = make();
+    let (a, b) = UnixStream::pair().unwrap();
+    l.watch(a.as_raw_fd(), key(1), R, Mode::Level).unwrap();
+    let pid = in_child(|| {
+        l.after_fork().unwrap();
+        let pid = in_child(|| {
+            l.after_fork().unwrap();
+            put(&b, b"x");
+            ready(&mut *l, key(1), R);
+            l.fd_closing(a.as_raw_fd(), &mut Vec::new());
+            true
+        });
+        assert_ok(pid);
+        ready(&mut *l, key(1), R);
+        l.unwatch(key(1));
+        true
+    });
+    assert_ok(pid);
+    ready(&mut *l, key(1), R);
+}
+
+/// The child gives its operation up; the parent's goes on.
+pub fn cancelling_in_the_child_leaves_the_parents_operation(make: MakeLoop) {
+    let _process = process();
+    let mut l = make();
+    let (a, b) = UnixStream::pair().unwrap();
+    let mut buf = Box::new([0u8; 8]);
+    let mut op = Box::pin(Op::Recv {
+        fd: a.as_raw_fd(),
+        buf: buf.as_mut_ptr(),
+        len: 8,
+        flags: 0,
+    });
+    // SAFETY: both live to the end of the case.
+    let start = unsafe { l.start(key(1), op.as_mut()) };
+    assert!(matches!(start, Start::Parked));
+    l.poll(Until::Now, &mut Vec::new()).unwrap();
+    let pid = in_child(|| {
+        l.after_fork().unwrap();
+        l.cancel(key(1));
+        let mut out = Vec::new();
+        for _ in 0..3 {
+            l.poll(Until::Now, &mut out).unwrap();
+        }
+        true
+    });
+    assert_ok(pid);
+    put(&b, b"me");
+    assert_eq!(done(&mut *l, key(1)).unwrap(), 2);
+    assert_eq!(&buf[..2], b"me");
+}
+
+/// Io, signal, child, async, stat and timer watchers are started before the fork and heard of in the child.
+pub fn watchers_of_every_kind_go_on_in_the_child(make: MakeReactor) {
+    let _process = process();
+    // What the child does to what both share, the parent's watchers may see or not.
+    crate::trace::off();
+    let r = Recorder::new(make);
+    let (a, b) = UnixStream::pair().unwrap();
+    let fd = a.as_raw_fd();
+    let path = std::env::temp_dir().join(format!("gevent-fork-{}-{fd}", std::process::id()));
+    std::fs::write(&path, b"1").unwrap();
+    let interval = 0;
+    let kinds = [
+        WatcherKind::Io { fd, want: R },
+        WatcherKind::Signal {
+            signum: libc::SIGUSR1,
+        },
+        WatcherKind::Async,
+        WatcherKind::Stat {
+            path: path.clone(),
+            interval,
+        },
+        WatcherKind::Timer {
+            after: 5 * MS,
+            repeat: 0,
+        },
+        WatcherKind::Child {
+            pid: 0,
+            trace: false,
+        },
+    ];
+    let ids: Vec<_> = kinds
+        .into_iter()
+        .enumerate()
+        .map(|(n, k)| r.start(k, n))
+        .collect();
+    let pid = in_child(|| {
+        r.reactor.after_fork().unwrap();
+        let grandchild = in_child(|| true);
+        assert!(grandchild > 0);
+        put(&b, b"x");
+        // SAFETY: a signal to the child itself, which is handled.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        r.reactor.send(ids[2]);
+        std::fs::write(&path, b"12").unwrap();
+        let mut heard = std::collections::BTreeSet::new();
+        let all = ["w0", "w1", "w2", "w3", "w4", "w5"];
+        while !all.iter().all(|w| heard.contains(*w)) {
+            heard.extend(r.run_until(1).split(' ').map(str::to_owned));
+        }
+        true
+    });
+    assert_ok(pid);
+    std::fs::remove_file(&path).unwrap();
+    ids.into_iter().for_each(|id| r.reactor.remove(id));
+}
+
+/// The whole of a reactor in a child: fork watchers, timers, descriptors, remote entries.
+pub fn the_reactor_runs_fork_watchers_in_the_child(make: MakeReactor) {
+    let _process = process();
+    let r = Recorder::new(make);
     let (a, b) = UnixStream::pair().unwrap();
     r.start(
         WatcherKind::Io {
@@ -112,10 +223,10 @@ pub fn the_reactor_runs_fork_watchers_in_the_child(make: MakeLoop) {
 }
 
 /// The threads of the offload pool are not in the child; it gets new ones.
-pub fn the_offload_pool_works_in_the_child(make: MakeLoop) {
+pub fn the_offload_pool_works_in_the_child(make: MakeReactor) {
     let _process = process();
     let pool = Pool::new(2, Duration::from_millis(50));
-    let r = Recorder::new(&|| reactor(make()));
+    let r = Recorder::new(make);
     let job = pool.submit(r.reactor.remote(), Token(1), || 5).unwrap();
     assert_eq!(r.run_until(1), "1:Event");
     assert!(matches!(job.take(), Some(Ok(5))));

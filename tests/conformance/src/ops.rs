@@ -2,7 +2,7 @@
 
 use crate::readiness::{closed_port, sockaddr};
 use crate::support::*;
-use gevent_hub_core::event_loop::{Cancel, Event, Key, Loop, Op, Start, Until};
+use gevent_hub_core::event_loop::{Cancel, Event, Key, Loop, Mode, Op, Start, Until};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -10,19 +10,27 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 
 /// An operation that stays where it is, with its buffer.
-struct Pinned {
+pub struct Pinned {
     op: Pin<Box<Op>>,
-    buf: Box<[u8]>,
+    /// What it reads into or writes from, if it has a buffer.
+    pub buf: Box<[u8]>,
 }
 
 impl Pinned {
-    fn new(len: usize, make: impl FnOnce(*mut u8) -> Op) -> Pinned {
+    /// Made of a buffer of `len` bytes.
+    pub fn new(len: usize, make: impl FnOnce(*mut u8) -> Op) -> Pinned {
         let mut buf = vec![0u8; len].into_boxed_slice();
         let op = Box::pin(make(buf.as_mut_ptr()));
         Pinned { op, buf }
     }
 
-    fn recv(fd: &impl AsRawFd, len: usize) -> Pinned {
+    /// Without a buffer.
+    pub fn of(op: Op) -> Pinned {
+        Self::new(0, |_| op)
+    }
+
+    /// A receive of `len` bytes at most.
+    pub fn recv(fd: &impl AsRawFd, len: usize) -> Pinned {
         let fd = fd.as_raw_fd();
         Self::new(len, |buf| Op::Recv {
             fd,
@@ -32,7 +40,8 @@ impl Pinned {
         })
     }
 
-    fn start(&mut self, l: &mut dyn Loop, key: Key) -> Start {
+    /// Starts it.
+    pub fn start(&mut self, l: &mut dyn Loop, key: Key) -> Start {
         // SAFETY: boxed, and each case keeps it until the operation is over.
         unsafe { l.start(key, self.op.as_mut()) }
     }
@@ -46,18 +55,14 @@ impl Pinned {
         }
     }
 
-    fn park(&mut self, l: &mut dyn Loop, key: Key) {
+    /// Starts it, and expects that it waits.
+    pub fn park(&mut self, l: &mut dyn Loop, key: Key) {
         let start = self.start(l, key);
         assert!(matches!(start, Start::Parked), "{start:?}");
     }
 }
 
-fn pair() -> (UnixStream, UnixStream) {
-    let (a, b) = UnixStream::pair().unwrap();
-    a.set_nonblocking(true).unwrap();
-    b.set_nonblocking(true).unwrap();
-    (a, b)
-}
+pub use crate::readiness::pair;
 
 /// Nothing there: the operation waits, and its memory is filled when data comes.
 pub fn a_receive_waits_for_data(make: MakeLoop) {
@@ -190,14 +195,15 @@ pub fn an_accept_gives_a_ready_made_descriptor(make: MakeLoop) {
     assert_eq!(Pinned::recv(&s, 4).run(&mut *l, key(2)).unwrap(), 1);
 }
 
-fn connect(l: &mut dyn Loop, to: SocketAddr, key: Key) -> (OwnedFd, io::Result<u32>) {
+/// A socket, and the operation that connects it.
+pub fn connecting(to: SocketAddr) -> (OwnedFd, Connecting) {
     let SocketAddr::V4(to) = to else {
         panic!("an IPv4 address")
     };
     // SAFETY: plain data, for which zeros are valid; the descriptor is ours.
     let (s, mut addr): (_, Box<libc::sockaddr_storage>) = unsafe {
-        let flags = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let s = OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, flags, 0));
+        let ty = libc::SOCK_STREAM | gevent_hub_core::os::SOCKET_FLAGS;
+        let s = OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, ty, 0));
         (s, Box::new(std::mem::zeroed()))
     };
     // SAFETY: the storage has room for any address.
@@ -206,17 +212,31 @@ fn connect(l: &mut dyn Loop, to: SocketAddr, key: Key) -> (OwnedFd, io::Result<u
             .cast::<libc::sockaddr_in>()
             .write(sockaddr(to))
     };
-    let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     let op = Op::Connect {
         fd: s.as_raw_fd(),
         addr: &raw const *addr,
-        len,
+        len: size_of::<libc::sockaddr_in>() as libc::socklen_t,
     };
-    let result = Pinned {
-        op: Box::pin(op),
-        buf: Box::new([]),
+    let op = Pinned::of(op);
+    (s, Connecting { op, _addr: addr })
+}
+
+/// A connect with its address.
+pub struct Connecting {
+    op: Pinned,
+    _addr: Box<libc::sockaddr_storage>,
+}
+
+impl Connecting {
+    /// Starts it.
+    pub fn start(&mut self, l: &mut dyn Loop, key: Key) -> Start {
+        self.op.start(l, key)
     }
-    .run(l, key);
+}
+
+fn connect(l: &mut dyn Loop, to: SocketAddr, key: Key) -> (OwnedFd, io::Result<u32>) {
+    let (s, mut connecting) = connecting(to);
+    let result = connecting.op.run(l, key);
     (s, result)
 }
 
@@ -463,4 +483,138 @@ pub fn messages_are_sent_and_received(make: MakeLoop) {
         0,
         "the rest of a datagram is gone"
     );
+}
+
+/// openat, statx and fsync, unless the loop would have to block for them.
+#[cfg(target_os = "linux")]
+pub fn paths_are_done_or_offloaded(make: MakeLoop) {
+    let mut l = make();
+    let mut run = |op: Op, n: u32| {
+        let mut op = Pinned::of(op);
+        match op.start(&mut *l, key(n)) {
+            Start::Done(result) => Some(result),
+            Start::Parked => Some(done(&mut *l, key(n))),
+            Start::Offload => None,
+        }
+    };
+    let open = |path: &'static std::ffi::CStr| Op::OpenAt {
+        dir: libc::AT_FDCWD,
+        path: path.as_ptr(),
+        flags: libc::O_RDONLY | libc::O_CLOEXEC,
+        mode: 0,
+    };
+    if let Some(result) = run(open(c"/dev/null"), 1) {
+        // SAFETY: just opened for us.
+        let f = unsafe { OwnedFd::from_raw_fd(result.unwrap() as i32) };
+        assert!(is_open(f.as_raw_fd()));
+    }
+    if let Some(result) = run(open(c"/no/such/file"), 2) {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    }
+    // SAFETY: plain data, for which zeros are valid.
+    let mut out: Box<libc::statx> = Box::new(unsafe { std::mem::zeroed() });
+    let statx = Op::Statx {
+        dir: libc::AT_FDCWD,
+        path: c"/dev/null".as_ptr(),
+        flags: 0,
+        mask: libc::STATX_BASIC_STATS,
+        out: &raw mut *out,
+    };
+    if let Some(result) = run(statx, 3) {
+        assert_eq!(result.unwrap(), 0);
+        assert_eq!(u32::from(out.stx_mode) & libc::S_IFMT, libc::S_IFCHR);
+    }
+    let f = file();
+    for (n, data_only) in [(4, false), (5, true)] {
+        let fd = f.as_raw_fd();
+        if let Some(result) = run(Op::Fsync { fd, data_only }, n) {
+            assert_eq!(result.unwrap(), 0);
+        }
+    }
+}
+
+/// fsync, unless the loop would have to block for it.
+#[cfg(not(target_os = "linux"))]
+pub fn paths_are_done_or_offloaded(make: MakeLoop) {
+    let mut l = make();
+    let f = file();
+    let fd = f.as_raw_fd();
+    let mut op = Pinned::of(Op::Fsync {
+        fd,
+        data_only: false,
+    });
+    assert!(matches!(op.start(&mut *l, key(1)), Start::Offload));
+}
+
+/// MSG_OOB waits for the urgent byte and takes it alone.
+pub fn urgent_bytes_are_received_as_such(make: MakeLoop) {
+    let mut l = make();
+    let (a, b) = tcp_pair();
+    put(&b, b"ordinary");
+    // SAFETY: one byte.
+    let sent = unsafe { libc::send(b.as_raw_fd(), c"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
+    let look = Op::Poll {
+        fd: a.as_raw_fd(),
+        want: gevent_hub_core::event_loop::Readiness::PRI,
+    };
+    let bits = Pinned::of(look).run(&mut *l, key(1)).unwrap();
+    assert_ne!(bits & libc::POLLPRI as u32, 0);
+    let fd = a.as_raw_fd();
+    let mut op = Pinned::new(1, |buf| Op::Recv {
+        fd,
+        buf,
+        len: 1,
+        flags: libc::MSG_OOB,
+    });
+    assert_eq!(op.run(&mut *l, key(2)).unwrap(), 1);
+    assert_eq!(&op.buf[..], b"!");
+    assert_eq!(get_all(&a), b"ordinary");
+}
+
+/// Watchers are told, and the operation takes the bytes.
+pub fn operations_and_watchers_share_a_descriptor(make: MakeLoop) {
+    let mut l = make();
+    let (a, b) = pair();
+    crate::readiness::watch(&mut *l, &a, 1, R, Mode::Edge);
+    let mut op = Pinned::recv(&a, 8);
+    op.park(&mut *l, key(2));
+    put(&b, b"abc");
+    let events = poll_until(&mut *l, |e| {
+        readiness_of(e, key(1)).has(R)
+            && e.iter()
+                .any(|e| matches!(e, Event::Done(k, Ok(3)) if *k == key(2)))
+    });
+    assert!(events.len() >= 2);
+    assert_eq!(&op.buf[..3], b"abc");
+    l.unwatch(key(1));
+    let mut again = Pinned::recv(&a, 8);
+    again.park(&mut *l, key(3));
+    put(&b, b"d");
+    assert_eq!(done(&mut *l, key(3)).unwrap(), 1);
+}
+
+/// A receive waits for data and a send for room, on one stream.
+pub fn reads_and_writes_of_one_stream_wait_at_once(make: MakeLoop) {
+    let mut l = make();
+    let (a, b) = pair();
+    let chunk = vec![0u8; 1 << 16];
+    // SAFETY: the bytes of the chunk.
+    while unsafe { libc::write(a.as_raw_fd(), chunk.as_ptr().cast(), chunk.len()) } > 0 {}
+    let fd = a.as_raw_fd();
+    let mut send = Pinned::new(4, |buf| Op::Send {
+        fd,
+        buf,
+        len: 4,
+        flags: 0,
+    });
+    let mut recv = Pinned::recv(&a, 8);
+    send.park(&mut *l, key(1));
+    recv.park(&mut *l, key(2));
+    silent(&mut *l, key(1));
+    put(&b, b"abc");
+    assert_eq!(done(&mut *l, key(2)).unwrap(), 3);
+    silent(&mut *l, key(1));
+    get_all(&b);
+    assert_eq!(done(&mut *l, key(1)).unwrap(), 4);
 }

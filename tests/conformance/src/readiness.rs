@@ -7,14 +7,16 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-fn pair() -> (UnixStream, UnixStream) {
+/// A connected pair, non-blocking.
+pub fn pair() -> (UnixStream, UnixStream) {
     let (a, b) = UnixStream::pair().unwrap();
     a.set_nonblocking(true).unwrap();
     b.set_nonblocking(true).unwrap();
     (a, b)
 }
 
-fn watch(l: &mut dyn Loop, fd: &impl AsRawFd, n: u32, want: Readiness, mode: Mode) {
+/// Watches, and expects that the kernel can.
+pub fn watch(l: &mut dyn Loop, fd: &impl AsRawFd, n: u32, want: Readiness, mode: Mode) {
     assert_eq!(
         l.watch(fd.as_raw_fd(), key(n), want, mode).unwrap(),
         Watch::Armed
@@ -197,6 +199,8 @@ pub fn a_reset_is_an_error_or_a_hang_up(make: MakeLoop) {
 
 /// Urgent data raises PRI for an edge watcher.
 pub fn urgent_data_is_seen_by_an_edge_watcher(make: MakeLoop) {
+    // mio counts urgent data as something to read.
+    crate::trace::ignore("read");
     let mut l = make();
     let (a, b) = tcp_pair();
     watch(&mut *l, &a, 1, R, Mode::Edge);

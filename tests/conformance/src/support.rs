@@ -1,6 +1,7 @@
 //! What the cases share: descriptors, polls with patience, a host that records, and a lock for what is the
 //! whole process's.
 
+use crate::trace;
 use gevent_hub_core::event_loop::{Event, Key, Loop, Readiness, Until};
 use gevent_hub_core::reactor::{
     Entry, Host, Reactor, Revents, RunMode, WatcherId, WatcherKind, monotonic,
@@ -221,7 +222,9 @@ impl Recorder {
 
     /// The log since the last call, joined by spaces.
     pub fn said(&self) -> String {
-        self.log.take().join(" ")
+        let words = self.log.take().join(" ");
+        trace::say_words(&words);
+        words
     }
 
     /// Runs, with a limit of time for the whole.

@@ -43,6 +43,7 @@ pub fn remote_entries_wake_a_sleeping_loop(make: MakeReactor) {
             })
         })
         .collect();
+    crate::trace::unordered();
     let said = t.run_until(600);
     threads.into_iter().for_each(|t| t.join().unwrap());
     for n in 0..3u64 {
@@ -53,4 +54,40 @@ pub fn remote_entries_wake_a_sleeping_loop(make: MakeReactor) {
             .collect();
         assert_eq!(of, (n * 1000..n * 1000 + 200).collect::<Vec<_>>());
     }
+}
+
+/// Threads push entries, send to watchers and wake without more, all at once: every entry arrives.
+pub fn a_storm_of_wakes_loses_nothing(make: MakeReactor) {
+    crate::trace::unordered();
+    let t = Recorder::new(make);
+    let id = t.start(WatcherKind::Async, 1);
+    t.reactor.set_ref(id, false);
+    let threads: Vec<_> = (0..6u64)
+        .map(|n| {
+            let remote = t.reactor.remote();
+            let handle = t.reactor.async_handle(id).unwrap();
+            thread::spawn(move || {
+                for i in 0..300 {
+                    handle.send();
+                    if i % 3 == 0 {
+                        assert!(remote.push(Entry::Wake(Token(n * 1000 + i), Wake::Event)));
+                    } else {
+                        remote.wake();
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    while all.len() < 600 {
+        let said = t.run_until(1);
+        all.extend(
+            said.split(' ')
+                .filter_map(|w| w.strip_suffix(":Event")?.parse::<u64>().ok()),
+        );
+    }
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    all.sort_unstable();
+    let pushed = (0..6).flat_map(|n| (0..300).step_by(3).map(move |i| n * 1000 + i));
+    assert_eq!(all, pushed.collect::<Vec<_>>());
 }

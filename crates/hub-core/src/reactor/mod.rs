@@ -9,6 +9,7 @@ mod fork;
 mod hint;
 mod io;
 mod ops;
+mod order;
 mod queue;
 mod remote;
 mod run;

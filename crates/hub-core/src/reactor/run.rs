@@ -230,6 +230,7 @@ impl Reactor {
 
     /// Sorts events to whom they belong. Runs no callback.
     pub(super) fn dispatch(&self, events: &mut Vec<Event>) {
+        self.order(events);
         for event in events.drain(..) {
             match event {
                 Event::Ready(key, readiness) => match Class::of(key) {

@@ -309,7 +309,7 @@ fn io_watchers_are_level_triggered_and_hear_of_what_they_asked_for() {
     sim.ready(7, R);
     t.run(RunMode::NoWait);
     t.run(RunMode::NoWait);
-    assert_eq!(t.said(), "w2 1 w1 1 w2 1 w1 1");
+    assert_eq!(t.said(), "w1 1 w2 1 w1 1 w2 1");
     r.stop(a);
     sim.ready(7, Readiness::HUP);
     t.run(RunMode::NoWait);

@@ -50,6 +50,8 @@ pub(super) struct Watcher {
     /// Whether it keeps the loop running.
     counts: bool,
     active: bool,
+    /// How many starts there were before its own.
+    started: u64,
     /// Its position in the list of its kind.
     position: u32,
     /// Its position in the pending list of its level, from 1; 0 when it is not pending.
@@ -95,6 +97,7 @@ enum List {
 #[derive(Default)]
 pub(super) struct Watchers {
     pub(super) slab: Slab<Watcher>,
+    starts: u64,
     pending: [Vec<Pending>; PRIORITIES],
     pending_live: usize,
     signals: Vec<WatcherId>,
@@ -175,6 +178,8 @@ impl Watchers {
         };
         debug_assert!(!w.active);
         w.active = true;
+        w.started = self.starts;
+        self.starts += 1;
         let (counts, list) = (w.counts, Self::list_of(w));
         if let Some(list) = list {
             let all = self.list(list);
@@ -218,6 +223,11 @@ impl Watchers {
         } else if let Pending::Watcher(_, due) = &mut all[w.pending as usize - 1] {
             *due |= revents;
         }
+    }
+
+    /// The number of its last start.
+    pub(super) fn started(&self, id: WatcherId) -> u64 {
+        self.slab.get(id.0).map_or(0, |w| w.started)
     }
 
     /// Makes the end of a park due.
@@ -358,6 +368,7 @@ impl Reactor {
             level,
             counts: true,
             active: false,
+            started: 0,
             position: 0,
             pending: 0,
         };

@@ -57,6 +57,8 @@ fn is_trigger(change: &Kevent) -> bool {
 impl Queue {
     /// Whether `kevent` may be called in a signal handler, as a system call may: for triggering it may.
     pub const SIGNAL_SAFE: bool = true;
+    /// What is closed is forgotten.
+    pub const FORGETS_CLOSED: bool = true;
 
     /// kqueue(2), close-on-exec.
     ///

@@ -4,6 +4,7 @@ use gevent_hub_core::os::{check, errno};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 /// Names one registration; never used again.
 pub type Token = u64;
@@ -12,8 +13,8 @@ pub type Token = u64;
 pub const BELL: Token = 0;
 /// The token of the descriptor that is readable while the active list is not empty.
 pub const LEFT_OVER: Token = 1;
-/// The tokens of the sets in the main one.
-const SETS: Token = 2;
+/// The tokens of the nested sets in the main one.
+const NESTED: Token = 2;
 /// The first token of a knote.
 pub const FIRST: Token = 16;
 
@@ -27,8 +28,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Read, Kind::Write, Kind::Urgent];
-
     fn events(self) -> u32 {
         let what = match self {
             Kind::Read => libc::EPOLLIN | libc::EPOLLRDHUP,
@@ -68,27 +67,35 @@ fn control(
     check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), op, fd, &mut event) }).map(drop)
 }
 
-/// A main set, with one set for each kind of wake nested in it.
+/// A main set, for what is read. The sets of the other kinds are nested in it, and made when they are needed:
+/// sets cannot be nested deeply, and queues may be watched by queues.
 pub struct Sets {
     main: OwnedFd,
-    kinds: [OwnedFd; 3],
+    nested: [OnceLock<OwnedFd>; 2],
 }
 
 impl Sets {
     pub fn new() -> io::Result<Self> {
-        let main = epoll()?;
-        let kinds = [epoll()?, epoll()?, epoll()?];
-        for (n, set) in kinds.iter().enumerate() {
-            let op = libc::EPOLL_CTL_ADD;
-            control(
-                &main,
-                op,
-                set.as_raw_fd(),
-                libc::EPOLLIN as u32,
-                SETS + n as Token,
-            )?;
+        Ok(Sets {
+            main: epoll()?,
+            nested: [const { OnceLock::new() }; 2],
+        })
+    }
+
+    fn set(&self, kind: Kind) -> io::Result<&OwnedFd> {
+        let number = match kind {
+            Kind::Read => return Ok(&self.main),
+            Kind::Write => 0,
+            Kind::Urgent => 1,
+        };
+        if let Some(set) = self.nested[number].get() {
+            return Ok(set);
         }
-        Ok(Sets { main, kinds })
+        let set = epoll()?;
+        let (op, events) = (libc::EPOLL_CTL_ADD, libc::EPOLLIN as u32);
+        let token = NESTED + number as Token;
+        control(&self.main, op, set.as_raw_fd(), events, token)?;
+        Ok(self.nested[number].get_or_init(|| set))
     }
 
     /// Adds one of the queue's own descriptors to the main set.
@@ -106,7 +113,7 @@ impl Sets {
 
     /// Registers `fd`, or registers it anew: then it wakes at once if it is ready.
     pub fn arm(&self, kind: Kind, fd: RawFd, token: Token) -> io::Result<()> {
-        let set = &self.kinds[kind as usize];
+        let set = self.set(kind)?;
         match control(set, libc::EPOLL_CTL_ADD, fd, kind.events(), token) {
             Err(e) if errno(&e) == libc::EEXIST => {
                 control(set, libc::EPOLL_CTL_MOD, fd, kind.events(), token)
@@ -118,26 +125,31 @@ impl Sets {
     /// Ends a registration. It may fail when the descriptor was closed: then it is gone already, or lives on
     /// behind another number, and its token means nothing any more.
     pub fn disarm(&self, kind: Kind, fd: RawFd) {
-        let _ = control(&self.kinds[kind as usize], libc::EPOLL_CTL_DEL, fd, 0, 0);
+        if let Ok(set) = self.set(kind) {
+            let _ = control(set, libc::EPOLL_CTL_DEL, fd, 0, 0);
+        }
     }
 
     /// Waits for `timeout` nanoseconds at most, and gives the tokens that woke.
     pub fn wait(&self, timeout: Option<u64>, tokens: &mut Vec<Token>) -> io::Result<()> {
-        let mut buffer = [libc::epoll_event { events: 0, u64: 0 }; 16];
+        let mut buffer = [libc::epoll_event { events: 0, u64: 0 }; 128];
         let n = wait_nanos(&self.main, &mut buffer, timeout)?;
         for event in &buffer[..n] {
             match event.u64 {
-                token @ (BELL | LEFT_OVER) => tokens.push(token),
-                set => self.drain(Kind::ALL[(set - SETS) as usize], tokens)?,
+                set @ NESTED..FIRST => self.drain((set - NESTED) as usize, tokens)?,
+                token => tokens.push(token),
             }
         }
         Ok(())
     }
 
-    fn drain(&self, kind: Kind, tokens: &mut Vec<Token>) -> io::Result<()> {
+    fn drain(&self, number: usize, tokens: &mut Vec<Token>) -> io::Result<()> {
+        let Some(set) = self.nested[number].get() else {
+            return Ok(());
+        };
         let mut buffer = [libc::epoll_event { events: 0, u64: 0 }; 128];
         loop {
-            let n = wait_nanos(&self.kinds[kind as usize], &mut buffer, Some(0))?;
+            let n = wait_nanos(set, &mut buffer, Some(0))?;
             tokens.extend(buffer[..n].iter().map(|e| e.u64));
             if n < buffer.len() {
                 return Ok(());

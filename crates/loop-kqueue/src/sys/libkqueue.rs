@@ -37,6 +37,8 @@ pub struct Queue(RawFd);
 impl Queue {
     /// It takes locks.
     pub const SIGNAL_SAFE: bool = false;
+    /// It does not notice that a descriptor is closed.
+    pub const FORGETS_CLOSED: bool = false;
 
     /// Makes one.
     ///

@@ -43,6 +43,8 @@ fn from_system(k: &libc::kevent) -> Kevent {
 impl Queue {
     /// Whether `kevent` may be called in a signal handler, as a system call may.
     pub const SIGNAL_SAFE: bool = true;
+    /// The kernel forgets what is closed.
+    pub const FORGETS_CLOSED: bool = true;
 
     /// kqueue(2), close-on-exec.
     ///
