@@ -81,8 +81,9 @@ demo: build
 	$(PY) tools/demo.py
 
 bench: build
-	@tools/setup.sh wrk
+	@tools/setup.sh wrk $(SERVERS) nginx:nginx-light
 	$(PY) tools/bench.py
+	$(PY) tools/bench_programs.py
 
 fuzz: build
 	$(PY) tools/fuzz.py

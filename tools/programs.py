@@ -60,11 +60,11 @@ def environment() -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def all_servers():
+def running(wanted: dict):
     """Variables for the tests, and a note for each server that is not there."""
     env, notes = {}, []
     with contextlib.ExitStack() as stack:
-        for name, server in servers.ALL.items():
+        for name, server in wanted.items():
             try:
                 env |= stack.enter_context(server())
             except servers.Missing as missing:
@@ -76,8 +76,10 @@ def test(python: pathlib.Path, path: pathlib.Path, loop: str, env: dict[str, str
     name = f"{path.relative_to(runs.ROOT)} [{loop}]"
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", FOLDER / "pytest.ini"]
     own = {"GEVENT_LOOP": loop, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONFAULTHANDLER": "1"}
-    done = runs.run([*command, "--rootdir", FOLDER, path], LIMIT, {**own, **env})
+    with running(servers.OWN) as (more, missing):
+        done = runs.run([*command, "--rootdir", FOLDER, path], LIMIT, {**own, **env, **more})
     count = runs.count_pytest(done, name)
+    count.notes += missing
     print(f"{name:<44} {count}  ({done.seconds:.0f} s)", flush=True)
     if count.failed:
         print(f"FAILED {name}: {done.ending()}\n{done.tail(80)}", flush=True)
@@ -101,7 +103,7 @@ def main() -> int:
         print(runs.Count(skipped=len(files)))
         return 0
     with (
-        all_servers() as (env, missing),
+        running(servers.SHARED) as (env, missing),
         concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
     ):
         total.notes += missing

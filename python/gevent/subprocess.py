@@ -527,7 +527,11 @@ class Popen(__subprocess__.Popen):
     def send_signal(self, sig):
         """Send *sig* to the child, unless it is known to have ended."""
         if self.returncode is None:
-            os.kill(self.pid, sig)
+            try:
+                os.kill(self.pid, sig)
+            except ProcessLookupError:
+                # The loop has its status, and is about to say so.
+                pass
 
 
 def _gevent_did_monkey_patch(target_module, *_args, **_kwargs):

@@ -153,4 +153,7 @@ def mariadb():
             yield {"PROGRAMS_MARIADB": str(port)}
 
 
-ALL = {"redis-server": redis, "postgres": postgres, "mariadbd": mariadb}
+#: Started once for all tests, which leave nothing behind in them.
+SHARED = {"postgres": postgres, "mariadbd": mariadb}
+#: Started for each file of tests and each loop: some take its queues, and hang up on everybody.
+OWN = {"redis-server": redis}

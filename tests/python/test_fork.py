@@ -1,5 +1,7 @@
 """Forking, from greenlets, native threads and callbacks: what the child has, the parent keeps."""
 
+import os
+
 import pytest
 
 from scripts import lines_of
@@ -250,3 +252,41 @@ print(os.WEXITSTATUS(os.waitpid(done[3], 0)[1]))
 print(get_hub().threadpool.apply(subprocess.check_output, (["echo", "pool"],)))
 """
     ) == ["[b'out\\n', 4, 5]", "6", "b'pool\\n'"]
+
+
+def test_a_tls_session_outlives_a_child_that_ends_as_usual():
+    """The child has copies of both ends, and lets the collector close them."""
+    data = os.path.join(os.path.dirname(__file__), "data", "localhost")
+    lines = lines_of(HEAD + f"""
+import ssl
+ours, theirs = socket.socketpair()
+server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server_side.load_cert_chain({data + ".crt"!r}, {data + ".key"!r})
+client_side = ssl.create_default_context(cafile={data + ".crt"!r})
+def serve():
+    with server_side.wrap_socket(theirs, server_side=True) as sock:
+        while data := sock.recv(1000):
+            sock.sendall(data[::-1])
+server = gevent.spawn(serve)
+client = client_side.wrap_socket(ours, server_hostname="localhost")
+client.sendall(b"before")
+print(client.recv(100))
+pids = []
+def fork():
+    pid = os.fork()
+    if not pid:
+        server.kill()
+        client.close()
+        sys.exit(0)
+    pids.append(pid)
+for n in range(5):
+    fork()
+    client.sendall(b"during")
+    assert client.recv(100) == b"gnirud"
+print([os.waitpid(pid, 0)[1] for pid in pids])
+client.sendall(b"after")
+print(client.recv(100))
+client.close()
+server.join()
+""")
+    assert lines == ["b'erofeb'", "[0, 0, 0, 0, 0]", "b'retfa'"]

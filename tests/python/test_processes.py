@@ -357,3 +357,14 @@ def test_patched_children():
         check=False,
     )
     assert done.stdout.split() == ["b'hi\\n'", "3", "0", "2", "popen", "True", "0"], done.stderr
+
+
+def test_signal_to_one_that_is_gone():
+    with Popen(["true"]) as child:
+        # Reaped by somebody else, so that nobody has told the object.
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        std_subprocess.run(["true"], check=True)
+        os.waitpid(child.pid, 0)
+        assert child.returncode is None
+        child.send_signal(std_signal.SIGTERM)
+        child.kill()
