@@ -8,6 +8,8 @@ exceptions are here too. :func:`wait_read`, :func:`wait_write`, :func:`wait_read
 import socket as __socket__
 import sys
 
+from types import FunctionType
+
 from gevent import _socket3 as _source
 from gevent import _socketcommon
 from gevent._socket3 import SOCK_STREAM, error, getaddrinfo, socket
@@ -78,3 +80,15 @@ def create_connection(
 
 
 _source.create_connection = create_connection
+
+
+# The standard library's own code, which would make its own sockets: those of it that accept would
+# hold up every greenlet. It looks for the class by name, and finds ours.
+create_server = FunctionType(
+    __socket__.create_server.__code__,
+    {**vars(__socket__), "socket": socket},
+    "create_server",
+    __socket__.create_server.__defaults__,
+)
+create_server.__kwdefaults__ = __socket__.create_server.__kwdefaults__
+create_server.__doc__ = __socket__.create_server.__doc__

@@ -1,11 +1,13 @@
 """Sockets: waiting, closing, timeouts, sending it all, lookups, and what a kill may not lose."""
 
 import errno
+import gc
 import io
 import os
 import socket as std
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -478,3 +480,48 @@ def test_connect_to_a_full_queue(tmp_path):
             conn.sendall(b"x")
             conn.close()
         assert [client.get(timeout=10) for client in clients] == [b"x"] * 10
+
+
+@pytest.mark.ours
+def test_create_server_is_cooperative():
+    with socket.create_server(("127.0.0.1", 0), backlog=5) as listener:
+        assert isinstance(listener, socket.socket)
+        accepting = gevent.spawn(listener.accept)
+        gevent.sleep(0)
+        with socket.create_connection(listener.getsockname()) as client:
+            accepted, _ = accepting.get(timeout=5)
+            with accepted:
+                client.sendall(b"x")
+                assert accepted.recv(1) == b"x"
+    if socket.has_dualstack_ipv6():
+        with socket.create_server(
+            ("", 0), family=socket.AF_INET6, dualstack_ipv6=True
+        ) as listener:
+            port = listener.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", port)):
+                listener.accept()[0].close()
+
+
+def test_a_forgotten_socket_is_warned_of():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        forgotten = socket.socket()
+        del forgotten
+        gc.collect()
+    texts = [str(w.message) for w in caught if w.category is ResourceWarning]
+    assert len(texts) == 1 and texts[0].startswith("unclosed <socket")
+
+
+@pytest.mark.ours
+def test_connecting_to_a_number_asks_nobody():
+    class Refusing:
+        def __getattr__(self, name):
+            raise AssertionError(f"{name} was asked for")
+
+    resolver = gevent.get_hub().resolver
+    pool, resolver.pool = resolver.pool, Refusing()
+    try:
+        for host in ("127.0.0.1", "::1"):
+            assert socket.getaddrinfo(host, 80, 0, socket.SOCK_STREAM)[0][4][0] == host
+    finally:
+        resolver.pool = pool

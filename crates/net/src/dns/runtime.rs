@@ -6,6 +6,7 @@ use crate::socket::check;
 use async_trait::async_trait;
 use futures_io::{AsyncRead, AsyncWrite};
 use gevent_hub_core::event_loop::{Interest, Readiness};
+use gevent_hub_core::os;
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
@@ -89,9 +90,10 @@ impl Drop for Tcp {
 impl Tcp {
     /// Begins a connection.
     fn begin(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Self> {
-        let flags = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let kind = libc::SOCK_STREAM | os::SOCKET_FLAGS;
         // SAFETY: no memory is passed.
-        let fd = check(unsafe { libc::socket(crate::stream::domain(&to), flags, 0) })?;
+        let fd = check(unsafe { libc::socket(crate::stream::domain(&to), kind, 0) })?;
+        os::finish_socket(fd);
         // SAFETY: just opened, and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         if let Some(from) = from.map(Address::from) {
