@@ -56,7 +56,11 @@ class Client:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family)
         self.sock.settimeout(20)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except BaseException:
+            self.sock.close()
+            raise
         self.rfile = self.sock.makefile("rb")
 
     def send(self, data):
@@ -97,6 +101,10 @@ class Log:
 
     def write(self, text):
         self.text += text
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
 
     def flush(self):
         pass

@@ -19,7 +19,7 @@ from gevent.pywsgi._errors import (
     _InvalidClientInput,
     _InvalidClientRequest,
 )
-from gevent.pywsgi._reading import Reading, _HeadTimeout, max_request_line
+from gevent.pywsgi._reading import Reading, _HeadTimeout
 from gevent.pywsgi._writing import Writing
 
 
@@ -55,6 +55,7 @@ class WSGIHandler(Reading, Writing):
 
     def handle(self):
         """Serve request after request, until either side has enough; then close the socket."""
+        self.server._connections += 1
         try:
             while self.socket is not None:
                 self.time_start = time.time()
@@ -76,6 +77,7 @@ class WSGIHandler(Reading, Writing):
             if ex.errno not in self.ignored_socket_errors and not isinstance(ex, TimeoutError):
                 raise
         finally:
+            self.server._connections -= 1
             self._close_connection()
 
     def _close_connection(self):
@@ -125,7 +127,7 @@ class WSGIHandler(Reading, Writing):
                 if not line:
                     return None
                 self.requestline = line.rstrip("\r\n")
-                if len(line) >= max_request_line():
+                if len(line) >= self.server._limits()["max_line"]:
                     return _TOO_LONG_STATUS, _REQUEST_TOO_LONG_RESPONSE
                 if not self.read_request(line):
                     return self._refusal(400)

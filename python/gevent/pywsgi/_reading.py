@@ -60,7 +60,7 @@ class Reading:
 
     def read_requestline(self):
         """The request line with its end, as text; empty at the end of the connection."""
-        return self.rfile.readline(max_request_line()).decode("latin-1")
+        return self.rfile.readline(self.server._limits()["max_line"]).decode("latin-1")
 
     def _check_http_version(self):
         return self.request_version in ("HTTP/1.0", "HTTP/1.1")

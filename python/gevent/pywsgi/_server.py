@@ -64,6 +64,9 @@ class WSGIServer(StreamServer):
     #: Seconds that a request's body, or the client's taking of the answer, may stand still.
     io_timeout = 300
 
+    #: Bytes of a request line; more is answered by 414. None: ``gevent.pywsgi.MAX_REQUEST_LINE``.
+    max_line = None
+
     #: Bytes of a request head; more is answered by 431.
     max_head = 65536
 
@@ -84,6 +87,9 @@ class WSGIServer(StreamServer):
 
     # The native server, once it was started. See `gevent.pywsgi._native`.
     _native = None
+
+    # That handlers serve.
+    _connections = 0
 
     def __init__(
         self,
@@ -193,6 +199,11 @@ class WSGIServer(StreamServer):
             for handler in list(self._idle_handlers):
                 handler._stop_waiting()
 
+    def drained(self):
+        """Whether no connection is left, after :meth:`close`."""
+        native = getattr(self, "_native", None)
+        return not self._connections and not (native is not None and native.connections)
+
     def start(self):
         self._draining = False
         super().start()
@@ -202,7 +213,7 @@ class WSGIServer(StreamServer):
     def _limits(self):
         """The parser's limits, as its arguments."""
         return {
-            "max_line": max_request_line(),
+            "max_line": self.max_line or max_request_line(),
             "max_head": sys.maxsize >> 1 if self.max_head is None else self.max_head,
             "max_headers": 256 if self.max_headers is None else self.max_headers,
             "max_body": self.max_body,

@@ -173,9 +173,8 @@ class WebSocket:
 
     def handle_close(self, header, payload):
         """Answer the other side's close by ours."""
-        code, _ = payload
         if not self.closed:
-            self._end(self._codec.encode_close(code, ""))
+            self._end(self._codec.encode_close(*payload))
 
     # Out.
 
