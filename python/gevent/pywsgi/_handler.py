@@ -6,6 +6,7 @@ packages depend on it: ``handle`` → ``handle_one_request`` → ``read_requestl
 ``start_response``, ``process_result`` → ``write`` → ``finalize_headers``; then ``log_request``.
 """
 
+import _socket
 import errno
 import sys
 import time
@@ -21,7 +22,10 @@ from gevent.pywsgi._errors import (
 )
 from gevent.pywsgi._reading import Reading, _HeadTimeout
 from gevent.pywsgi._writing import Writing
+from gevent.timeout import Timeout
 
+#: Seconds to wait for the end of what a refused client sends.
+_LINGER = 2
 
 #: Blank lines before a request line that are overlooked (RFC 9112 §2.2 asks for one at least).
 _BLANK_LINES = 2
@@ -72,6 +76,7 @@ class WSGIHandler(Reading, Writing):
                 if not self.time_finish:
                     self.time_finish = time.time()
                 self.log_request()
+                self._linger()
                 break
         except OSError as ex:
             if ex.errno not in self.ignored_socket_errors and not isinstance(ex, TimeoutError):
@@ -79,6 +84,17 @@ class WSGIHandler(Reading, Writing):
         finally:
             self.server._connections -= 1
             self._close_connection()
+
+    def _linger(self):
+        # A client that still sends would be reset by our close, and may never read the answer.
+        sock = self.socket
+        if hasattr(sock, "do_handshake"):
+            return
+        with Timeout(_LINGER, False):
+            sock.shutdown(_socket.SHUT_WR)
+            for _ in range(64):
+                if not sock.recv(65536):
+                    break
 
     def _close_connection(self):
         sock = self.__dict__.pop("socket", None)
