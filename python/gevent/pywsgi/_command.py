@@ -13,6 +13,8 @@ import sys
 
 import gevent
 
+__all__ = ["main", "parse", "load"]
+
 _DESCRIPTION = "Serves a WSGI application by gevent.pywsgi, in one or several processes."
 
 _SIGNALS = """\

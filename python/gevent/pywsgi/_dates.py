@@ -2,6 +2,8 @@
 
 import time
 
+__all__ = ["format_date_time", "date_now"]
+
 _WEEKDAYNAME = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 #: By number of the month: January is 1.

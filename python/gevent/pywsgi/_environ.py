@@ -1,5 +1,7 @@
 """Dictionaries for the environ of a request; the secure ones keep secrets out of logs."""
 
+__all__ = ["Environ", "SecureEnviron", "WSGISecureEnviron"]
+
 
 class Environ(dict):
     """A dict that an application may take for the environ, and that pickles as a plain dict."""

@@ -24,6 +24,8 @@ from gevent.pywsgi._reading import Reading, _HeadTimeout
 from gevent.pywsgi._writing import Writing
 from gevent.timeout import Timeout
 
+__all__ = ["WSGIHandler"]
+
 #: Seconds to wait for the end of what a refused client sends.
 _LINGER = 2
 

@@ -2,6 +2,8 @@
 
 from http import client
 
+__all__ = ["OldMessage", "from_pairs", "headers_factory"]
+
 
 class OldMessage(client.HTTPMessage):
     """The mapping of :mod:`http.client` with three names of its predecessor in Python 2."""

@@ -5,6 +5,8 @@ from io import BytesIO
 from gevent._core import BodyDecoder, HTTPError
 from gevent.pywsgi._errors import _CONTINUE_RESPONSE, _InvalidClientInput
 
+__all__ = ["Input"]
+
 #: Bytes of framing and body that are looked for at a time. The decoder has tighter limits.
 _PIECE = 65536
 

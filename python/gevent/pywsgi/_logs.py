@@ -1,5 +1,7 @@
 """What a server may write its logs to: files, loggers, nothing."""
 
+__all__ = ["LoggingLogAdapter"]
+
 
 class _NoopLog:
     """Takes everything and keeps nothing."""

@@ -5,7 +5,6 @@ spreads the connections. The sockets are this process's: a worker that ends or i
 its queue of connections to the next one, and none is lost.
 """
 
-import dataclasses
 import errno
 import os
 import select
@@ -18,6 +17,8 @@ import traceback
 import gevent
 from gevent.baseserver import parse_address
 
+__all__ = ["Master"]
+
 #: Seconds before a worker is started again: doubled each time, back to the first once one lived.
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30
@@ -29,20 +30,18 @@ EXIT_NOT_LOADED = 3
 _HANDLED = ("SIGHUP", "SIGTERM", "SIGINT", "SIGQUIT", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGUSR1")
 
 
-@dataclasses.dataclass(eq=False)
 class Worker:
     """A process."""
 
-    pid: int
-    slot: "Slot"
-    #: It writes here: a byte when it serves, and one now and then while its hub runs.
-    pipe: int
-    started: float = dataclasses.field(default_factory=time.monotonic)
-    seen: float = dataclasses.field(default_factory=time.monotonic)
-    ready: bool = False
-    leaving: bool = False
-    killed: bool = False
-    deadline: float = 0.0
+    def __init__(self, pid, slot, pipe):
+        self.pid = pid
+        self.slot = slot
+        #: It writes here: a byte when it serves, and one now and then while its hub runs.
+        self.pipe = pipe
+        self.started = self.seen = time.monotonic()
+        self.ready = self.leaving = self.killed = False
+        #: When it is killed, if it has not ended by then.
+        self.deadline = 0.0
 
 
 class Slot:

@@ -18,6 +18,8 @@ from gevent.pywsgi._headers import from_pairs, headers_factory
 from gevent.pywsgi._input import Input
 from gevent.timeout import Timeout
 
+__all__ = ["Reading", "max_request_line"]
+
 MAX_REQUEST_LINE = 8192
 
 unquote_latin1 = partial(unquote, encoding="latin-1")

@@ -10,6 +10,8 @@ from gevent.pywsgi._logs import LoggingLogAdapter, _NoopLog
 from gevent.pywsgi._reading import max_request_line
 from gevent.server import StreamServer
 
+__all__ = ["WSGIServer"]
+
 #: What a connection may wait for and send, unless the server says otherwise. Seconds and bytes.
 _LENIENCY = ("strict", "tolerant", "upstream")
 

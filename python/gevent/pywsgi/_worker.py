@@ -5,6 +5,8 @@ import signal
 import sys
 import time
 
+__all__ = ["work"]
+
 
 def work(options, sockets, pipe, parent):
     """Serve; gives the exit code. Runs in a process of its own, after the fork."""

@@ -4,6 +4,8 @@ from gevent._compat import reraise
 from gevent.pywsgi._dates import date_now
 from gevent.pywsgi._errors import _ERRORS, status_line
 
+__all__ = ["Writing"]
+
 #: Fields about the connection that are the server's business alone (PEP 3333, RFC 9110 §7.6.1). An
 #: application's `Connection: close` is heeded; the others of the kind do no harm.
 _FRAMING = ("transfer-encoding",)

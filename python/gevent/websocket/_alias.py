@@ -4,6 +4,8 @@ import importlib.util
 import sys
 import types
 
+__all__ = ["install_as_geventwebsocket"]
+
 #: Module -> the names in it.
 _MODULES = {
     "geventwebsocket": ["WebSocketApplication", "Resource", "WebSocketServer", "WebSocketError"],

@@ -10,6 +10,8 @@ from gevent.lock import Semaphore
 from gevent.timeout import Timeout
 from gevent.websocket._errors import WebSocketError
 
+__all__ = ["Stream", "WebSocket"]
+
 MSG_SOCKET_DEAD = "Socket is dead"
 MSG_ALREADY_CLOSED = "Connection is already closed"
 MSG_CLOSED = "Connection closed"

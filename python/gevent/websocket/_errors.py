@@ -1,5 +1,7 @@
 """What goes wrong with a WebSocket, seen from the application."""
 
+__all__ = ["FrameTooLargeException", "ProtocolError", "WebSocketError"]
+
 
 class WebSocketError(OSError):
     """The connection is closed, or broke."""

@@ -9,6 +9,8 @@ from gevent._core import WebSocketCodec
 from gevent.pywsgi import WSGIHandler
 from gevent.websocket._connection import Stream, WebSocket
 
+__all__ = ["Client", "WebSocketHandler"]
+
 _log = logging.getLogger("gevent.websocket")
 
 

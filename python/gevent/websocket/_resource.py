@@ -6,6 +6,8 @@ from gevent.pywsgi import WSGIServer
 from gevent.websocket._errors import WebSocketError
 from gevent.websocket._handler import WebSocketHandler
 
+__all__ = ["BaseProtocol", "Resource", "WebSocketApplication", "WebSocketServer"]
+
 
 class BaseProtocol:
     """Hands on what happens on a connection. A subclass may speak a subprotocol."""
