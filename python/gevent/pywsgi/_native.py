@@ -53,6 +53,9 @@ def _is_plain_handler(handler_class):
     for cls in handler_class.__mro__:
         if cls is WSGIHandler:
             return True
+        if vars(cls).get("only_upgrades") is True:
+            # What it overrides makes a difference to upgrades alone, and those are handed over.
+            continue
         for name in vars(cls):
             if name in _HEEDED or _is_boilerplate(name):
                 continue
@@ -77,6 +80,8 @@ def usable(server, stock):
         server.environ_class is dict
         and type(server.environ) is dict
         and not server.ssl_enabled
+        # Of WebSocket handlers: it wants to see every request.
+        and not getattr(server, "pre_start_hook", None)
         and _is_plain_handler(server.handler_class)
     )
 

@@ -81,8 +81,8 @@ class WSGIServer(StreamServer):
     #: How HTTP is read: ``'strict'`` by RFC 9112; ``'tolerant'`` with what harms nobody but is
     #: wrong (folded lines, a missing Host, odd chunk extensions); ``'upstream'`` also with both
     #: Content-Length and Transfer-Encoding, which lets requests be smuggled past a proxy in front.
-    #: None: what ``GEVENT_PYWSGI_HTTP`` says, else strict with the stock handler, and tolerant with
-    #: a handler class of the program's own, as that was written for upstream.
+    #: None: what ``GEVENT_PYWSGI_HTTP`` says, else strict with our own handlers, and tolerant
+    #: with a handler class of the program's own, as that was written for upstream.
     http = None
 
     _draining = False
@@ -224,7 +224,8 @@ class WSGIServer(StreamServer):
     def _http(self):
         mode = self.http or os.environ.get("GEVENT_PYWSGI_HTTP")
         if not mode:
-            return "strict" if self.handler_class is WSGIHandler else "tolerant"
+            ours = self.handler_class.__module__.partition(".")[0] == __package__.partition(".")[0]
+            return "strict" if ours else "tolerant"
         if mode not in _LENIENCY:
             raise ValueError("http is one of %s, not %r" % (", ".join(_LENIENCY), mode))
         return mode

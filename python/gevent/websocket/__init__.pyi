@@ -71,6 +71,7 @@ class Client:
 class WebSocketHandler(WSGIHandler):
     SUPPORTED_VERSIONS: tuple[str, ...]
     GUID: str
+    only_upgrades: bool
     max_message_size: int
     compression: bool
     ping_interval: float | None

@@ -35,6 +35,9 @@ class WebSocketHandler(WSGIHandler):
     SUPPORTED_VERSIONS = ("13", "8", "7")
     GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
+    #: Said to the native server: any other request may be served by it, without this handler.
+    only_upgrades = True
+
     #: Bytes of a message, unpacked; a bigger one closes the connection with 1009.
     max_message_size = 16 * 1024 * 1024
 
