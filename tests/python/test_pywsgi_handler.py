@@ -272,7 +272,7 @@ def test_environ_classes(name):
         start_response("200 OK", [])
         return [type(environ).__name__.encode()]
 
-    with serving(application, pywsgi.WSGIServer) as server:
-        server.environ_class = getattr(pywsgi, name)
+    settings = {"attributes": {"environ_class": getattr(pywsgi, name)}}
+    with serving(application, pywsgi.WSGIServer, **settings) as server:
         with Client(server.address) as client:
             assert client.ask(["GET / HTTP/1.1", "Host: a"]).body == name.encode()
