@@ -160,7 +160,7 @@ class PeriodicMonitoringThread:
         thread_sleep(self.calculate_sleep_time())
         # Not before the sleep, or it would keep the hub alive.
         hub = self.hub
-        if not hub:
+        if hub is None or getattr(hub, "dead", False):
             self.kill()
         if not self.should_run:
             return

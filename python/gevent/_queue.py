@@ -170,6 +170,9 @@ class Exchange:
                             # Another thread was faster.
                             waiters.appendleft(link)
             except BaseException as ex:
+                # Once it is off the list, nobody can give it anything any more.
+                with self._lock:
+                    self._take_off(waiters, link)
                 if not link.took:
                     raise
                 result = self._took_but_failed(waiters, link, ex, timer)
@@ -205,16 +208,21 @@ class Exchange:
                         result = satisfied(link)
                         if result is not None:
                             return result[0]
+                        self._take_off(waiters, link)
                     raise timeout_error
         finally:
             self._leave(waiters, link)
 
+    @staticmethod
+    def _take_off(waiters, link):
+        try:
+            waiters.remove(link)
+        except (AttributeError, ValueError):
+            pass
+
     def _leave(self, waiters, link):
         with self._lock:
-            try:
-                waiters.remove(link)
-            except (AttributeError, ValueError):
-                pass
+            self._take_off(waiters, link)
         if link.lock is not None and link.woken:
             # It may have been woken in place of somebody else.
             self._wake()

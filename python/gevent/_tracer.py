@@ -1,4 +1,4 @@
-"""Trace functions that count greenlet switches, to find out what keeps a hub from running."""
+"""What counts greenlet switches, to find out what keeps a hub from running."""
 
 import sys
 import traceback
@@ -6,6 +6,7 @@ import traceback
 from greenlet import getcurrent, settrace
 
 from gevent._compat import perf_counter
+from gevent._core import SwitchWatch, set_quiet_tracer
 from gevent._util import gmctime
 from gevent.util import format_run_info
 
@@ -19,17 +20,23 @@ __all__ = [
 class GreenletTracer:
     """Counts the switches of the thread in which it is made, until `kill` is called there.
 
-    The trace function that was set before is called as well. `did_block_hub` may be called from
-    another thread, and then misses a switch now and again.
+    It looks at a number that the native core counts, and is a trace function only in name: a real
+    one would slow each switch down. If another one is set, or a subclass has a `_trace` of its
+    own, it is called like any, and calls the other one. `did_block_hub` may be called from another
+    thread, and then misses a switch now and again.
     """
 
     def __init__(self):
-        #: Switches since `did_block_hub` was last called.
-        self.greenlet_switch_counter = 0
-        #: The greenlet that was switched to last, or `None` if there is nothing to watch.
-        self.active_greenlet = None
         self._killed = False
-        self.previous_trace_function = settrace(self)
+        # What calls of this object add to the native count, since that was `_seen`.
+        self._counted = 0
+        self._active = None
+        self._watch = SwitchWatch()
+        self._base = self._seen = self._watch.switches()
+        self.previous_trace_function = None
+        if type(self)._trace is not GreenletTracer._trace or not set_quiet_tracer(self):
+            self._watch = None
+            self.previous_trace_function = settrace(self)
 
     def kill(self):
         """Put the previous trace function back."""
@@ -37,6 +44,36 @@ class GreenletTracer:
             self._killed = True
             settrace(self.previous_trace_function)
             self.previous_trace_function = None
+            # What was seen until now stays.
+            counted, active = self.greenlet_switch_counter, self.active_greenlet
+            self._watch = None
+            self.greenlet_switch_counter, self.active_greenlet = counted, active
+
+    def _switches(self):
+        return self._watch.switches() if self._watch is not None else self._base
+
+    @property
+    def greenlet_switch_counter(self):
+        """Switches since `did_block_hub` was last called."""
+        return self._counted + self._switches() - self._base
+
+    @greenlet_switch_counter.setter
+    def greenlet_switch_counter(self, value):
+        self._counted = value
+        self._base = self._switches()
+
+    @property
+    def active_greenlet(self):
+        """The greenlet that was switched to last, or `None` if there is nothing to watch."""
+        if self._watch is None or self._watch.switches() == self._seen:
+            return self._active
+        return self._watch.current()
+
+    @active_greenlet.setter
+    def active_greenlet(self, value):
+        self._active = value
+        if self._watch is not None:
+            self._seen = self._watch.switches()
 
     def _trace(self, event, args):
         self.greenlet_switch_counter += 1

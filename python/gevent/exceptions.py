@@ -7,6 +7,37 @@ __all__ = [
 ]
 
 
+_MOST_SHOWN = 50
+
+
+def _waiting_greenlets(hub):
+    """Return a line for each greenlet of *hub* that waits: who it is, and what it has called."""
+    import linecache
+    import os
+
+    from gevent._greenlet_primitives import get_reachable_greenlets
+
+    here = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    lines = []
+    for greenlet in get_reachable_greenlets():
+        if not greenlet or greenlet.parent is not hub:
+            continue
+        frame = inner = greenlet.gr_frame
+        while frame is not None and frame.f_code.co_filename.startswith(here):
+            frame = frame.f_back
+        frame = frame or inner
+        if frame is None:
+            continue
+        if len(lines) == _MOST_SHOWN:
+            lines.append("...")
+            break
+        file, number = frame.f_code.co_filename, frame.f_lineno
+        call = linecache.getline(file, number).strip()
+        where = f"{frame.f_code.co_name}, {file}:{number}"
+        lines.append(f"{greenlet!r} in {where}" + (f": {call}" if call else ""))
+    return lines
+
+
 class LoopExit(Exception):
     """The event loop has nothing left that could wake the greenlet that waits.
 
@@ -14,8 +45,8 @@ class LoopExit(Exception):
     Usually this means a deadlock, for instance a lock that nobody will release any more, or an
     object whose events belong to another thread's hub.
 
-    When the hub raised it, the arguments are a message, the hub and the loop's handles, and the
-    text shows all three.
+    When the hub raised it, the arguments are a message, the hub and the loop's handles. The text
+    shows all three, and the greenlets that wait when it is made, each with where it waits.
     """
 
     @property
@@ -30,7 +61,9 @@ class LoopExit(Exception):
         from pprint import pformat
 
         message, hub, handles = self.args
-        return f"{message}\n\tHub: {hub}\n\tHandles:\n{pformat(handles)}"
+        text = f"{message}\n\tHub: {hub}\n\tHandles:\n{pformat(handles)}"
+        waiting = _waiting_greenlets(hub)
+        return f"{text}\n\tWaiting:\n" + "\n".join(waiting) if waiting else text
 
     def __str__(self):
         return repr(self)

@@ -41,6 +41,7 @@ mod _core {
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
         overflow::install();
         m.add("greenlet_module", greenlet::module::make(m.py())?)?;
+        greenlet::watch::register(m)?;
         event_loop::register(m)?;
         files::register(m)?;
         gevent_greenlet::register(m)?;

@@ -47,6 +47,11 @@ pub struct ThreadData {
     pub origin: Cell<*mut PyGreenlet>,
     /// The function of `settrace`, or null. Owned.
     pub tracer: Cell<*mut PyObject>,
+    /// What `gettrace` shows though it is not called: it looks at [`switches`](Self::switches) instead.
+    /// Owned, or null.
+    pub quiet_tracer: Cell<*mut PyObject>,
+    /// How many switches there were.
+    pub switches: Cell<u64>,
     /// The thread's hub, for the embedder: an owned reference or null, dropped with the thread.
     pub hub: Cell<*mut PyObject>,
     /// Called first when the thread ends: with `true` in the thread itself, with `false` when another
@@ -139,6 +144,8 @@ impl ThreadData {
                 installed: Cell::new(main),
                 origin: Cell::new(null_mut()),
                 tracer: Cell::new(null_mut()),
+                quiet_tracer: Cell::new(null_mut()),
+                switches: Cell::new(0),
                 hub: Cell::new(null_mut()),
                 on_exit: Cell::new(None),
                 switcher: Switcher::new(&raw const (*main).fiber),
@@ -302,7 +309,12 @@ impl ThreadData {
         } else {
             current.cast()
         };
-        for owned in [current, self.tracer.get(), self.hub.get()] {
+        for owned in [
+            current,
+            self.tracer.get(),
+            self.quiet_tracer.get(),
+            self.hub.get(),
+        ] {
             if !owned.is_null() {
                 // SAFETY: an owned reference, visited for the collector.
                 let stop = unsafe { visit(owned, arg) };
@@ -362,7 +374,7 @@ unsafe extern "C" fn thread_ended(capsule: *mut PyObject) {
             ffi::Py_DECREF(obj);
         }
         owned.loops.clear();
-        for slot in [&owned.tracer, &owned.hub] {
+        for slot in [&owned.tracer, &owned.quiet_tracer, &owned.hub] {
             ffi::Py_XDECREF(slot.replace(null_mut()));
         }
         let current = owned.current.get();

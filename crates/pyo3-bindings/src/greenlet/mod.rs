@@ -32,6 +32,7 @@ mod rival;
 pub mod switch;
 mod trace;
 pub mod types;
+pub mod watch;
 
 pub use object::{Flags, PyGreenlet, Status, globals};
 pub use switch::{Carry, arrive, has_delivery, native_transfer, switch_to};

@@ -39,8 +39,8 @@ unsafe extern "C" fn settrace(_: *mut PyObject, tracer: *mut PyObject) -> *mut P
     // SAFETY: a function's contract.
     unsafe {
         let td = ThreadData::get();
-        let old = td.tracer.get();
-        let old = new_ref(if old.is_null() { ffi::Py_None() } else { old });
+        let old = shown_tracer(td);
+        clear(&td.quiet_tracer);
         if ptr::eq(tracer, ffi::Py_None()) {
             clear(&td.tracer);
         } else {
@@ -52,8 +52,17 @@ unsafe extern "C" fn settrace(_: *mut PyObject, tracer: *mut PyObject) -> *mut P
 
 unsafe extern "C" fn gettrace(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: a function's contract.
+    unsafe { shown_tracer(ThreadData::get()) }
+}
+
+/// What `gettrace` returns: a new reference.
+unsafe fn shown_tracer(td: &ThreadData) -> *mut PyObject {
+    let tracer = match td.tracer.get() {
+        none if none.is_null() => td.quiet_tracer.get(),
+        tracer => tracer,
+    };
+    // SAFETY: the GIL is held; the thread owns both.
     unsafe {
-        let tracer = ThreadData::get().tracer.get();
         new_ref(if tracer.is_null() {
             ffi::Py_None()
         } else {

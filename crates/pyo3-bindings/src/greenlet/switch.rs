@@ -387,6 +387,7 @@ unsafe fn become_current(td: &ThreadData, target: *mut PyGreenlet) {
         }
     }
     td.current.set(target);
+    td.switches.set(td.switches.get() + 1);
 }
 
 /// The second half of a switch: the running greenlet `me` was switched to, and takes what was sent.
