@@ -34,6 +34,7 @@ def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.
         ["cargo", "test", "--locked", "--no-fail-fast", *extra], RUST_LIMIT, {"RUST_BACKTRACE": "1"}
     )
     count = runs.count_cargo(done, name)
+    print("\n".join(re.findall(r"^\d+ cases; ran: .*$", done.out, re.M)))
     if count.failed:
         failing = re.findall(r"^test .* FAILED$|^error.*$", done.out, re.M)
         print("\n".join(failing[:40]))

@@ -66,6 +66,8 @@ pub struct KqueueLoop {
     table: Table<Places>,
     subjects: Subjects,
     mask: Option<libc::sigset_t>,
+    /// The process that the queues are of.
+    pid: u32,
     /// Descriptors with events in the batch at hand.
     touched: Vec<RawFd>,
     buffer: Vec<Kevent>,
@@ -88,6 +90,7 @@ impl KqueueLoop {
             table: Table::default(),
             subjects: Subjects::default(),
             mask: None,
+            pid: std::process::id(),
             touched: Vec::new(),
             buffer: vec![Kevent::default(); ROOM],
             caps: Caps {
@@ -120,6 +123,15 @@ impl KqueueLoop {
         let result = place.update(queue, fd, filters, clear, renew);
         *self.table.entry(fd).place.of(mode) = place;
         result
+    }
+
+    /// A forked child has no queues. The reactor says so in its at-fork hook; this is for processes that forked
+    /// without any.
+    fn notice_fork(&mut self) -> io::Result<()> {
+        if self.pid != std::process::id() {
+            self.after_fork()?;
+        }
+        Ok(())
     }
 
     fn make_level(&mut self) -> io::Result<()> {
@@ -277,6 +289,7 @@ impl Loop for KqueueLoop {
     }
 
     fn watch(&mut self, fd: RawFd, key: Key, want: Interest, mode: Mode) -> io::Result<Watch> {
+        self.notice_fork()?;
         match self.table.forget(key) {
             Some((old, old_mode)) if (old, old_mode) != (fd, mode) => {
                 self.update(old, old_mode, false)?;
@@ -305,6 +318,7 @@ impl Loop for KqueueLoop {
     }
 
     fn watch_subject(&mut self, what: Subject, key: Key) -> io::Result<()> {
+        self.notice_fork()?;
         self.counters.syscalls += 1;
         self.waker
             .queue()
@@ -342,6 +356,9 @@ impl Loop for KqueueLoop {
     }
 
     unsafe fn start(&mut self, key: Key, op: Pin<&mut Op>) -> Start {
+        if let Err(e) = self.notice_fork() {
+            return Start::Done(Err(e));
+        }
         // SAFETY: it is not moved out of, only read and pointed to.
         let op = unsafe { op.get_unchecked_mut() };
         // SAFETY: the caller's promise.
@@ -377,6 +394,7 @@ impl Loop for KqueueLoop {
     }
 
     fn poll(&mut self, until: Until, out: &mut Vec<Event>) -> io::Result<()> {
+        self.notice_fork()?;
         let before = out.len();
         self.counters.polls += 1;
         let mut timeout = match until {
@@ -408,6 +426,7 @@ impl Loop for KqueueLoop {
     }
 
     fn after_fork(&mut self) -> io::Result<()> {
+        self.pid = std::process::id();
         for queue in [self.level.take(), self.scratch.take()]
             .into_iter()
             .flatten()

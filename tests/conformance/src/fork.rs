@@ -33,6 +33,32 @@ pub fn a_child_hears_its_own_and_leaves_the_parent_alone(make: MakeLoop) {
     }
 }
 
+/// A process that forked without any hook goes on with what was watched.
+pub fn a_child_that_nobody_told_hears_all_the_same(make: MakeLoop) {
+    let _process = process();
+    crate::trace::off();
+    let mut l = make();
+    if l.caps().name == "mio" {
+        eprintln!("skipped: mio knows nothing of forks");
+        return;
+    }
+    let (a, b) = UnixStream::pair().unwrap();
+    l.watch(a.as_raw_fd(), key(1), R, Mode::Level).unwrap();
+    l.poll(Until::Now, &mut Vec::new()).unwrap();
+    let pid = in_child(|| {
+        put(&b, b"x");
+        ready(&mut *l, key(1), R);
+        let (c, d) = UnixStream::pair().unwrap();
+        put(&d, b"x");
+        let mut other = make();
+        other.watch(c.as_raw_fd(), key(2), R, Mode::Level).unwrap();
+        ready(&mut *other, key(2), R);
+        true
+    });
+    assert_ok(pid);
+    ready(&mut *l, key(1), R);
+}
+
 /// What waited before the fork waits in the child too, and each process has its own. The operation is one that
 /// takes nothing: what a receive gets, the other process's might have had.
 pub fn operations_start_again_in_the_child(make: MakeLoop) {

@@ -171,6 +171,7 @@ pub fn cases() -> Vec<Case> {
         }
         Loop fork {
             a_child_hears_its_own_and_leaves_the_parent_alone
+            a_child_that_nobody_told_hears_all_the_same
             operations_start_again_in_the_child
             wakes_of_the_child_stay_in_the_child
             a_child_of_a_child_is_on_its_own_too

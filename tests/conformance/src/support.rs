@@ -220,6 +220,11 @@ impl Recorder {
         self.log.borrow_mut().push(what.into());
     }
 
+    /// Whether nothing was added to the log since.
+    pub fn is_silent(&self) -> bool {
+        self.log.borrow().is_empty()
+    }
+
     /// The log since the last call, joined by spaces.
     pub fn said(&self) -> String {
         let words = self.log.take().join(" ");

@@ -21,22 +21,24 @@ pub fn now_does_not_wait(make: MakeLoop) {
     assert!(monotonic() - start < 500 * MS);
 }
 
-/// A wait ends at its deadline, not before, and not much later.
+/// A wait ends at its deadline, not before, and on a machine with time to spare not much later.
 pub fn a_deadline_is_kept_and_not_rounded_to_nothing(make: MakeLoop) {
     let mut l = make();
     for nanos in [300_000, 2 * MS, 7 * MS] {
-        let best = (0..10)
-            .map(|_| {
-                let start = monotonic();
-                let mut out = Vec::new();
-                while monotonic() < start + nanos {
-                    l.poll(Until::At(start + nanos), &mut out).unwrap();
-                }
-                assert!(out.is_empty());
-                monotonic() - start - nanos
-            })
-            .min();
-        assert!(best < Some(2 * MS), "{best:?} late");
+        let patience = monotonic() + 4 * PATIENCE;
+        loop {
+            let start = monotonic();
+            let mut out = Vec::new();
+            while monotonic() < start + nanos {
+                l.poll(Until::At(start + nanos), &mut out).unwrap();
+            }
+            assert!(out.is_empty());
+            let late = monotonic() - start - nanos;
+            if late < 2 * MS {
+                break;
+            }
+            assert!(monotonic() < patience, "{late} ns late, as every time");
+        }
     }
 }
 
@@ -150,13 +152,16 @@ pub fn an_interrupted_wait_is_no_error(make: MakeLoop) {
     let mut l = make();
     install(libc::SIGURG);
     let before = SIGNALS.load(Ordering::SeqCst);
-    let other = signal_me_soon(libc::SIGURG);
     let start = monotonic();
     let mut out = Vec::new();
-    l.poll(Until::At(start + PATIENCE), &mut out).unwrap();
-    assert!(out.is_empty() && monotonic() - start < PATIENCE);
-    assert!(SIGNALS.load(Ordering::SeqCst) > before);
-    other.join().unwrap();
+    // On a busy machine a signal may come before the wait that it is to interrupt: then there is another.
+    while SIGNALS.load(Ordering::SeqCst) == before {
+        let other = signal_me_soon(libc::SIGURG);
+        l.poll(Until::At(start + PATIENCE), &mut out).unwrap();
+        assert!(out.is_empty());
+        other.join().unwrap();
+    }
+    assert!(monotonic() - start < 2 * PATIENCE);
 }
 
 /// A signal that is blocked outside is let through while the loop sleeps, if the mask says so.

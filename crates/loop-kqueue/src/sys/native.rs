@@ -8,7 +8,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
 /// A kernel event queue.
-pub struct Queue(RawFd);
+pub struct Queue {
+    fd: RawFd,
+    /// The process that has it: a forked one does not, and there the number may be another descriptor's.
+    pid: u32,
+}
 
 /// Events taken by one call, at most; changes given to one.
 const ROOM: usize = 256;
@@ -55,7 +59,10 @@ impl Queue {
         unsafe {
             let fd = check(libc::kqueue())? as RawFd;
             libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            Ok(Queue(fd))
+            Ok(Queue {
+                fd,
+                pid: std::process::id(),
+            })
         }
     }
 
@@ -85,7 +92,7 @@ impl Queue {
         // SAFETY: as many filled changes and as much room as is said; the time is null or lives.
         let n = check(unsafe {
             libc::kevent(
-                self.0,
+                self.fd,
                 given.as_ptr().cast(),
                 changes.len() as _,
                 taken.as_mut_ptr().cast(),
@@ -108,13 +115,15 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: ours, and closed once.
-        unsafe { libc::close(self.0) };
+        if self.pid == std::process::id() {
+            // SAFETY: ours, and closed once.
+            unsafe { libc::close(self.fd) };
+        }
     }
 }
 
 impl AsRawFd for Queue {
     fn as_raw_fd(&self) -> RawFd {
-        self.0
+        self.fd
     }
 }
