@@ -1,6 +1,5 @@
 //! [`Settings`]: whom to ask, how often and how long, as resolv.conf(5) and nsswitch.conf(5) say.
 
-use hickory_resolver::system_conf::parse_resolv_conf;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,27 +85,25 @@ impl Settings {
 
     /// The text of a resolv.conf(5).
     pub fn from_resolv_conf(text: &str) -> Self {
-        let mut settings = Settings::default();
-        // hickory's reader refuses a file without a server; and one with invalid domains, as if there was none.
-        let parsed = parse_resolv_conf(text)
-            .or_else(|_| parse_resolv_conf(format!("{text}\nnameserver 127.0.0.1\n")));
-        let Ok((config, options)) = parsed else {
-            return settings;
+        // What it does not understand is left out.
+        let (config, _errors) = resolv_conf::Config::parse_with_errors(text.as_bytes());
+        let search = config.get_last_search_or_domain();
+        let search = search.filter(|domain| !domain.is_empty()).take(MOST);
+        let mut settings = Settings {
+            search: search.cloned().collect(),
+            ndots: config.ndots as usize,
+            timeout: Duration::from_secs(u64::from(config.timeout.max(1))),
+            attempts: config.attempts.max(1) as usize,
+            edns: config.edns0,
+            tcp_only: config.use_vc,
+            rotate: config.rotate,
+            ..Settings::default()
         };
-        let servers = config.name_servers().iter();
-        settings.servers = servers.take(MOST).map(|s| (s.ip, 53).into()).collect();
-        let search = config.search().iter().take(MOST);
-        settings.search = search.map(|name| name.to_ascii()).collect();
-        settings.ndots = options.ndots;
-        settings.timeout = options.timeout.max(Duration::from_secs(1));
-        settings.attempts = options.attempts.max(1);
-        settings.edns = options.edns0;
-        let mut words = text
-            .lines()
-            .filter_map(|line| line.trim_start().strip_prefix("options"))
-            .flat_map(str::split_whitespace);
-        settings.rotate = words.clone().any(|word| word == "rotate");
-        settings.tcp_only = words.any(|word| word == "use-vc");
+        if !config.nameservers.is_empty() {
+            let servers = config.nameservers.iter().take(MOST);
+            let address = |server| (IpAddr::from(server), 53).into();
+            settings.servers = servers.map(address).collect();
+        }
         settings
     }
 
