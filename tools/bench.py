@@ -1,4 +1,5 @@
-"""The figures: Rust benchmarks, then Python's cases on this gevent and on upstream's, in turn.
+"""The figures: Rust benchmarks, then Python's cases on this gevent and on upstream's, in turn,
+and the figures of the hub (tools/bench_sections.py).
 
     bench.py [--rounds N] [--no-rust] [--against PYTHON] [CASE ...]
 
@@ -14,6 +15,7 @@ import json
 import re
 import sys
 
+import bench_sections
 import demo
 import oracle
 import runs
@@ -67,6 +69,8 @@ def main() -> int:
             print(f"{case:<24}{upstream!s:>12}{this!s:>12}")
         else:
             print(f"{case:<24}{upstream:>12.0f}{this:>12.0f}{this / upstream:>16.2f}", flush=True)
+    if not options.cases:
+        failed += bench_sections.run(against, options.rounds, [])
     return 1 if failed else 0
 
 

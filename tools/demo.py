@@ -46,12 +46,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(python: str, script: str, env: dict[str, str | None]):
-    """A running example; yields its port. Its output is shown if it does not come up."""
+def server(
+    python: str, script: str, env: dict[str, str | None], *, before=(), pin: bool = True
+):
+    """A running example; yields its port. Its output is shown if it does not come up.
+
+    `script` is in `examples`, or a whole path; `before` are its arguments before the port.
+    """
     port = free_port()
+    command = [python, str(runs.ROOT / "examples" / script), *before, str(port)]
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
-            pinned(0, [python, str(runs.ROOT / "examples" / script), str(port)]),
+            pinned(0, command) if pin else command,
             env={k: v for k, v in {**os.environ, **env}.items() if v is not None},
             stdin=subprocess.DEVNULL,
             stdout=output,

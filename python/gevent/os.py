@@ -368,6 +368,11 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
     def _watch_child(pid, callback=None, loop=None, ref=False):
         loop = loop or get_hub().loop
         watcher = _child_watcher(loop, pid, ref)
+        before = _watched_children.get(pid)
+        if before is not None and not isinstance(before, tuple):
+            # By `posix_spawn`, which CPython's Popen uses from 3.13 on: one death, one event.
+            before.stop()
+            before.close()
         _watched_children[pid] = watcher
         watcher.start(_on_child, watcher, callback)
 

@@ -9,6 +9,7 @@ import pytest
 from scripts import lines_of, run
 
 import gevent
+import sys
 from gevent import event, lock, queue, socket
 from gevent.exceptions import BlockingSwitchOutError, InvalidSwitchError
 
@@ -660,6 +661,10 @@ call = compare(deeper)
 gevent.spawn(deeper, 0, 0).join()
 """
     )
+    if sys.version_info >= (3, 14):
+        # ctypes prints it as an error that it has to ignore, and goes on.
+        assert done.code == 0
+        return
     assert done.code not in (0, None)
     assert "stack" in done.err
 

@@ -46,6 +46,10 @@ def run(code, **env):
 @pytest.mark.parametrize("how", [HERE, THREAD], ids=["main", "thread"])
 def test_an_overflow_says_what_to_do_and_crashes(before, after, how):
     done = run(OVERFLOW.format(before=before, after=after, run=how), GEVENT_STACK_SIZE="256k")
+    if sys.version_info >= (3, 14):
+        # CPython looks at the stack itself there, whenever C code calls Python.
+        assert "RecursionError: Stack overflow" in done.stderr
+        return
     sentences = [line for line in done.stderr.splitlines() if line.startswith("gevent: ")]
     assert len(sentences) == 1, done.stderr
     assert "overflowed its 256 KiB" in sentences[0]

@@ -455,6 +455,8 @@ pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
                 }
                 Fate::Nothing => continue,
             };
+            // A greenlet that was gone on with may have left its own state here.
+            crate::sync::enter_python();
             let r = ffi::PyObject_CallOneArg(callable, p);
             if r.is_null() {
                 let py = host.loop_().py();
@@ -469,6 +471,7 @@ pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
             }
             ffi::Py_DECREF(callable);
         }
+        crate::sync::enter_python();
         ffi::Py_DECREF(p);
     }
 }
