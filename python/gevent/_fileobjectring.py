@@ -11,6 +11,13 @@ from io import FileIO
 from gevent import _core
 from gevent.hub import get_hub
 
+__all__ = [
+    "RingFileIO",
+    "is_usable",
+    "open_raw",
+    "waiting",
+]
+
 
 def is_usable():
     """Whether the running greenlet's loop reads and writes files by itself."""

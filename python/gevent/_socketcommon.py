@@ -54,6 +54,7 @@ __dns__ = [
 
 #: Names of :mod:`socket` that have a cooperative version.
 _implements = [
+    "create_server",
     "create_connection",
     "socket",
     "SocketType",
@@ -102,7 +103,6 @@ __imports__ = copy_globals(
         "if_indextoname",
         "if_nameindex",
         "if_nametoindex",
-        "create_server",
         "has_dualstack_ipv6",
         "recv_fds",
         "send_fds",

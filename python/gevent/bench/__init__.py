@@ -10,3 +10,6 @@ best of each counts, because whatever else runs only ever makes things slower. `
 
 Nothing of this is loaded by ``import gevent``.
 """
+
+__all__ = [
+]

@@ -4,6 +4,10 @@ from html import escape
 
 from gevent.bench.report import BY, number
 
+__all__ = [
+    "svg",
+]
+
 #: Told apart by hue and by lightness, on white and on black.
 COLOURS = ("#2563eb", "#f59e0b", "#059669", "#7c3aed", "#64748b", "#db2777", "#0891b2", "#84cc16")
 

@@ -6,6 +6,14 @@ import time
 
 from gevent.bench.runner import CASES
 
+__all__ = [
+    "as_data",
+    "heading",
+    "machine",
+    "number",
+    "table",
+]
+
 
 def machine():
     """What the machine is, as far as it says so."""

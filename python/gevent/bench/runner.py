@@ -9,6 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
+__all__ = [
+    "Contestant",
+    "contestants",
+    "measure",
+]
+
 #: Stands for a folder with files.
 FOLDER = None
 FILES, FILE_SIZE = 400, 4096

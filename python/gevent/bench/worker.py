@@ -14,6 +14,18 @@ import sys
 import threading
 import time
 
+__all__ = [
+    "Asyncio",
+    "Gevent",
+    "Watch",
+    "answer",
+    "contestant",
+    "describe",
+    "file_names",
+    "forget",
+    "main",
+]
+
 now = time.perf_counter
 READERS = 100
 MANY = 100
