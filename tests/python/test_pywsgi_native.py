@@ -271,6 +271,84 @@ def test_many_connections_come_and_go():
         assert core.connections == 0
 
 
+# TLS by the server's own session.
+
+CERTIFICATE = str(pathlib.Path(__file__).parent / "data" / "localhost.crt")
+KEY = str(pathlib.Path(__file__).parent / "data" / "localhost.key")
+
+
+def encrypted(serving, data=None):
+    import gevent.ssl
+
+    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = gevent.ssl.CERT_NONE
+    sock = context.wrap_socket(serving.connect())
+    if data is None:
+        return sock
+    with sock:
+        sock.sendall(data)
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_tls():
+    def application(environ, start_response):
+        assert environ["wsgi.url_scheme"] == "https"
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/stream":
+            return (b"%d;" % i for i in range(1000))
+        return [b"x" * 300000 if environ["PATH_INFO"] == "/big" else body]
+
+    with Serving(application, certfile=CERTIFICATE, keyfile=KEY) as serving:
+        assert serving.server._native is not None and serving.server._native.accepting
+        post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + b"y" * 200000
+        answer = encrypted(serving, post + get("/big", close=False) + get("/stream"))
+        assert answer.count(b"HTTP/1.1 200 OK") == 3
+        assert answer.count(b"y") >= 200000 and answer.count(b"x" * 300000) == 1
+        assert answer.endswith(b"0\r\n\r\n")
+        assert serving.talk(b"GET / HTTP/1.0\r\n\r\n") != b"", "an alert"
+        with encrypted(serving) as sock:
+            for _ in range(3):
+                sock.sendall(get(close=False))
+                assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        serving.server.reload_certificates()
+        assert encrypted(serving, get()).startswith(b"HTTP/1.1 200")
+
+
+def test_tls_of_a_certificate_that_changes(tmp_path):
+    import shutil
+
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    shutil.copy(CERTIFICATE, certificate)
+    shutil.copy(KEY, key)
+    with Serving(show, certfile=certificate, keyfile=key) as serving:
+        certificate.write_text("nonsense")
+        with pytest.raises(OSError):
+            serving.server.reload_certificates()
+        assert encrypted(serving, get()).startswith(b"HTTP/1.1 200")
+
+
+def test_an_upgrade_under_tls():
+    def application(environ, start_response):
+        write = start_response("101 Switching Protocols", [("Upgrade", "x")])
+        write(b"")
+        write(environ["wsgi.input"].readline().upper())
+        return []
+
+    with Serving(application, certfile=CERTIFICATE, keyfile=KEY) as serving:
+        sent = get("/", "Connection: Upgrade", "Upgrade: x", close=False) + b"hello\n"
+        assert body(encrypted(serving, sent)).endswith(b"HELLO\n")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_openssl_serves_what_rustls_cannot(monkeypatch):
+    monkeypatch.setenv("GEVENT_PYWSGI_TLS", "openssl")
+    with Serving(show, certfile=CERTIFICATE, keyfile=KEY) as serving:
+        assert serving.server._native is None
+        assert encrypted(serving, get()).startswith(b"HTTP/1.1 200")
+
+
 def unescape(text):
     def one(match):
         if match[1]:

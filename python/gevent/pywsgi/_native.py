@@ -12,12 +12,13 @@ import sys
 from datetime import datetime
 
 from gevent._core import WSGICore
-from gevent.hub import GreenletExit
+from gevent.hub import GreenletExit, spawn_raw
 from gevent.pywsgi._errors import _InvalidClientInput
 from gevent.pywsgi._handler import WSGIHandler
 from gevent.pywsgi._logs import _NoopLog
 from gevent.pywsgi._reading import Reading
 from gevent.pywsgi._writing import Writing
+from gevent.socket import SHUT_WR, socketpair
 from gevent.socket import socket as GeventSocket
 
 __all__ = ["_NoopLog"]
@@ -79,11 +80,43 @@ def usable(server, stock):
     return (
         server.environ_class is dict
         and type(server.environ) is dict
-        and not server.ssl_enabled
+        and (not server.ssl_enabled or tls_files(server) is not None)
         # Of WebSocket handlers: it wants to see every request.
         and not getattr(server, "pre_start_hook", None)
         and _is_plain_handler(server.handler_class)
     )
+
+
+#: Arguments for TLS that change nothing as long as they have these values.
+_TLS_DEFAULTS = {
+    "server_side": True,
+    "do_handshake_on_connect": True,
+    "suppress_ragged_eofs": True,
+    "cert_reqs": 0,
+    "ca_certs": None,
+    "ciphers": None,
+}
+
+
+def tls_files(server):
+    """The certificate chain and the key for the native server's own TLS (rustls).
+
+    None when the arguments ask for something that only OpenSSL's can do: then each connection has
+    a handler in Python. So it is with ``ssl_context``, and with ``GEVENT_PYWSGI_TLS=openssl``.
+    """
+    if os.environ.get("GEVENT_PYWSGI_TLS") == "openssl":
+        return None
+    from gevent.ssl import wrap_socket
+
+    arguments = dict(server.ssl_args or ())
+    certfile = arguments.pop("certfile", None)
+    keyfile = arguments.pop("keyfile", None) or certfile
+    if certfile is None or server.wrap_socket is not wrap_socket:
+        return None
+    for name, value in arguments.items():
+        if name not in _TLS_DEFAULTS or value != _TLS_DEFAULTS[name]:
+            return None
+    return os.fspath(certfile), os.fspath(keyfile)
 
 
 def configure(core, server):
@@ -107,7 +140,8 @@ def make(server):
 
 
 def start(core, server, stock_spawn):
-    """Have *core* accept; *stock_spawn* is the ``spawn`` of a server that was told nothing else."""
+    """Have *core* accept, or return False if it cannot. *stock_spawn* is the ``spawn`` of a server
+    that was told nothing else."""
     configure(core, server)
     spawn = server._spawn
     if spawn is None:
@@ -116,8 +150,16 @@ def start(core, server, stock_spawn):
         how = "greenlet"
     else:
         how = "call"
+    if server.ssl_enabled:
+        try:
+            core.set_tls(*tls_files(server))
+        except OSError:
+            # An encrypted key, say: OpenSSL may be able to use it, and if not its error is the
+            # one that programs know.
+            return False
     bounded = "full" in vars(server) or type(server).full is not _never_full
     core.start(server.socket.fileno(), how, bounded)
+    return True
 
 
 def _find_never_full():
@@ -237,6 +279,36 @@ def take_over(server, fd, address, data):
     except BaseException:
         sock.detach()
         raise
+
+
+def tunnel(server, tunnel, address, data):
+    """As :func:`take_over` for a connection under our TLS: the handler gets one end of a pair of
+    sockets, and two greenlets carry between the other end and the connection."""
+    ours, theirs = socketpair()
+    spawn_raw(_carry_in, tunnel, ours)
+    spawn_raw(_carry_out, tunnel, ours)
+    take_over(server, theirs.detach(), address, data)
+
+
+def _carry_in(tunnel, sock):
+    try:
+        while data := tunnel.recv():
+            sock.sendall(data)
+        sock.shutdown(SHUT_WR)
+    except OSError:
+        # Either end is gone, which the other greenlet hears of too.
+        pass
+
+
+def _carry_out(tunnel, sock):
+    try:
+        while data := sock.recv(65536):
+            tunnel.send(data)
+    except OSError:
+        pass
+    finally:
+        tunnel.close()
+        sock.close()
 
 
 def _handle(server, sock, address, data):

@@ -172,12 +172,22 @@ class WSGIServer(StreamServer):
 
         if self._native is not None and self._native.accepting:
             self._native.room()
-        elif _native.usable(self, WSGIServer):
-            if self._native is None:
-                self._native = _native.make(self)
-            _native.start(self._native, self, WSGIServer._spawn)
-        else:
+        elif not (_native.usable(self, WSGIServer) and self._start_natively(_native)):
             super().start_accepting()
+
+    def _start_natively(self, native):
+        if self._native is None:
+            self._native = native.make(self)
+        return native.start(self._native, self, WSGIServer._spawn)
+
+    def reload_certificates(self):
+        """Read *certfile* and *keyfile* again, for the connections that come from now on.
+
+        If they cannot be used it raises, and the old ones stay.
+        """
+        if self._native is None or not self.ssl_enabled:
+            raise ValueError("only a started server that does TLS by itself can reload")
+        self._native.reload_tls()
 
     def stop_accepting(self):
         if self._native is not None:

@@ -66,10 +66,14 @@ pub struct Core {
     /// The server's `__dict__`.
     dict: PyCellOpt,
     as_started: Cell<[usize; 2]>,
+    /// The server's class has no properties of the names that are looked up.
+    plain: Cell<bool>,
+    /// Keeps the hub's weak reference, which every greenlet that it spawns has, from being made anew.
+    hub_reference: PyCellOpt,
     names: Names,
     environs: LocalCell<Option<Box<Environs>>>,
-    /// Buffers of heads that are used again.
-    pub heads: LocalCell<Vec<Vec<u8>>>,
+    /// Exchanges that are used again.
+    pub spare: super::exchange::Spare,
     spawn: Cell<Spawn>,
     bounded: Cell<bool>,
     /// The server was asked to say when there is room.
@@ -126,9 +130,11 @@ impl Core {
             server: PyCellOpt::new(None),
             dict: PyCellOpt::new(None),
             as_started: Cell::new([0; 2]),
+            plain: Cell::new(false),
+            hub_reference: PyCellOpt::new(None),
             names,
             environs: LocalCell::new(None),
-            heads: LocalCell::default(),
+            spare: super::exchange::Spare::default(),
             spawn: Cell::new(Spawn::Greenlet),
             bounded: Cell::new(false),
             waiting: Cell::new(false),
@@ -142,8 +148,31 @@ impl Core {
     pub fn hold(&self, server: &Bound<'_, PyAny>) -> PyResult<()> {
         self.dict.set(Some(server.getattr("__dict__")?.unbind()));
         self.server.set(Some(server.clone().unbind()));
+        self.plain.set(self.has_no_properties());
+        if let Some(hub) = HubCore::current() {
+            // SAFETY: the hub is alive and the GIL is held.
+            let reference = unsafe {
+                let made = ffi::PyWeakref_NewRef(hub.greenlet().cast(), null_mut());
+                Bound::from_owned_ptr_or_err(server.py(), made)?
+            };
+            self.hub_reference.set(Some(reference.unbind()));
+        }
         self.as_started.set(self.overrides());
         Ok(())
+    }
+
+    fn has_no_properties(&self) -> bool {
+        let n = &self.names;
+        [n.application, n.environ, n.log, n.spawn, n.full]
+            .iter()
+            .all(|&name| {
+                // SAFETY: the server is alive; a borrowed look-up; the GIL is held.
+                unsafe {
+                    let found =
+                        crate::raw::_PyType_Lookup(ffi::Py_TYPE(self.server.as_ptr()), name);
+                    found.is_null() || (*ffi::Py_TYPE(found)).tp_descr_set.is_none()
+                }
+            })
     }
 
     /// What stands in the server's own dictionary in place of methods: addresses to compare, or 0.
@@ -188,6 +217,15 @@ impl Core {
         let server = self.server.as_ptr();
         // SAFETY: the server is held while it is in use; the GIL is held.
         unsafe {
+            let dict = self.dict.as_ptr();
+            if self.plain.get() && !dict.is_null() {
+                // No property stands before the instance's own values.
+                let found = ffi::PyDict_GetItemWithError(dict, name);
+                if !found.is_null() {
+                    ffi::Py_INCREF(found);
+                    return found;
+                }
+            }
             if server.is_null() {
                 let text = c"the server is closed";
                 ffi::PyErr_SetString(ffi::PyExc_RuntimeError, text.as_ptr());
@@ -260,6 +298,8 @@ impl Core {
             // SAFETY: called with the GIL held.
             unsafe { environs.clear() };
         }
+        self.spare.clear();
+        self.hub_reference.set(None);
     }
 
     /// Reports an error that is set, as of the server.
@@ -484,6 +524,24 @@ impl App {
         let mut data = Vec::from(request.upgrade.take().unwrap_or_default());
         data.extend(conn.take_rest());
         let peer = conn.peer();
+        if conn.is_tls() {
+            let done = glue(py, "tunnel").and_then(|f| {
+                let tunnel = super::tunnel::Tunnel::new(conn.clone());
+                let data = pyo3::types::PyBytes::new(py, &data);
+                f.call1((
+                    self.core.server(py),
+                    tunnel,
+                    raise::address(py, peer)?,
+                    data,
+                ))
+                .map(drop)
+            });
+            if let Err(e) = done {
+                conn.close();
+                self.core.report(py, e, "an upgrade");
+            }
+            return;
+        }
         let fd = conn.detach();
         let done = glue(py, "take_over").and_then(|f| {
             let data = pyo3::types::PyBytes::new(py, &data);

@@ -3,12 +3,15 @@
 use super::app::{App, Core, Spawn};
 use super::log;
 use crate::hub::get_core;
+use gevent_net::tls::{Certificates, Identity, ServerSettings};
 use gevent_wsgi::server::{Server, Settings};
 use gevent_wsgi::{Limits, Policy, Rules};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// WSGICore(server)
@@ -20,6 +23,7 @@ pub struct WSGICore {
     server: Py<PyAny>,
     core: RefCell<Option<Rc<Core>>>,
     native: RefCell<Option<Rc<Server<App>>>>,
+    certificates: RefCell<Option<Arc<Certificates>>>,
 }
 
 fn seconds(value: Option<f64>) -> Option<Duration> {
@@ -41,6 +45,7 @@ impl WSGICore {
             server,
             core: RefCell::new(None),
             native: RefCell::new(None),
+            certificates: RefCell::new(None),
         }
     }
 
@@ -115,6 +120,34 @@ impl WSGICore {
         native
             .accept_from(fd)
             .map_err(|e| crate::errors::io_error(&e))
+    }
+
+    /// Encrypt connections by TLS from now on, with the certificate chain and the key of these files (PEM).
+    fn set_tls(&self, certfile: PathBuf, keyfile: PathBuf) -> PyResult<()> {
+        let native = self.native()?;
+        let made = Identity::from_pem_files(certfile, keyfile).and_then(|identity| {
+            let certificates = Certificates::new(identity);
+            let config = ServerSettings::new(certificates.clone())
+                .alpn(&["http/1.1"])
+                .build()?;
+            Ok((certificates, config))
+        });
+        let (certificates, config) = made.map_err(|e| crate::errors::io_error(&e))?;
+        native.set_tls(Some(config));
+        *self.certificates.borrow_mut() = Some(certificates);
+        Ok(())
+    }
+
+    /// Read the files of `set_tls` again: new connections get what is in them now. If they cannot be used,
+    /// that raises, and nothing changes.
+    fn reload_tls(&self) -> PyResult<()> {
+        let certificates = self.certificates.borrow().clone();
+        match certificates {
+            Some(certificates) => certificates
+                .reload()
+                .map_err(|e| crate::errors::io_error(&e)),
+            None => Err(PyRuntimeError::new_err("the server has no certificates")),
+        }
     }
 
     /// Accept no more; what was accepted goes on.

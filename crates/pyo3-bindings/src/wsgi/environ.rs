@@ -109,6 +109,8 @@ pub struct Environs {
     /// What the server's environ held when the template was made: pairs of borrowed pointers, which the
     /// template keeps alive.
     source: Vec<(Obj, Obj)>,
+    /// The version of the server's environ that the template is of; 0 where dictionaries have none.
+    version: u64,
     /// The server's environ and room for the request's keys; an owned reference or null.
     template: Obj,
     /// What `wsgi.file_wrapper` is; owned.
@@ -130,6 +132,21 @@ fn hash(bytes: &[u8]) -> u64 {
     last[..words.remainder().len()].copy_from_slice(words.remainder());
     h = (h.rotate_left(5) ^ u64::from_le_bytes(last)).wrapping_mul(K);
     h ^ h >> 32
+}
+
+/// A number that no other dictionary has or had, and this one only while it is as it is; 0 where there is none.
+#[inline]
+unsafe fn version(dict: Obj) -> u64 {
+    #[cfg(not(Py_3_12))]
+    // SAFETY: a dictionary, by the caller's promise.
+    unsafe {
+        (*dict.cast::<ffi::PyDictObject>()).ma_version_tag
+    }
+    #[cfg(Py_3_12)]
+    {
+        let _ = dict;
+        0
+    }
 }
 
 /// Sets an item; the value is stolen. `Err` with an error set.
@@ -169,6 +186,7 @@ impl Environs {
                 .take(BLOCKS)
                 .collect(),
             source: Vec::new(),
+            version: 0,
             template: null_mut(),
             wrapper,
             address: None,
@@ -209,6 +227,9 @@ impl Environs {
     unsafe fn follow(&mut self, base: Obj) -> Result<(), ()> {
         // SAFETY: a dictionary; keys and values are borrowed.
         unsafe {
+            if self.version != 0 && self.version == version(base) {
+                return Ok(());
+            }
             let (mut at, mut n) = (0, 0);
             let (mut key, mut value) = (null_mut(), null_mut());
             let mut same = !self.template.is_null();
@@ -217,8 +238,10 @@ impl Environs {
                 n += 1;
             }
             if same && n == self.source.len() {
+                self.version = version(base);
                 return Ok(());
             }
+            self.version = 0;
             self.renew(base)
         }
     }

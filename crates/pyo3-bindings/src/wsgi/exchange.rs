@@ -4,6 +4,7 @@ use super::app::{Conn, Core, Greenlets};
 use super::raise::{self, raise};
 use super::start;
 use super::text::bytes_of;
+use gevent_hub_core::cell::LocalCell;
 use gevent_wsgi::answer;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -61,6 +62,25 @@ pub struct Exchange {
     pub answer: Answer,
     /// What the application returned, while it is sent; borrowed or null.
     pub result: Obj,
+    /// The `write` callable, owned, once it was asked for. It holds the exchange, until that is over.
+    writer: Obj,
+}
+
+/// Exchanges that are over and nobody has kept, each with its `write`.
+#[derive(Default)]
+pub struct Spare(LocalCell<Vec<*mut Exchange>>);
+
+impl Spare {
+    /// Frees them. The GIL is held.
+    pub fn clear(&self) {
+        for me in self.0.take() {
+            // SAFETY: the list's own reference; nothing else but its `write` has one.
+            unsafe {
+                ffi::Py_XDECREF(std::mem::replace(&mut (*me).writer, null_mut()));
+                ffi::Py_DECREF(me.cast());
+            }
+        }
+    }
 }
 
 /// The Python error is set.
@@ -80,17 +100,32 @@ impl Exchange {
     pub unsafe fn new(conn: Rc<Conn>, core: Rc<Core>, request: Request) -> *mut Exchange {
         // SAFETY: the caller's promise; the fields of fresh memory are written, not replaced.
         unsafe {
+            if let Some(me) = core.spare.0.with(Vec::pop) {
+                (*me).conn = Some(conn);
+                (*me).core = Some(core);
+                (*me).request = request;
+                let answer = &mut (*me).answer;
+                answer.code = 0;
+                answer.has_date = false;
+                answer.length = None;
+                answer.sent = false;
+                answer.chunked = false;
+                answer.left = None;
+                answer.count = 0;
+                return me;
+            }
             let ty = exchange_type();
             let me = ffi::PyType_GenericAlloc(ty, 0).cast::<Exchange>();
             if me.is_null() {
                 return me;
             }
-            let head = core.heads.with(Vec::pop).unwrap_or_default();
+            let head = Vec::with_capacity(512);
             (&raw mut (*me).vectorcall).write(Some(call));
             (&raw mut (*me).conn).write(Some(conn));
             (&raw mut (*me).core).write(Some(core));
             (&raw mut (*me).request).write(request);
             (&raw mut (*me).result).write(null_mut());
+            (&raw mut (*me).writer).write(null_mut());
             (&raw mut (*me).answer).write(Answer {
                 status: null_mut(),
                 code: 0,
@@ -107,7 +142,8 @@ impl Exchange {
         }
     }
 
-    /// The request is over: whatever the application kept of it does nothing any more.
+    /// The request is over: whatever the application kept of it does nothing any more. Takes the caller's
+    /// reference.
     ///
     /// # Safety
     /// The GIL is held. May run Python.
@@ -116,19 +152,28 @@ impl Exchange {
         unsafe {
             drop((*me).conn.take());
             let core = (*me).core.take();
-            let mut head = std::mem::take(&mut (*me).answer.head);
-            if let Some(core) = core
-                && head.capacity() <= COPY * 2
-            {
-                head.clear();
-                core.heads.with(|heads| {
-                    if heads.len() < 64 {
-                        heads.push(head);
-                    }
-                });
-            }
             (*me).result = null_mut();
             ffi::Py_XDECREF(std::mem::replace(&mut (*me).answer.status, null_mut()));
+            let writer = (*me).writer;
+            let kept = writer.is_null()
+                || ffi::Py_REFCNT(writer) != 1
+                || ffi::Py_REFCNT(me.cast()) != 2
+                || (*me).answer.head.capacity() > COPY * 2;
+            if let Some(core) = core.filter(|_| !kept) {
+                (*me).answer.head.clear();
+                let room = core.spare.0.with(|spare| {
+                    let room = spare.len() < 64;
+                    if room {
+                        spare.push(me);
+                    }
+                    room
+                });
+                if room {
+                    return;
+                }
+            }
+            ffi::Py_XDECREF(std::mem::replace(&mut (*me).writer, null_mut()));
+            ffi::Py_DECREF(me.cast());
         }
     }
 
@@ -497,7 +542,12 @@ unsafe extern "C" fn call(slf: Obj, args: *const Obj, nargsf: usize, names: Obj)
         if start::start_response(me, status, headers, exc_info).is_err() {
             return null_mut();
         }
-        writer(slf)
+        if (*me).writer.is_null() {
+            (*me).writer = writer(slf);
+        }
+        let writer = (*me).writer;
+        ffi::Py_XINCREF(writer);
+        writer
     }
 }
 
@@ -538,7 +588,10 @@ unsafe extern "C" fn dealloc(slf: Obj) {
         let me = slf.cast::<Exchange>();
         let ty = ffi::Py_TYPE(slf);
         if (*me).live {
-            Exchange::finish(me);
+            drop((*me).conn.take());
+            drop((*me).core.take());
+            ffi::Py_XDECREF(std::mem::replace(&mut (*me).answer.status, null_mut()));
+            ffi::Py_XDECREF(std::mem::replace(&mut (*me).writer, null_mut()));
             std::ptr::drop_in_place(&raw mut (*me).answer);
         }
         if let Some(free) = (*ty).tp_free {

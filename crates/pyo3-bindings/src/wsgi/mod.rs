@@ -18,6 +18,7 @@ mod raise;
 mod session;
 mod start;
 mod text;
+mod tunnel;
 mod websocket;
 
 use pyo3::prelude::*;

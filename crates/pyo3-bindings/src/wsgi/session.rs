@@ -115,7 +115,6 @@ unsafe fn handle(conn: &Rc<Conn>, core: &Rc<Core>, mut request: Request) {
             log::request(core, conn, me, &line, began);
         }
         Exchange::finish(me);
-        ffi::Py_DECREF(me.cast());
         drop(request);
     }
 }

@@ -2,6 +2,7 @@
 //! its fiber's.
 
 use super::io::{after, last_errno};
+use super::tls::Tls;
 use super::{Application, Peer, Server};
 use crate::head::Head;
 use crate::inbound::Inbound;
@@ -72,11 +73,21 @@ pub struct Connection<A: Application> {
     shut: Cell<bool>,
     /// Bytes that are still thrown away.
     budget: Cell<u64>,
+    pub(super) secure: bool,
+    pub(super) tls: LocalCell<Option<Box<Tls>>>,
 }
 
 impl<A: Application> Connection<A> {
     /// Takes over an accepted descriptor.
     pub(super) fn begin(server: &Server<A>, fd: RawFd, peer: Peer) {
+        let tls = match server.tls_session() {
+            Ok(session) => session.map(|session| Box::new(Tls::new(session))),
+            Err(()) => {
+                // SAFETY: nobody else has the descriptor.
+                unsafe { libc::close(fd) };
+                return;
+            }
+        };
         let connection = Rc::new(Connection {
             server: server.me.upgrade().expect("a server that accepts is alive"),
             key: Cell::new(Key(0)),
@@ -96,6 +107,8 @@ impl<A: Application> Connection<A> {
             keep_alive: Cell::new(true),
             shut: Cell::new(false),
             budget: Cell::new(0),
+            secure: tls.is_some(),
+            tls: LocalCell::new(tls),
         });
         let key = server.connections.with(|c| c.insert(connection.clone()));
         connection.key.set(key);
@@ -307,7 +320,7 @@ impl<A: Application> Connection<A> {
                 }
                 Ok(Some(n)) => self.take(server, &scratch[..n]).map(Some),
                 Ok(None) => {
-                    self.listen(Readiness::READ);
+                    self.listen(self.want_read());
                     Ok(None)
                 }
             };
@@ -318,8 +331,8 @@ impl<A: Application> Connection<A> {
                     break;
                 }
                 Ok(Some(None)) if self.phase.get() != Phase::Closed => {
-                    if !self.may_be_readable() {
-                        self.listen(Readiness::READ);
+                    if !self.may_be_readable() && !self.has_plain() {
+                        self.listen(self.want_read());
                         break;
                     }
                 }
@@ -546,7 +559,7 @@ impl<A: Application> Connection<A> {
                 Ok(true) => {}
                 Ok(false) => {
                     if self.phase.get() == Phase::Discarding && self.flush_or_wait() {
-                        self.listen(Readiness::READ);
+                        self.listen_again();
                     }
                     return;
                 }
@@ -566,6 +579,16 @@ impl<A: Application> Connection<A> {
             }
         }
         if self.flush_or_wait() {
+            self.listen_again();
+        }
+    }
+
+    /// Waits for more, or goes on at once with what TLS has decrypted already.
+    fn listen_again(&self) {
+        if self.has_plain() {
+            let token = self.server.token(self.key.get());
+            self.server.reactor.push(Entry::Wake(token, Wake::Ready));
+        } else {
             self.listen(Readiness::READ);
         }
     }
@@ -580,8 +603,18 @@ impl<A: Application> Connection<A> {
 
     // ---- both ------------------------------------------------------------------------------------------
 
-    /// recv(2) into `buf`; `None` when there is nothing now, `Some(0)` at the end.
+    /// Receives plain bytes into `buf`; `None` when there is nothing now, `Some(0)` at the end.
+    #[inline]
     pub(super) fn try_receive(&self, buf: &mut [u8]) -> Result<Option<usize>, i32> {
+        if self.is_tls() {
+            self.try_receive_tls(buf)
+        } else {
+            self.receive_bytes(buf)
+        }
+    }
+
+    /// recv(2), with results as of `try_receive`.
+    pub(super) fn receive_bytes(&self, buf: &mut [u8]) -> Result<Option<usize>, i32> {
         loop {
             // SAFETY: `buf` is writable for its length and outlives the call.
             let n = unsafe { libc::recv(self.fd.get(), buf.as_mut_ptr().cast(), buf.len(), 0) };
@@ -665,22 +698,8 @@ impl<A: Application> Connection<A> {
         }
         drop(self.inbound.take());
         drop(self.out.take());
+        drop(self.tls.take());
         drop(server.connections.with(|c| c.remove(self.key.get())));
         server.look_whether_over();
     }
-
-    // ---- TLS -------------------------------------------------------------------------------------------
-
-    /// Whether it is encrypted.
-    pub fn is_tls(&self) -> bool {
-        false
-    }
-
-    pub(super) fn encrypt(&self, _pieces: &[std::io::IoSlice<'_>]) -> Result<(), super::Error> {
-        Ok(())
-    }
-
-    pub(super) fn take_tls_output(&self) {}
-
-    pub(super) fn close_tls(&self) {}
 }

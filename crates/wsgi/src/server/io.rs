@@ -233,11 +233,18 @@ impl<A: Application> Connection<A> {
     ) -> Result<(), Error> {
         self.answered.set(true);
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let hold = self.has_more();
         if self.is_tls() {
             self.encrypt(pieces)?;
+            self.corked.set(more);
+            if hold || more {
+                self.flush_soon();
+            }
+            if hold {
+                return self.flush_beyond(parker, COALESCE);
+            }
             return self.flush(parker);
         }
-        let hold = self.has_more();
         let held = self.out.with(|out| out.len());
         if hold && held + length <= COALESCE {
             self.out
@@ -256,6 +263,15 @@ impl<A: Application> Connection<A> {
             self.flush_soon();
         }
         self.send_all(parker, pieces, length)
+    }
+
+    /// Sends what was held back if it is more than so many bytes.
+    fn flush_beyond(&self, parker: &dyn Parker, most: usize) -> Result<(), Error> {
+        self.take_tls_output();
+        if self.out.with(|out| out.len()) > most {
+            return self.flush(parker);
+        }
+        Ok(())
     }
 
     /// Sends what was held back.

@@ -11,6 +11,7 @@ mod listening;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use connection::{Connection, Next, Phase};
 pub use io::{Error, Parker, Straight};
@@ -24,11 +25,13 @@ use gevent_hub_core::event_loop::Key;
 use gevent_hub_core::hub::{Attendant, AttendantId, Hub};
 use gevent_hub_core::reactor::{Entry, Reactor, Token, Wake};
 use gevent_hub_core::slab::Slab;
+use gevent_net::tls::{ServerConfig, Session};
 use listening::Listening;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 /// Answers requests. Every call comes on the hub's fiber, or, for the further requests of a pipeline, on the
 /// fiber that serves the connection; no call may wait for anything except in fibers that it starts.
@@ -90,6 +93,9 @@ pub struct Server<A: Application> {
     /// Not in use by anybody on the stack; else it is made anew.
     scratch: LocalCell<Vec<u8>>,
     head: LocalCell<Option<Box<Head>>>,
+    /// As `scratch`, for bytes that are encrypted.
+    cipher: LocalCell<Vec<u8>>,
+    tls: LocalCell<Option<Arc<ServerConfig>>>,
     draining: Cell<bool>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
@@ -114,6 +120,8 @@ impl<A: Application> Server<A> {
                 stalled: LocalCell::default(),
                 scratch: LocalCell::default(),
                 head: LocalCell::default(),
+                cipher: LocalCell::default(),
+                tls: LocalCell::new(None),
                 draining: Cell::new(false),
                 accepted: Cell::new(0),
                 requests: Cell::new(0),
@@ -134,6 +142,19 @@ impl<A: Application> Server<A> {
     /// Changes the settings.
     pub fn set_settings(&self, settings: Settings) {
         self.settings.set(settings);
+    }
+
+    /// Encrypts the connections that come from now on, or none with `None`.
+    pub fn set_tls(&self, config: Option<Arc<ServerConfig>>) {
+        self.tls.with(|tls| *tls = config);
+    }
+
+    /// A session for a new connection, if they are encrypted.
+    fn tls_session(&self) -> Result<Option<Session>, ()> {
+        let Some(config) = self.tls.with(|tls| tls.clone()) else {
+            return Ok(None);
+        };
+        Session::server(config).map(Some).map_err(drop)
     }
 
     /// How many connections there are.
@@ -277,6 +298,16 @@ impl<A: Application> Server<A> {
             scratch.resize(SCRATCH, 0);
         }
         scratch
+    }
+
+    fn borrow_cipher(&self, size: usize) -> Vec<u8> {
+        let mut cipher = self.cipher.take();
+        cipher.resize(size, 0);
+        cipher
+    }
+
+    fn give_back_cipher(&self, cipher: Vec<u8>) {
+        self.cipher.with(|c| *c = cipher);
     }
 
     fn give_back(&self, scratch: Vec<u8>) {
