@@ -83,6 +83,7 @@ demo: build
 bench: build
 	@tools/setup.sh wrk $(SERVERS) nginx:nginx-light
 	$(PY) tools/bench.py
+	$(PY) tools/bench_wsgi.py
 	$(PY) tools/bench_programs.py
 
 fuzz: build
