@@ -78,7 +78,7 @@ oracle: $(VENV)/.ready
 
 demo: build
 	@tools/setup.sh curl wrk
-	$(PY) tools/demo.py
+	$(PY) tools/demo.py $(if $(LOOPS),--loops $(LOOPS))
 
 bench: build
 	@tools/setup.sh wrk $(SERVERS) nginx:nginx-light

@@ -1,7 +1,9 @@
-//! What the examples share: the loop that `GEVENT_LOOP` names.
+//! What the examples share: the loop that `GEVENT_LOOP` names, and a small HTTP client.
 //!
 //! `GEVENT_LOOP` is `epoll`, `uring`, `kqueue`, `auto`, or a list of these in order of preference, as for the Python
 //! package; unset means `auto`, which is epoll.
+
+pub mod http;
 
 use gevent_hub_core::event_loop::Loop;
 use gevent_loop_epoll::EpollLoop;

@@ -1,9 +1,11 @@
-"""The two example servers on every loop: checked, loaded, and their rates side by side.
+"""The example servers on every loop: checked, loaded, and their rates side by side.
 
-    demo.py [--seconds S] [--against NAME=PYTHON ...]
+    demo.py [--seconds S] [--loops NAME,...] [--against NAME=PYTHON ...]
 
-`examples/hello.py` (a request a connection) and `examples/echo.py` start on free loopback ports;
-hello answers curl first. wrk loads hello where it is installed, and tools/load.c the rest. The
+`examples/hello.py` (a request a connection), `examples/wsgi.py` (gevent.pywsgi, connections kept
+alive) and `examples/echo.py` start on free loopback ports; the first two answer curl first.
+`--loops epoll,uring,kqueue` asks for these and no others; kqueue is emulated on Linux, and so takes
+part only if it is asked for. wrk loads hello where it is installed, and tools/load.c the rest. The
 servers are pinned to one processor and the load to another where there are two. `--against` adds
 an interpreter with another gevent in it. Everything that was started is stopped by its own id.
 """
@@ -28,6 +30,7 @@ import runs
 CONNECTIONS = 50
 LOADS = {
     "hello, a connection each": ("hello.py", "http", CONNECTIONS, 0),
+    "pywsgi, kept alive": ("wsgi.py", "http", CONNECTIONS, 0),
     "echo, 64 bytes": ("echo.py", "echo", CONNECTIONS, 64),
     "echo, 16 KiB": ("echo.py", "echo", CONNECTIONS, 16384),
 }
@@ -91,7 +94,7 @@ def server(
             child.wait()
 
 
-def check_hello(port: int) -> None:
+def check_hello(script: str, port: int) -> None:
     url = f"http://127.0.0.1:{port}/"
     if shutil.which("curl"):
         done = runs.run(["curl", "-sS", "--max-time", "5", url], 10)
@@ -100,7 +103,7 @@ def check_hello(port: int) -> None:
         with urllib.request.urlopen(url, timeout=5) as reply:
             answer = reply.read().decode()
     if answer.strip() != "Hello World":
-        raise RuntimeError(f"hello.py answered {answer!r}")
+        raise RuntimeError(f"{script} answered {answer!r}")
 
 
 def load(tool: str, port: int, kind: str, connections: int, size: int, seconds: float):
@@ -124,9 +127,10 @@ def load(tool: str, port: int, kind: str, connections: int, size: int, seconds: 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--loops", type=lambda text: text.split(","), metavar="NAME,...")
     parser.add_argument("--against", action="append", default=[], metavar="NAME=PYTHON")
     options = parser.parse_args()
-    loops, skipped = runs.loops()
+    loops, skipped = (options.loops, []) if options.loops else runs.loops()
     who = [(loop, sys.executable, {"GEVENT_LOOP": loop}) for loop in loops]
     for text in options.against:
         name, python = text.split("=", 1)
@@ -145,10 +149,10 @@ def main() -> int:
                 try:
                     with server(python, script, env) as port:
                         if kind == "http":
-                            check_hello(port)
+                            check_hello(script, port)
                         rate, wrong = load(tool, port, kind, connections, size, options.seconds)
                         if kind == "http":
-                            check_hello(port)
+                            check_hello(script, port)
                 except RuntimeError as error:
                     rate, wrong = 0.0, str(error)
                 if wrong or not rate:
@@ -163,7 +167,8 @@ def main() -> int:
         print(f"  {title:<26}" + "".join(f"{rates[title, name]:>12}" for name, _, _ in who))
     for line in skipped:
         print(line)
-    print("load of hello: " + ("wrk" if shutil.which("wrk") else "tools/load.c (no wrk here)"))
+    tool = "wrk" if shutil.which("wrk") else "tools/load.c (no wrk here)"
+    print("load of hello and pywsgi: " + tool)
     return 1 if failed else 0
 
 

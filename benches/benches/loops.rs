@@ -1,30 +1,15 @@
 //! The loops against each other, on the same work and through the same trait.
 
+mod support;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gevent_hub_core::event_loop::{Event, Key, Loop, Mode, Op, Readiness, Start, Until};
-use gevent_loop_epoll::EpollLoop;
-use gevent_loop_kqueue::KqueueLoop;
-use gevent_loop_uring::UringLoop;
-use gevent_mio_loop::MioLoop;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
-
-/// The loops that this machine has, the emulated one and somebody else's.
-fn each(mut bench: impl FnMut(&str, Box<dyn Loop>)) {
-    bench("epoll", Box::new(EpollLoop::new().expect("an epoll loop")));
-    match UringLoop::new() {
-        Ok(l) => bench("uring", Box::new(l)),
-        Err(e) => eprintln!("uring left out: {e}"),
-    }
-    bench(
-        "kqueue",
-        Box::new(KqueueLoop::new().expect("a kqueue loop")),
-    );
-    bench("mio", Box::new(MioLoop::new().expect("a mio loop")));
-}
+use support::each;
 
 fn pairs(n: usize) -> Vec<(UnixStream, UnixStream)> {
     let pair = |_| {

@@ -1,33 +1,13 @@
 //! Sockets on fibers, on every loop: echoes over TCP, by few connections and by many, and new connections.
 
+mod support;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gevent_hub_core::event_loop::Loop;
 use gevent_hub_core::task;
-use gevent_loop_epoll::EpollLoop;
-use gevent_loop_kqueue::KqueueLoop;
-use gevent_loop_uring::UringLoop;
-use gevent_mio_loop::MioLoop;
 use gevent_net::{TcpListener, TcpStream};
 use std::io::Read;
 use std::time::{Duration, Instant};
-
-type Make = fn() -> std::io::Result<Box<dyn Loop>>;
-
-/// The loops that this machine has, the emulated one and somebody else's.
-fn each(mut bench: impl FnMut(&str, Make)) {
-    let loops: [(&str, Make); 4] = [
-        ("epoll", || Ok(Box::new(EpollLoop::new()?))),
-        ("uring", || Ok(Box::new(UringLoop::new()?))),
-        ("kqueue", || Ok(Box::new(KqueueLoop::new()?))),
-        ("mio", || Ok(Box::new(MioLoop::new()?))),
-    ];
-    for (name, make) in loops {
-        match make() {
-            Ok(_) => bench(name, make),
-            Err(e) => eprintln!("{name} left out: {e}"),
-        }
-    }
-}
+use support::{Make, each_kind as each};
 
 fn serve(listener: TcpListener, len: usize) {
     task::spawn(move || {

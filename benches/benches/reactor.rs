@@ -1,6 +1,8 @@
 //! The reactor's own prices: deadlines of parks at a thousand and a million, timers that expire, waits for
 //! sources, watchers, the queue, and an iteration that does not sleep, on each loop.
 
+mod support;
+
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use gevent_hub_core::event_loop::{Loop, Readiness};
 use gevent_hub_core::reactor::{
@@ -8,8 +10,6 @@ use gevent_hub_core::reactor::{
 };
 use gevent_hub_core::sim::Sim;
 use gevent_hub_core::timer::{Due, Timers};
-use gevent_loop_epoll::EpollLoop;
-use gevent_loop_uring::UringLoop;
 use std::hint::black_box;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -156,12 +156,7 @@ fn each(c: &mut Criterion, name: &str, make: impl Fn() -> Option<Box<dyn Loop>>)
 }
 
 fn loops(c: &mut Criterion) {
-    each(c, "epoll", || {
-        EpollLoop::new().ok().map(|l| Box::new(l) as Box<dyn Loop>)
-    });
-    each(c, "uring", || {
-        UringLoop::new().ok().map(|l| Box::new(l) as Box<dyn Loop>)
-    });
+    support::each_kind(|name, make| each(c, name, || make().ok()));
 }
 
 criterion_group!(benches, deadlines, loops);
