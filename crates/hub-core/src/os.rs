@@ -159,6 +159,61 @@ pub fn socket_option(fd: RawFd, name: libc::c_int) -> Option<libc::c_int> {
     (rc == 0).then_some(value)
 }
 
+/// sendfile(2), as Linux has it: sends up to `count` bytes of `file` from `at` on, moves `at`, and gives how many;
+/// 0 at the end of the file, -1 with errno. On systems without it a buffer goes between.
+pub fn send_file(socket: RawFd, file: RawFd, at: &mut libc::off_t, count: usize) -> libc::ssize_t {
+    #[cfg(target_os = "linux")]
+    // SAFETY: `at` outlives the call.
+    return unsafe { libc::sendfile(socket, file, at, count) };
+    #[cfg(not(target_os = "linux"))]
+    {
+        let sent = send_file_once(socket, file, *at, count);
+        if sent > 0 {
+            *at += sent as libc::off_t;
+        }
+        sent
+    }
+}
+
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+fn send_file_once(socket: RawFd, file: RawFd, at: libc::off_t, count: usize) -> libc::ssize_t {
+    #[cfg(target_vendor = "apple")]
+    // SAFETY: the length outlives the call; there are no headers.
+    let (rc, sent) = unsafe {
+        let mut len = count as libc::off_t;
+        let rc = libc::sendfile(file, socket, at, &mut len, std::ptr::null_mut(), 0);
+        (rc, len)
+    };
+    #[cfg(target_os = "freebsd")]
+    // SAFETY: the count outlives the call; there are no headers.
+    let (rc, sent) = unsafe {
+        let mut sent: libc::off_t = 0;
+        let none = std::ptr::null_mut();
+        let rc = libc::sendfile(file, socket, at, count, none, &mut sent, 0);
+        (rc, sent)
+    };
+    // What was sent before EAGAIN or EINTR counts.
+    if sent > 0 || rc == 0 {
+        sent as libc::ssize_t
+    } else {
+        -1
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
+fn send_file_once(socket: RawFd, file: RawFd, at: libc::off_t, count: usize) -> libc::ssize_t {
+    let mut buffer = [0u8; 16 << 10];
+    let ask = count.min(buffer.len());
+    // SAFETY: the buffer and its size; what was read of it is sent.
+    unsafe {
+        let n = libc::pread(file, buffer.as_mut_ptr().cast(), ask, at);
+        if n <= 0 {
+            return n;
+        }
+        libc::send(socket, buffer.as_ptr().cast(), n as usize, NO_SIGNAL)
+    }
+}
+
 /// Where this thread's errno lives.
 pub(crate) fn errno_location() -> *mut libc::c_int {
     // SAFETY: plain calls, whose result is valid for the calling thread.

@@ -4,6 +4,7 @@ use super::{Application, Connection, Phase};
 use crate::reject::Reject;
 use gevent_hub_core::event_loop::{Interest, Readiness};
 use gevent_hub_core::hub::{Hub, Interrupted, Park};
+use gevent_hub_core::os;
 use gevent_hub_core::reactor::{Nanos, Wake};
 use std::fmt;
 use std::io::IoSlice;
@@ -350,14 +351,7 @@ impl<A: Application> Connection<A> {
             let rc = match pieces {
                 [one] => {
                     // SAFETY: the piece is readable for its length and outlives the call.
-                    unsafe {
-                        libc::send(
-                            fd,
-                            one.as_ptr().cast(),
-                            one.len(),
-                            libc::MSG_NOSIGNAL | more,
-                        )
-                    }
+                    unsafe { libc::send(fd, one.as_ptr().cast(), one.len(), os::NO_SIGNAL | more) }
                 }
                 _ => {
                     // SAFETY: a `msghdr` is numbers and null pointers, for which zeros are valid.
@@ -365,7 +359,7 @@ impl<A: Application> Connection<A> {
                     msg.msg_iov = pieces.as_ptr().cast_mut().cast();
                     msg.msg_iovlen = pieces.len() as _;
                     // SAFETY: `IoSlice` has the layout of `iovec`, which the kernel only reads.
-                    unsafe { libc::sendmsg(fd, &msg, libc::MSG_NOSIGNAL | more) }
+                    unsafe { libc::sendmsg(fd, &msg, os::NO_SIGNAL | more) }
                 }
             };
             if rc >= 0 {
@@ -444,8 +438,7 @@ impl<A: Application> Connection<A> {
         let mut left = count;
         while left > 0 {
             let ask = left.min(1 << 30) as usize;
-            // SAFETY: `at` outlives the call.
-            let rc = unsafe { libc::sendfile(self.fd(), file, &mut at, ask) };
+            let rc = os::send_file(self.fd(), file, &mut at, ask);
             if rc == 0 {
                 break;
             }

@@ -2,6 +2,7 @@
 
 use super::{Application, Connection, Server};
 use gevent_hub_core::event_loop::Readiness;
+use gevent_hub_core::os;
 use gevent_hub_core::reactor::{Entry, Nanos, Reactor, SourceId, TimerKey, Token, Wake};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -68,20 +69,16 @@ impl Listening {
     }
 }
 
-/// accept4(2).
+/// accept(2): close-on-exec and non-blocking.
 fn accept(fd: RawFd) -> Result<(RawFd, Peer), i32> {
     // SAFETY: a `sockaddr_storage` is plain numbers, for which zeros are valid.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: the address is writable for its length, and both outlive the call.
-    let got = unsafe { libc::accept4(fd, (&raw mut storage).cast(), &mut len, flags) };
-    if got < 0 {
-        return Err(std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO));
+    match unsafe { os::accept(fd, (&raw mut storage).cast(), &mut len) } {
+        Ok(got) => Ok((got as RawFd, peer(&storage))),
+        Err(e) => Err(e.raw_os_error().unwrap_or(libc::EIO)),
     }
-    Ok((got, peer(&storage)))
 }
 
 fn peer(storage: &libc::sockaddr_storage) -> Peer {
