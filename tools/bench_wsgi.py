@@ -277,7 +277,8 @@ def main() -> int:
     loops, _ = runs.loops()
     peers = [(f"ours-{loop}", "gevent", sys.executable, {"GEVENT_LOOP": loop}) for loop in loops]
     if not options.no_upstream:
-        peers.append(("upstream", "gevent", str(oracle.environment()), {"GEVENT_LOOP": "libev"}))
+        libev = {"GEVENT_LOOP": "libev-cext"}
+        peers.append(("upstream", "gevent", str(oracle.environment()), libev))
     for peer in options.peer:
         name, _, python = peer.partition("=")
         peers.append((name, name, python, {}))
