@@ -65,7 +65,7 @@ def test_upstreams_leniency():
     data += b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
     with pytest.raises(core().HTTPError):
         core().parse_head(data)
-    head = core().parse_head(data, upstream=True)
+    head = core().parse_head(data, http="upstream")
     assert dict(head.environ_items()) == {"HTTP_A": "b   c", "HTTP_TRANSFER_ENCODING": "chunked"}
     assert head.chunked and head.content_length is None
 

@@ -244,7 +244,7 @@ impl Head {
                 }
                 Framing::Length(length)
             }
-            (Some(_), Some(_)) if policy != Policy::Upstream => {
+            (Some(_), Some(_)) if !policy.takes_two_lengths(seen.host) => {
                 return Err(Reject::bad("Transfer-Encoding and Content-Length"));
             }
             (Some(()), _) if !is_11 => {
@@ -517,8 +517,13 @@ mod tests {
         let mut head = Head::default();
         let limits = Limits::default();
         assert!(head.parse(both, &limits, Policy::Strict).is_err());
-        head.parse(both, &limits, Policy::Upstream).unwrap();
-        assert_eq!(head.framing, Framing::Chunked);
+        for policy in [Policy::Tolerant, Policy::Upstream] {
+            head.parse(both, &limits, policy).unwrap();
+            assert_eq!(head.framing, Framing::Chunked);
+        }
+        let proxied = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(head.parse(proxied, &limits, Policy::Tolerant).is_err());
+        head.parse(proxied, &limits, Policy::Upstream).unwrap();
         let folded = b"GET / HTTP/1.0\r\nA: b\r\n c\r\n\td\r\n\r\n";
         assert!(head.parse(folded, &limits, Policy::Upstream).is_err());
         let data = unfold(folded);

@@ -37,9 +37,21 @@ pub enum Policy {
     #[default]
     Strict,
     /// With what is wrong and harms nobody, and RFC 9112 lets a server repair: folded lines become spaces
-    /// (§5.2), a missing Host is let pass, and chunk extensions may hold any bytes but line ends.
+    /// (§5.2), a missing Host is let pass, and chunk extensions may hold any bytes but line ends. Without a
+    /// Host, which proxies send, Transfer-Encoding overrides Content-Length (§6.3).
     Tolerant,
-    /// All that upstream's handlers accept: also that Transfer-Encoding overrides Content-Length (§6.3), by
+    /// All that upstream's handlers accept: also that Transfer-Encoding always overrides Content-Length, by
     /// which a request can be smuggled past a proxy in front that does not know it.
     Upstream,
+}
+
+impl Policy {
+    /// Whether a message with both Transfer-Encoding and Content-Length is read, by the former.
+    pub fn takes_two_lengths(self, has_host: bool) -> bool {
+        match self {
+            Policy::Strict => false,
+            Policy::Tolerant => !has_host,
+            Policy::Upstream => true,
+        }
+    }
 }

@@ -52,8 +52,8 @@ class Input:
         # What was decoded and not yet asked for.
         self._decoded = None
 
-    def _set_limits(self, max_body, lenient):
-        self._decoder = BodyDecoder(None, True, max_body=max_body, upstream=lenient)
+    def _set_limits(self, max_body, http):
+        self._decoder = BodyDecoder(None, True, max_body=max_body, http=http)
 
     def _send_100_continue(self):
         if self.socket is not None:

@@ -77,11 +77,9 @@ class Reading:
         self.requestline = raw_requestline.rstrip("\r\n")
         try:
             # The line by itself first: what is wrong already is said now, as more may never come.
-            parse_head(line + b"\r\n", upstream=True, **limits)
+            parse_head(line + b"\r\n", http="upstream", **limits)
             block = self._read_block(limits["max_head"] - len(line))
-            head = parse_head(line + block, upstream=self.server._lenient(), **limits)
-            if head.chunked and not self.server._trusting():
-                _refuse_second_length(head)
+            head = parse_head(line + block, http=self.server._http(), **limits)
         except HTTPError as ex:
             message = "(from %s) %s: %r" % (self.client_address, ex.reason, raw_requestline)
             raise _InvalidClientRequest(message, status=ex.status)
@@ -167,7 +165,7 @@ class Reading:
             chunked_input=head.chunked,
         )
         if head.chunked:
-            self.wsgi_input._set_limits(self.server.max_body, self.server._lenient())
+            self.wsgi_input._set_limits(self.server.max_body, self.server._http())
         if self._connection_upgrade_requested():
             # Whoever takes the connection over reads it as it is. It carries no further request.
             self.close_connection = True
@@ -220,16 +218,6 @@ class Reading:
         """What :meth:`handle_one_request` returns for a request that is refused."""
         text = status_line(status)
         return text, plain_answer(text)
-
-
-def _refuse_second_length(head):
-    # Two ways to find the end of the body, of which somebody in front of us may take the other one:
-    # that is how requests are smuggled (RFC 9112 §11.2).
-    for name, _ in head.headers:
-        if name.lower() == "content-length":
-            error = HTTPError("Transfer-Encoding and Content-Length")
-            error.reason = error.args[0]
-            raise error
 
 
 class _HeadTimeout(Exception):

@@ -79,7 +79,7 @@ class WSGIServer(StreamServer):
     max_body = None
 
     #: How HTTP is read: ``'strict'`` by RFC 9112; ``'tolerant'`` with what harms nobody but is
-    #: wrong (folded lines, a missing Host, odd chunk extensions); ``'upstream'`` also with both
+    #: wrong (folded lines, a missing Host, odd chunk extensions); ``'upstream'`` always with both
     #: Content-Length and Transfer-Encoding, which lets requests be smuggled past a proxy in front.
     #: None: what ``GEVENT_PYWSGI_HTTP`` says, else strict with our own handlers, and tolerant
     #: with a handler class of the program's own, as that was written for upstream.
@@ -239,12 +239,6 @@ class WSGIServer(StreamServer):
         if mode not in _LENIENCY:
             raise ValueError("http is one of %s, not %r" % (", ".join(_LENIENCY), mode))
         return mode
-
-    def _lenient(self):
-        return self._http() != "strict"
-
-    def _trusting(self):
-        return self._http() == "upstream"
 
 
 def _log_file(log, level, inherited):

@@ -5,7 +5,7 @@ use super::log;
 use crate::hub::get_core;
 use gevent_net::tls::{Certificates, Identity, ServerSettings};
 use gevent_wsgi::server::{Server, Settings};
-use gevent_wsgi::{Limits, Policy, Rules};
+use gevent_wsgi::{Limits, Rules};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::cell::RefCell;
@@ -75,12 +75,7 @@ impl WSGICore {
                     body: max_body.unwrap_or(u64::MAX),
                     ..Limits::default()
                 },
-                policy: match http {
-                    "strict" => Policy::Strict,
-                    "tolerant" => Policy::Tolerant,
-                    "upstream" => Policy::Upstream,
-                    other => return Err(PyValueError::new_err(other.to_owned())),
-                },
+                policy: super::parser::policy(http)?,
             },
             head_timeout: seconds(head_timeout),
             idle_timeout: seconds(idle_timeout),

@@ -43,11 +43,13 @@ pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
     }
 }
 
-fn policy(upstream: bool) -> Policy {
-    if upstream {
-        Policy::Upstream
-    } else {
-        Policy::Strict
+/// The policy of a name that `WSGIServer.http` may have; ValueError for another.
+pub fn policy(http: &str) -> PyResult<Policy> {
+    match http {
+        "strict" => Ok(Policy::Strict),
+        "tolerant" => Ok(Policy::Tolerant),
+        "upstream" => Ok(Policy::Upstream),
+        other => Err(PyValueError::new_err(other.to_owned())),
     }
 }
 
@@ -58,12 +60,12 @@ pub struct Head {
     head: gevent_wsgi::Head,
 }
 
-/// parse_head(data, *, max_headers=100, max_head=65536, max_line=8192, max_body=None, upstream=False)
+/// parse_head(data, *, max_headers=100, max_head=65536, max_line=8192, max_body=None, http="strict")
 ///
-/// Parse a whole request head, from the request line through the blank line. `upstream` asks for the
-/// leniency of upstream's handlers. Raises `HTTPError`.
+/// Parse a whole request head, from the request line through the blank line, as strictly as `http` says
+/// (`WSGIServer.http`). Raises `HTTPError`.
 #[pyfunction]
-#[pyo3(signature = (data, *, max_headers=100, max_head=65536, max_line=8192, max_body=None, upstream=false))]
+#[pyo3(signature = (data, *, max_headers=100, max_head=65536, max_line=8192, max_body=None, http="strict"))]
 fn parse_head(
     py: Python<'_>,
     data: &[u8],
@@ -71,7 +73,7 @@ fn parse_head(
     max_head: usize,
     max_line: usize,
     max_body: Option<u64>,
-    upstream: bool,
+    http: &str,
 ) -> PyResult<Head> {
     let limits = Limits {
         headers: max_headers,
@@ -83,9 +85,13 @@ fn parse_head(
     if data.len() > limits.head {
         return Err(http_error(py, Reject::new(431, "the head is too long")));
     }
-    let data = if upstream { unfold(data) } else { data.into() };
+    let policy = policy(http)?;
+    let data = match policy {
+        Policy::Strict => data.into(),
+        _ => unfold(data),
+    };
     let mut head = gevent_wsgi::Head::default();
-    head.parse(&data, &limits, policy(upstream))
+    head.parse(&data, &limits, policy)
         .map_err(|reject| http_error(py, reject))?;
     Ok(Head {
         data: data.into(),
@@ -218,7 +224,7 @@ impl Head {
     }
 }
 
-/// BodyDecoder(content_length=None, chunked=False, *, max_body=None, max_extension=8192, upstream=False)
+/// BodyDecoder(content_length=None, chunked=False, *, max_body=None, max_extension=8192, http="strict")
 ///
 /// Takes a request's body out of the bytes that follow its head.
 #[pyclass(module = "gevent._core")]
@@ -230,7 +236,7 @@ pub struct BodyDecoder {
 impl BodyDecoder {
     #[new]
     #[pyo3(signature = (content_length=None, chunked=false, *, max_body=None, max_extension=8192,
-                        max_trailers=8192, upstream=false))]
+                        max_trailers=8192, http="strict"))]
     fn new(
         py: Python<'_>,
         content_length: Option<u64>,
@@ -238,7 +244,7 @@ impl BodyDecoder {
         max_body: Option<u64>,
         max_extension: usize,
         max_trailers: usize,
-        upstream: bool,
+        http: &str,
     ) -> PyResult<Self> {
         let limits = Limits {
             body: max_body.unwrap_or(u64::MAX),
@@ -255,7 +261,7 @@ impl BodyDecoder {
             (false, None) => Framing::None,
         };
         Ok(BodyDecoder {
-            decoder: Decoder::new(framing, &limits, policy(upstream)),
+            decoder: Decoder::new(framing, &limits, policy(http)?),
         })
     }
 
