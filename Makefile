@@ -55,6 +55,7 @@ wheel: $(VENV)/.ready
 lint: $(VENV)/.ready
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 	$(VENV)/bin/ruff check --quiet .
 	$(PY) tools/lint.py
 

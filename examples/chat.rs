@@ -1,6 +1,6 @@
 //! A chat room: what somebody says, everybody else hears. Try it with `nc 127.0.0.1 16001`.
 //!
-//! chat [PORT]        (GEVENT_LOOP names the loop; ends at Ctrl-C)
+//! `chat [PORT]` (`GEVENT_LOOP` names the loop; ends at Ctrl-C)
 //!
 //! Each guest has two tasks: one reads lines, the other sends what waits in the guest's queue. A guest that
 //! does not read fills that queue, and then misses lines; nobody waits for them.

@@ -1,6 +1,6 @@
 //! A crawler: follows the links of a site, several at a time, and reports the ones that are broken.
 //!
-//! crawler URL [TASKS]        (stays on the host of URL; GEVENT_LOOP names the loop)
+//! `crawler URL [TASKS]` (stays on the host of URL; `GEVENT_LOOP` names the loop)
 
 use gevent_examples::http::{self, Url};
 use gevent_examples::loop_from_env;

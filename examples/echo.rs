@@ -1,6 +1,6 @@
 //! An echo server: a task for each connection, and its bytes back.
 //!
-//! echo [PORT]        (GEVENT_LOOP names the loop; ends at Ctrl-C)
+//! `echo [PORT]` (`GEVENT_LOOP` names the loop; ends at Ctrl-C)
 
 use gevent_examples::loop_from_env;
 use gevent_hub_core::task;

@@ -1,6 +1,6 @@
 //! An echo server that speaks TLS, and reads its certificate anew at SIGHUP.
 //!
-//! tls_echo CERTIFICATE KEY [PORT]        (PEM files; GEVENT_LOOP names the loop; ends at Ctrl-C)
+//! `tls_echo CERTIFICATE KEY [PORT]` (PEM files; `GEVENT_LOOP` names the loop; ends at Ctrl-C)
 //!
 //! Try it with `openssl s_client -quiet -connect 127.0.0.1:16443`.
 

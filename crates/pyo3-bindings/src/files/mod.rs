@@ -1,7 +1,7 @@
 //! Files on loops that read and write them by themselves, which is what io_uring is for.
 //!
-//! A read first asks for what is in memory ([`calls`]): that takes a microsecond and no switch. Only what the
-//! disk has to be waited for becomes an operation of the loop ([`work`]), and all that greenlets ask for
+//! A read first asks for what is in memory (`calls`): that takes a microsecond and no switch. Only what the
+//! disk has to be waited for becomes an operation of the loop (`work`), and all that greenlets ask for
 //! between two polls goes to the kernel in one call. On other loops, and where nothing can wait, the calls
 //! block as they do in any program.
 

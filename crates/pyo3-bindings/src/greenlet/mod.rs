@@ -15,7 +15,7 @@
 //! * [`switch::prepare_native`]: a stack for a new greenlet whose
 //!   [`native_run`](object::PyGreenlet::native_run) is set, so that `native_transfer` starts it.
 //! * A raw type below `greenlet` is a `#[repr(C)]` struct that begins with a
-//!   [`PyGreenlet`](object::PyGreenlet), made by [`types::make_type`] with `greenlet_type` as its base. It
+//!   [`PyGreenlet`], made by [`types::make_type`] with `greenlet_type` as its base. It
 //!   inherits `tp_new` (fields start as zeros) and, when it owns references, has its own `tp_traverse`
 //!   and `tp_clear` that also call [`lifecycle::traverse`] and [`lifecycle::tp_clear`], and a
 //!   `tp_dealloc` that is [`lifecycle::dealloc_with`]; before 3.15 also `tp_is_gc`

@@ -1,7 +1,7 @@
 //! Switching: how control, a value and the Python state go from one greenlet to another; how a
 //! greenlet starts and finishes.
 //!
-//! A switch has two halves. The sender chooses the real target ([`select`]: past the dead, starting the
+//! A switch has two halves. The sender chooses the real target (`select`: past the dead, starting the
 //! new), which may run Python, and then *departs*: it lays the value into the target, counts the
 //! references, exchanges the Python states and moves to the other stack; nothing of that runs Python.
 //! The target *arrives*: it takes its value, tells the tracer, drops the reference to who switched to

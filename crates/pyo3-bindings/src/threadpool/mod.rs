@@ -1,8 +1,8 @@
-//! What a thread pool does for each task: [`queue`] brings it to a worker, [`result`] brings the result back.
+//! What a thread pool does for each task: `queue` brings it to a worker, `result` brings the result back.
 //!
 //! A wake that is sent while the sender holds the GIL makes the other thread run only to find the GIL
 //! taken: two switches of threads for nothing. So whoever is about to let go of the GIL anyhow may put
-//! its wakes off until then, with [`wake_later`] and [`send_later`]: the thread of a hub that goes to
+//! its wakes off until then, with `wake_later` and `send_later`: the thread of a hub that goes to
 //! sleep next, and a worker that is done.
 
 mod queue;
