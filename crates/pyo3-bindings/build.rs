@@ -1,4 +1,4 @@
-//! Compiles `src/shim.c` and `src/barrier.c` against the headers of the interpreter that pyo3 builds for.
+//! Compiles the C files of `src` against the headers of the interpreter that pyo3 builds for.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,6 +17,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/shim.c");
     println!("cargo:rerun-if-changed=src/barrier.c");
     println!("cargo:rerun-if-changed=src/frames.c");
+    println!("cargo:rerun-if-changed=src/outlive.c");
     println!("cargo:rerun-if-changed=build.rs");
     for name in [
         "PYO3_PYTHON",
@@ -53,4 +54,10 @@ fn main() {
         .flag_if_supported("-fno-unwind-tables")
         .flag_if_supported("-fno-asynchronous-unwind-tables")
         .compile("gevent_barrier");
+    cc::Build::new()
+        .file("src/outlive.c")
+        .include(&include)
+        .opt_level(2)
+        .flag_if_supported("-fexceptions")
+        .compile("gevent_outlive");
 }

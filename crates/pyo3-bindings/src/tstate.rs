@@ -5,6 +5,8 @@
 //! first (`ThreadData::install`).
 
 use pyo3::ffi::{self, PyObject, PyThreadState};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -60,6 +62,13 @@ unsafe extern "C" {
         args: *mut PyObject,
         kwargs: *mut PyObject,
     ) -> *mut PyObject;
+    fn gl_vectorcall(
+        callable: *mut PyObject,
+        args: *const *mut PyObject,
+        nargsf: usize,
+        kwnames: *mut PyObject,
+    ) -> *mut PyObject;
+    fn gl_restore_thread(saved: *mut PyThreadState);
     fn gl_finalizing() -> c_int;
     fn gl_selftest() -> *const c_char;
     fn gl_compiled_minor() -> c_int;
@@ -274,8 +283,9 @@ pub unsafe fn bury(op: *mut PyObject) -> bool {
     unsafe { gl_bury(op) != 0 }
 }
 
-/// Calls `callable` with a tuple and a dictionary (or null, or both null) from the bottom of a fiber's
-/// stack: nothing unwinds past this.
+/// Calls `callable` with a tuple and a dictionary (or null, or both null); nothing unwinds past this. For
+/// the bottom of a fiber's stack, and for users' code that may run for long: if the interpreter ends
+/// meanwhile, the thread stays in it.
 ///
 /// # Safety
 /// The GIL is held; the arguments are borrowed.
@@ -286,6 +296,74 @@ pub unsafe fn call_at_bottom(
 ) -> *mut PyObject {
     // SAFETY: the caller's promise.
     unsafe { gl_call(callable, args, kwargs) }
+}
+
+/// As [`call_at_bottom`], by `PyObject_Vectorcall`.
+///
+/// # Safety
+/// As `PyObject_Vectorcall`.
+pub unsafe fn vectorcall_at_bottom(
+    callable: *mut PyObject,
+    args: *const *mut PyObject,
+    nargsf: usize,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { gl_vectorcall(callable, args, nargsf, kwnames) }
+}
+
+/// As [`call_at_bottom`], with one argument.
+///
+/// # Safety
+/// The GIL is held; both are borrowed.
+pub unsafe fn call_one_at_bottom(callable: *mut PyObject, arg: *mut PyObject) -> *mut PyObject {
+    let mut args = [std::ptr::null_mut(), arg];
+    // SAFETY: one argument, with room before it that the callee may write to.
+    unsafe {
+        gl_vectorcall(
+            callable,
+            args.as_mut_ptr().add(1),
+            1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            std::ptr::null_mut(),
+        )
+    }
+}
+
+/// As [`call_at_bottom`], of a callback with its arguments.
+pub fn call_tuple<'py>(
+    callable: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the GIL is held, as the handles say, and a call returns a reference or an error.
+    unsafe {
+        let r = call_at_bottom(callable.as_ptr(), args.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(callable.py(), r)
+    }
+}
+
+/// Takes the GIL again. A thread that is not the one to end the interpreter never returns once that has
+/// begun.
+///
+/// # Safety
+/// As `PyEval_RestoreThread`.
+pub unsafe fn restore_thread(saved: *mut PyThreadState) {
+    // SAFETY: the caller's promise.
+    unsafe { gl_restore_thread(saved) };
+}
+
+/// Runs `f`, which touches nothing of Python's, without the GIL. What `Python::detach` does, by
+/// [`restore_thread`].
+pub fn without_gil<T>(_: Python<'_>, f: impl FnOnce() -> T + Send) -> T {
+    struct Saved(*mut PyThreadState);
+    impl Drop for Saved {
+        fn drop(&mut self) {
+            // SAFETY: saved below, by this thread.
+            unsafe { restore_thread(self.0) };
+        }
+    }
+    // SAFETY: the GIL is held, as the token says.
+    let _saved = Saved(unsafe { ffi::PyEval_SaveThread() });
+    f()
 }
 
 /// Whether the interpreter has begun to finalise, so that no Python code should be started.

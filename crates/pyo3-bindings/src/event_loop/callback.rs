@@ -1,6 +1,7 @@
 //! `callback`: what `loop.run_callback` returns.
 
 use crate::cells::PyCellOpt;
+use crate::tstate::call_tuple;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -44,10 +45,7 @@ impl Callback {
             self.args.set(None);
             return Ok(());
         };
-        callback
-            .bind(py)
-            .call1(args.bind(py).cast::<PyTuple>()?)
-            .map(drop)
+        call_tuple(callback.bind(py), args.bind(py).cast::<PyTuple>()?).map(drop)
     }
 }
 

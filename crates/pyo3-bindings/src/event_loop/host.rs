@@ -195,7 +195,7 @@ pub fn release_gil() -> *mut ffi::PyThreadState {
 /// `saved` is what [`release_gil`] returned.
 pub unsafe fn take_gil(saved: *mut ffi::PyThreadState) {
     // SAFETY: the caller's promise.
-    unsafe { ffi::PyEval_RestoreThread(saved) };
+    unsafe { crate::tstate::restore_thread(saved) };
 }
 
 impl Host for LoopHost<'_, '_> {

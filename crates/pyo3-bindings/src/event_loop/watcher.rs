@@ -5,6 +5,7 @@
 
 use super::{Loop, Owner};
 use crate::cells::{GilCell, PyCellOpt};
+use crate::tstate::call_tuple;
 use gevent_hub_core::reactor::{Reactor, Revents, WatcherId, WatcherKind};
 use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -156,9 +157,9 @@ impl Watcher {
             Ok(first) if first.is(super::events_marker(py)?) => {
                 let mut items: Vec<Bound<'_, PyAny>> = args.iter().collect();
                 items[0] = revents.0.into_pyobject(py)?.into_any();
-                callback.bind(py).call1(PyTuple::new(py, items)?)
+                call_tuple(callback.bind(py), &PyTuple::new(py, items)?)
             }
-            _ => callback.bind(py).call1(args),
+            _ => call_tuple(callback.bind(py), &args),
         };
         if !Self::is_busy(slf) {
             Self::settle(slf);

@@ -9,6 +9,7 @@ mod calls;
 mod work;
 
 use crate::errors::{io_error, os_error};
+use crate::tstate::without_gil;
 use calls::Tried;
 use gevent_hub_core::event_loop::Op;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
@@ -47,7 +48,7 @@ impl Room {
 /// Repeats a call that blocks until no signal interrupts it.
 fn block(py: Python<'_>, call: impl Fn() -> isize + Send + Sync) -> PyResult<usize> {
     loop {
-        match py.detach(|| calls::blocking(&call)) {
+        match without_gil(py, || calls::blocking(&call)) {
             Ok(n) => return Ok(n),
             Err(libc::EINTR) => py.check_signals()?,
             Err(errno) => return Err(os_error(errno)),
@@ -62,7 +63,9 @@ fn read_cached(py: Python<'_>, fd: RawFd, (at, len): (*mut u8, usize), offset: i
     }
     let at = at as usize;
     // SAFETY: as above, also while the GIL is away.
-    py.detach(move || unsafe { calls::read_cached(fd, at as *mut u8, len, offset) })
+    without_gil(py, move || unsafe {
+        calls::read_cached(fd, at as *mut u8, len, offset)
+    })
 }
 
 /// Reads into `room`, which `hold` keeps: of a regular file as much as there is, of anything else what comes

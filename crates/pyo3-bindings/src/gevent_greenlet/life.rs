@@ -108,7 +108,7 @@ pub unsafe fn body(g: *mut PyGreenlet) -> *mut PyObject {
         let result = match runner(me) {
             Runner::Nothing => crate::raw::none(),
             Runner::Call(f) => {
-                let r = ffi::PyObject_Call(f, args, kwargs);
+                let r = crate::tstate::call_at_bottom(f, args, kwargs);
                 if r.is_null() {
                     // Keep the error while the callable goes.
                     let e = crate::tstate::take_raised();
@@ -457,7 +457,7 @@ pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
             };
             // A greenlet that was gone on with may have left its own state here.
             crate::sync::enter_python();
-            let r = ffi::PyObject_CallOneArg(callable, p);
+            let r = crate::tstate::call_one_at_bottom(callable, p);
             if r.is_null() {
                 let py = host.loop_().py();
                 let error = PyErr::fetch(py);

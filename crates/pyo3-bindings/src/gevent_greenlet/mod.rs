@@ -125,7 +125,7 @@ unsafe fn call_spawn_callbacks(g: *mut PyObject) -> Result<(), ()> {
             return Err(());
         }
         for i in 0..ffi::PyList_GET_SIZE(list) {
-            let r = ffi::PyObject_CallOneArg(ffi::PyList_GET_ITEM(list, i), g);
+            let r = crate::tstate::call_one_at_bottom(ffi::PyList_GET_ITEM(list, i), g);
             if r.is_null() {
                 ffi::Py_DECREF(list);
                 return Err(());

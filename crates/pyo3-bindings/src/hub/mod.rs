@@ -18,6 +18,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 use std::rc::Rc;
@@ -130,7 +131,8 @@ fn make_hub() -> Result<&'static HubCore, ()> {
     let py = unsafe { Python::assume_attached() };
     let made = py
         .import("gevent._hub_local")
-        .and_then(|m| m.call_method0("get_hub"));
+        .and_then(|m| m.getattr("get_hub"))
+        .and_then(|f| crate::tstate::call_tuple(&f, &PyTuple::empty(py)));
     match (made, HubCore::current()) {
         (_, Some(hub)) => Ok(hub),
         (Ok(hub), None) => {

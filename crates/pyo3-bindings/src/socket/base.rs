@@ -5,6 +5,7 @@ use crate::cells::{GilCell, PyCellOpt};
 use crate::errors::{last_errno, os_error};
 use crate::event_loop::{Loop, nanos};
 use crate::raw::_PyType_Lookup;
+use crate::tstate::without_gil;
 use gevent_hub_core::reactor::{Nanos, monotonic};
 use pyo3::exceptions::{PyBlockingIOError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -202,7 +203,7 @@ impl SocketBase {
                 send()
             } else {
                 let addr = data as usize;
-                let (n, errno) = py.detach(move || {
+                let (n, errno) = without_gil(py, move || {
                     // SAFETY: as above; the buffer stays exported.
                     let n = unsafe { libc::send(fd, addr as *const libc::c_void, len, flags) };
                     (n, last_errno())
@@ -386,7 +387,7 @@ impl SocketBase {
                 if size <= GIL_HELD_UP_TO {
                     return libc::recv(fd, at as *mut libc::c_void, size, flags);
                 }
-                let (n, errno) = py.detach(move || {
+                let (n, errno) = without_gil(py, move || {
                     let n = libc::recv(fd, at as *mut libc::c_void, size, flags);
                     (n, last_errno())
                 });
@@ -440,7 +441,7 @@ impl SocketBase {
                 // SAFETY: the exported buffer is writable for `size`.
                 return unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
             }
-            let (n, errno) = py.detach(move || {
+            let (n, errno) = without_gil(py, move || {
                 // SAFETY: as above; the export keeps it in place.
                 let n = unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
                 (n, last_errno())

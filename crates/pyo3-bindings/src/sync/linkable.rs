@@ -427,7 +427,7 @@ unsafe fn call(f: Obj, arg: Obj) {
     // SAFETY: owned or borrowed references that outlive the call; the GIL is held.
     unsafe {
         enter_python();
-        let r = ffi::PyObject_CallOneArg(f, arg);
+        let r = crate::tstate::call_one_at_bottom(f, arg);
         enter_python();
         if !r.is_null() {
             ffi::Py_DECREF(r);

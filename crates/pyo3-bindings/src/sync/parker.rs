@@ -102,11 +102,7 @@ impl Parker {
                     }
                 }
             }
-            while tstate::finalizing() {
-                // The interpreter ends: it would end this thread in the middle of our frames.
-                thread::park();
-            }
-            ffi::PyEval_RestoreThread(saved);
+            tstate::restore_thread(saved);
         }
         self.is_woken()
     }

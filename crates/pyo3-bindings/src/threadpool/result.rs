@@ -285,7 +285,7 @@ unsafe fn tell(slf: Obj) -> Result<(), ()> {
             async_result::put(receiver, (*me).value);
             none()
         } else {
-            ffi::PyObject_CallOneArg(receiver, slf)
+            crate::tstate::call_one_at_bottom(receiver, slf)
         };
         ffi::Py_DECREF(receiver);
         if r.is_null() {

@@ -9,6 +9,7 @@ use crate::cells::PyCellOpt;
 use crate::gevent_greenlet;
 use crate::hub::{HubCore, Parked, unexpected_switch};
 use crate::thread_data::ThreadData;
+use crate::tstate::call_one_at_bottom;
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::hub::{Interrupted, Park};
 use gevent_hub_core::reactor::{Nanos, Wake};
@@ -405,7 +406,7 @@ impl Application for App {
                     let greenlet = if spawn.is_null() {
                         spawn
                     } else {
-                        ffi::PyObject_CallOneArg(spawn, session.cast())
+                        call_one_at_bottom(spawn, session.cast())
                     };
                     ffi::Py_XDECREF(spawn);
                     ffi::Py_XDECREF(greenlet);

@@ -5,6 +5,7 @@ use super::exchange::{self, Exchange, Piece, Raised, callable_type};
 use super::file_wrapper::FileWrapper;
 use super::raise::{glue, raise};
 use super::{log, start};
+use crate::tstate::vectorcall_at_bottom;
 use gevent_wsgi::server::{Next, Phase};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -127,9 +128,9 @@ unsafe fn run_application(me: *mut Exchange, core: &Rc<Core>, environ: Obj) -> R
         if app.is_null() {
             return Err(());
         }
-        let args = [null_mut(), environ, me.cast()];
+        let mut args = [null_mut(), environ, me.cast()];
         let flags = ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
-        let result = ffi::PyObject_Vectorcall(app, args.as_ptr().add(1), 2 | flags, null_mut());
+        let result = vectorcall_at_bottom(app, args.as_mut_ptr().add(1), 2 | flags, null_mut());
         ffi::Py_DECREF(app);
         if result.is_null() {
             return Err(());
