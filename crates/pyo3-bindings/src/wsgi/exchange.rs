@@ -42,6 +42,17 @@ pub struct Answer {
     pub count: u64,
 }
 
+/// What comes behind a piece of a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Follows {
+    /// Nothing that is known of.
+    Nothing,
+    /// Another piece, which is there already.
+    Piece,
+    /// What the application has yet to make: another block, or the end.
+    Block,
+}
+
 /// The request's side that the answer depends on.
 #[derive(Clone, Copy, Default)]
 pub struct Request {
@@ -232,12 +243,11 @@ impl Exchange {
         answer.head.extend_from_slice(b"\r\n");
     }
 
-    /// Sends a piece of the body; with the head, if that is not out. `more` says that another piece, or the
-    /// end of the chunks, follows soon.
+    /// Sends a piece of the body; with the head, if that is not out.
     ///
     /// # Safety
     /// The GIL is held; `me` and what `data` lies in are held by the caller. Waits, so anything may happen.
-    pub unsafe fn send(me: *mut Exchange, data: &[u8], more: bool) -> Raised<()> {
+    pub unsafe fn send(me: *mut Exchange, data: &[u8], follows: Follows) -> Raised<()> {
         // SAFETY: the caller's promise. The head is taken out of the exchange before anything waits.
         unsafe {
             let Some(conn) = (*me).conn.clone() else {
@@ -248,8 +258,8 @@ impl Exchange {
             if !data.is_empty() {
                 Self::may_have_body(me)?;
             }
-            let mut out = Vec::new();
-            if !(*me).answer.sent {
+            let is_first = !(*me).answer.sent;
+            if is_first {
                 if (*me).answer.status.is_null() {
                     let text = "The application did not call start_response()";
                     return raise::application_error(&(*me).core, text);
@@ -259,7 +269,10 @@ impl Exchange {
                     Err(()) => return Err(()),
                 };
                 (*me).complete_head(whole);
-                out = std::mem::take(&mut (*me).answer.head);
+            }
+            let mut out = std::mem::take(&mut (*me).answer.head);
+            if !is_first {
+                out.clear();
             }
             let answer = &mut (*me).answer;
             let mut data = data;
@@ -277,15 +290,19 @@ impl Exchange {
             }
             let tail: &[u8] = if chunked { b"\r\n" } else { b"" };
             let total = out.len() + data.len() + tail.len();
+            let write = |pieces: &[IoSlice<'_>]| match follows {
+                // With the last byte of the length the client has it all.
+                Follows::Block if answer.left != Some(0) => conn.write_block(&Greenlets, pieces),
+                _ => conn.write(&Greenlets, pieces, follows == Follows::Piece),
+            };
             let sent = if total == 0 {
                 Ok(())
             } else if data.len() <= COPY {
                 out.extend_from_slice(data);
                 out.extend_from_slice(tail);
-                conn.write(&Greenlets, &[IoSlice::new(&out)], more)
+                write(&[IoSlice::new(&out)])
             } else {
-                let pieces = [&out, data, tail].map(IoSlice::new);
-                conn.write(&Greenlets, &pieces, more)
+                write(&[&out, data, tail].map(IoSlice::new))
             };
             if (*me).answer.head.capacity() == 0 {
                 // Keeps the memory for the next request.
@@ -330,7 +347,7 @@ impl Exchange {
         // SAFETY: the caller's promise.
         unsafe {
             if !(*me).answer.sent && !(*me).answer.status.is_null() {
-                Self::send(me, &[], false)?;
+                Self::send(me, &[], Follows::Nothing)?;
             }
             let Some(conn) = (*me).conn.clone() else {
                 return Ok(());
@@ -342,6 +359,11 @@ impl Exchange {
                 (*me).answer.count += 5;
                 conn.write(&Greenlets, &[IoSlice::new(b"0\r\n\r\n")], false)
                     .or_else(|error| raise(error, &(*me).core))?;
+            } else if conn.is_holding() {
+                conn.write(&Greenlets, &[], false)
+                    .or_else(|error| raise(error, &(*me).core))?;
+            } else {
+                conn.uncork();
             }
             if let Some(left @ 1..) = (*me).answer.left {
                 // The client waits for bytes that will not come; the end of the connection tells it.
@@ -575,8 +597,16 @@ unsafe extern "C" fn write(slf: Obj, data: Obj) -> Obj {
         let Ok(piece) = Piece::of(data) else {
             return null_mut();
         };
-        match Exchange::send(slf.cast(), piece.bytes(), false) {
-            Ok(()) => crate::raw::none(),
+        match Exchange::send(slf.cast(), piece.bytes(), Follows::Nothing) {
+            Ok(()) => {
+                // In a pipeline it was held back.
+                if let Some(conn) = (*slf.cast::<Exchange>()).conn.clone()
+                    && conn.is_holding()
+                {
+                    conn.send_held();
+                }
+                crate::raw::none()
+            }
             Err(()) => null_mut(),
         }
     }

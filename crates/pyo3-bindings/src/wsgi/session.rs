@@ -1,7 +1,7 @@
 //! [`Session`]: what the greenlet of a connection runs: request after request, until nothing more was received.
 
 use super::app::{Conn, Core, Greenlets, Request};
-use super::exchange::{self, Exchange, Piece, Raised, callable_type};
+use super::exchange::{self, Exchange, Follows, Piece, Raised, callable_type};
 use super::file_wrapper::FileWrapper;
 use super::raise::{glue, raise};
 use super::{log, start};
@@ -194,9 +194,12 @@ unsafe fn process(me: *mut Exchange, result: Obj) -> Raised<()> {
                     ffi::PyTuple_GET_ITEM(result, i)
                 };
                 i += 1;
-                let more = i < ffi::PySequence_Size(result);
+                let follows = match i < ffi::PySequence_Size(result) {
+                    true => Follows::Piece,
+                    false => Follows::Nothing,
+                };
                 ffi::Py_INCREF(item);
-                let sent = send_item(me, item, more);
+                let sent = send_item(me, item, follows);
                 ffi::Py_DECREF(item);
                 sent?;
             }
@@ -218,26 +221,32 @@ unsafe fn process(me: *mut Exchange, result: Obj) -> Raised<()> {
                     Err(())
                 };
             }
-            let sent = send_item(me, item, true);
+            let sent = send_item(me, item, Follows::Block);
             ffi::Py_DECREF(item);
             if sent.is_err() {
                 break Err(());
             }
         };
         ffi::Py_DECREF(iterator);
+        if done.is_err()
+            && let Some(conn) = (*me).conn.clone()
+        {
+            // What was yielded before does not wait for what is done about the error.
+            conn.send_held();
+        }
         done?;
         Exchange::end(me)
     }
 }
 
-unsafe fn send_item(me: *mut Exchange, item: Obj, more: bool) -> Raised<()> {
+unsafe fn send_item(me: *mut Exchange, item: Obj, follows: Follows) -> Raised<()> {
     // SAFETY: both are held by the caller.
     unsafe {
         let piece = Piece::of(item)?;
         if piece.bytes().is_empty() {
             return Ok(());
         }
-        Exchange::send(me, piece.bytes(), more)
+        Exchange::send(me, piece.bytes(), follows)
     }
 }
 
@@ -310,7 +319,7 @@ unsafe fn refuse(me: *mut Exchange, status: u16) -> Raised<()> {
         answer.head.extend_from_slice(b"Content-Length: ");
         gevent_wsgi::answer::decimal(&mut answer.head, body.len());
         answer.head.extend_from_slice(b"\r\n");
-        Exchange::send(me, body, false)?;
+        Exchange::send(me, body, Follows::Nothing)?;
         if let Some(conn) = (*me).conn.clone() {
             conn.flush(&Greenlets).or_else(|e| raise(e, &(*me).core))?;
         }

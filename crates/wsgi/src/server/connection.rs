@@ -1,6 +1,7 @@
 //! [`Connection`]: one client. Without a fiber it waits for requests; while a request is answered it is
 //! its fiber's.
 
+use super::gathering::Gathering;
 use super::io::{after, last_errno};
 use super::tls::Tls;
 use super::{Application, Peer, Server};
@@ -68,6 +69,7 @@ pub struct Connection<A: Application> {
     pub(super) expects: Cell<bool>,
     /// An answer to this request was begun.
     pub(super) answered: Cell<bool>,
+    pub(super) gathering: Cell<Gathering>,
     keep_alive: Cell<bool>,
     /// This side has said that it sends nothing more.
     shut: Cell<bool>,
@@ -104,6 +106,7 @@ impl<A: Application> Connection<A> {
             timer: Cell::new(None),
             expects: Cell::new(false),
             answered: Cell::new(false),
+            gathering: Cell::default(),
             keep_alive: Cell::new(true),
             shut: Cell::new(false),
             budget: Cell::new(0),
@@ -238,17 +241,16 @@ impl<A: Application> Connection<A> {
             Wake::Event => {
                 self.flushing.set(false);
                 self.uncork();
+                if self.phase.get() != Phase::Served {
+                    // Whoever has brought it there has seen to what was held back.
+                    return;
+                }
             }
             _ => self.waits.set(Readiness::NONE),
         }
         match self.phase.get() {
             Phase::Closed => {}
-            Phase::Served => {
-                // Whoever writes hears of an error by his own call.
-                if self.try_flush() == Ok(false) {
-                    self.listen(Readiness::WRITE);
-                }
-            }
+            Phase::Served => self.send_held(),
             Phase::Lingering if !self.shut.get() => self.linger(),
             _ => {
                 if self.flush_or_wait() {
@@ -394,6 +396,7 @@ impl<A: Application> Connection<A> {
             self.keep_alive.set(head.keep_alive);
             self.expects.set(head.expect_continue);
             self.answered.set(false);
+            self.gathering.set(Gathering::default());
             server.app.prepare(self, head, bytes)
         });
         server.head.with(|h| *h = Some(head));
@@ -593,11 +596,27 @@ impl<A: Application> Connection<A> {
         }
     }
 
-    /// Has what is held back sent when the fiber waits for something.
+    /// Has what is held back sent when the fiber waits for something: before any other fiber runs.
     pub(super) fn flush_soon(&self) {
         if !self.flushing.replace(true) {
             let token = self.server.token(self.key.get());
-            self.server.reactor.push(Entry::Wake(token, Wake::Event));
+            self.server
+                .reactor
+                .push_first(Entry::Wake(token, Wake::Event));
+        }
+    }
+
+    /// Whether the fiber has not waited since then.
+    pub(super) fn is_to_flush(&self) -> bool {
+        self.flushing.get()
+    }
+
+    /// Sends what is held back as far as the client takes it, and has the rest sent when it does. An error is
+    /// left to the next call of the fiber.
+    pub fn send_held(&self) {
+        self.uncork();
+        if self.try_flush() == Ok(false) {
+            self.listen(Readiness::WRITE);
         }
     }
 

@@ -221,8 +221,8 @@ impl<A: Application> Connection<A> {
     /// Sends all of `pieces`, and waits while the client takes no more. While further requests of a pipeline
     /// are there it holds small ones back; they go at the latest when the fiber waits for something.
     ///
-    /// `more`: another piece follows soon, so that the kernel may wait with a packet that is not full: until
-    /// then, until the fiber waits for something, or for 200 ms.
+    /// `more`: another piece follows, and nothing but sending is done until then. Small ones are held back as
+    /// above, and of large ones the kernel may wait with a packet that is not full.
     ///
     /// # Errors
     /// [`Error`]; the connection is of no use then.
@@ -232,9 +232,58 @@ impl<A: Application> Connection<A> {
         pieces: &[IoSlice<'_>],
         more: bool,
     ) -> Result<(), Error> {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let hold = self.has_more() || more && length <= COPY;
+        self.put(parker, pieces, length, hold, more)
+    }
+
+    /// As [`write`](Self::write), for a block of a body whose next one, or end, the application has yet to make.
+    /// It goes at once, or waits for that if it will not be long.
+    ///
+    /// # Errors
+    /// As `write`; also what befell blocks before this one.
+    pub fn write_block(&self, parker: &dyn Parker, pieces: &[IoSlice<'_>]) -> Result<(), Error> {
+        let server = self.server();
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let holding = self.is_holding();
+        let now = server.reactor.clock_now();
+        let mut gathering = self.gathering.get();
+        let mut cork = false;
+        if gathering.is_first() {
+            cork = length <= COPY && server.trust.get().is_earned();
+            // Tells also whether the fiber has waited when the next block comes.
+            self.flush_soon();
+        } else if let Some(gap) = gathering.second(now)
+            && self.is_to_flush()
+        {
+            server.trust.set(server.trust.get().after(gap));
+        }
+        let hold = gathering.may_hold(now, holding) && length <= COPY;
+        self.put(parker, pieces, length, hold, cork)?;
+        if self.is_holding() {
+            gathering.held(now, holding);
+        } else {
+            gathering.sent(server.reactor.clock_now());
+        }
+        self.gathering.set(gathering);
+        Ok(())
+    }
+
+    /// Whether something was held back.
+    pub fn is_holding(&self) -> bool {
+        self.out.with(|out| !out.is_empty())
+    }
+
+    /// Holds `pieces` back, unless that becomes too much, or sends them behind what was.
+    fn put(
+        &self,
+        parker: &dyn Parker,
+        pieces: &[IoSlice<'_>],
+        length: usize,
+        hold: bool,
+        more: bool,
+    ) -> Result<(), Error> {
         self.answered.set(true);
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let hold = self.has_more();
         if self.is_tls() {
             self.encrypt(pieces)?;
             self.corked.set(more);
@@ -253,16 +302,20 @@ impl<A: Application> Connection<A> {
             self.flush_soon();
             return Ok(());
         }
-        if held > 0 && held + length <= COPY {
-            self.out
-                .with(|out| pieces.iter().for_each(|p| out.extend_from_slice(p)));
-            return self.flush(parker);
-        }
-        self.flush(parker)?;
-        self.corked.set(more);
         if more {
             self.flush_soon();
         }
+        if held > 0 && length <= COPY {
+            self.out
+                .with(|out| pieces.iter().for_each(|p| out.extend_from_slice(p)));
+            self.corked.set(more);
+            return self.flush(parker);
+        }
+        if held > 0 {
+            self.corked.set(length > 0);
+            self.flush(parker)?;
+        }
+        self.corked.set(more);
         self.send_all(parker, pieces, length)
     }
 
@@ -377,7 +430,7 @@ impl<A: Application> Connection<A> {
     }
 
     /// Has the kernel send a packet that it was told to wait with.
-    pub(super) fn uncork(&self) {
+    pub fn uncork(&self) {
         if self.corked.replace(false) {
             let on: libc::c_int = 1;
             // SAFETY: the option is an int, which outlives the call. A socket that knows no such option
@@ -431,6 +484,8 @@ impl<A: Application> Connection<A> {
         count: u64,
     ) -> Result<u64, Error> {
         self.answered.set(true);
+        // The head waits for the file's first bytes.
+        self.corked.set(count > 0);
         self.flush(parker)?;
         self.corked.set(false);
         let timeout = self.server().settings().write_timeout;

@@ -6,6 +6,7 @@
 //! more of it was received.
 
 mod connection;
+mod gathering;
 mod io;
 mod listening;
 mod settings;
@@ -20,6 +21,7 @@ pub use settings::Settings;
 
 use crate::head::Head;
 use crate::reject::Reject;
+use gathering::Trust;
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::Key;
 use gevent_hub_core::hub::{Attendant, AttendantId, Hub};
@@ -96,6 +98,7 @@ pub struct Server<A: Application> {
     /// As `scratch`, for bytes that are encrypted.
     cipher: LocalCell<Vec<u8>>,
     tls: LocalCell<Option<Arc<ServerConfig>>>,
+    trust: Cell<Trust>,
     draining: Cell<bool>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
@@ -122,6 +125,7 @@ impl<A: Application> Server<A> {
                 head: LocalCell::default(),
                 cipher: LocalCell::default(),
                 tls: LocalCell::new(None),
+                trust: Cell::default(),
                 draining: Cell::new(false),
                 accepted: Cell::new(0),
                 requests: Cell::new(0),
