@@ -58,6 +58,43 @@ unsafe fn functions() -> (Obj, Obj) {
     }
 }
 
+/// Whether a loop runs in the thread.
+unsafe fn runs(ts: *mut PyThreadState) -> bool {
+    // SAFETY: the GIL is held, and `ts` is the thread's.
+    unsafe {
+        if cfg!(Py_3_13) {
+            return gl_loop_mark(ts) != 0;
+        }
+        let found = by_function(|get, _| ffi::PyObject_CallNoArgs(get));
+        let runs = !found.is_null() && found != ffi::Py_None();
+        ffi::Py_XDECREF(found);
+        runs
+    }
+}
+
+/// Calls `f` with asyncio's two functions, if it ever ran a loop in this thread; an error is dropped.
+unsafe fn by_function(f: impl FnOnce(Obj, Obj) -> Obj) -> Obj {
+    // SAFETY: the GIL is held.
+    unsafe {
+        let dict = ffi::PyThreadState_GetDict();
+        if dict.is_null()
+            || ffi::PyDict_GetItemString(dict, c"__asyncio_running_event_loop__".as_ptr()).is_null()
+        {
+            return null_mut();
+        }
+        let (get, set) = functions();
+        let found = if get.is_null() || set.is_null() {
+            null_mut()
+        } else {
+            f(get, set)
+        };
+        ffi::Py_XDECREF(get);
+        ffi::Py_XDECREF(set);
+        ffi::PyErr_Clear();
+        found
+    }
+}
+
 /// Takes what runs out of the thread.
 unsafe fn take(ts: *mut PyThreadState) -> Running {
     let mut running = Running {
@@ -70,25 +107,15 @@ unsafe fn take(ts: *mut PyThreadState) -> Running {
         if gl_take_loop(ts, &raw mut running.loop_, &raw mut running.task) != 0 {
             return running;
         }
-        let dict = ffi::PyThreadState_GetDict();
-        if dict.is_null()
-            || ffi::PyDict_GetItemString(dict, c"__asyncio_running_event_loop__".as_ptr()).is_null()
-        {
-            return running;
-        }
-        let (get, set) = functions();
-        if !get.is_null() && !set.is_null() {
+        running.loop_ = by_function(|get, set| {
             let found = ffi::PyObject_CallNoArgs(get);
-            if !found.is_null() && found != ffi::Py_None() {
-                ffi::Py_XDECREF(ffi::PyObject_CallOneArg(set, ffi::Py_None()));
-                running.loop_ = found;
-            } else {
+            if found.is_null() || found == ffi::Py_None() {
                 ffi::Py_XDECREF(found);
+                return null_mut();
             }
-        }
-        ffi::Py_XDECREF(get);
-        ffi::Py_XDECREF(set);
-        ffi::PyErr_Clear();
+            ffi::Py_XDECREF(ffi::PyObject_CallOneArg(set, ffi::Py_None()));
+            found
+        });
     }
     running
 }
@@ -150,8 +177,9 @@ impl Loops {
             let error = tstate::take_raised();
             let (from, to) = (owner(from), owner(to));
             if from == to {
-                // To be looked at again when somebody else goes on.
-                self.any.set(true);
+                // A loop that runs is to be looked at again when somebody else goes on.
+                let kept = !(*self.kept.get()).is_empty();
+                self.any.set(kept || runs(td.tstate));
             } else {
                 let running = take(td.tstate);
                 if !running.loop_.is_null() {
