@@ -5,6 +5,7 @@ import gc
 import io
 import os
 import socket as std
+import subprocess
 import sys
 import time
 import warnings
@@ -329,6 +330,67 @@ def test_descriptors_travel(pair):
     assert os.read(r, 100) == b"through"
     for fd in (r, w, *fds):
         os.close(fd)
+
+
+def _registered(pair):
+    """A greenlet's read of the first has waited once, so that the loop knows it."""
+    a, b = pair
+    reader = gevent.spawn(a.recv, 10)
+    until_parked(reader)
+    b.sendall(b"first")
+    assert reader.get(timeout=5) == b"first"
+
+
+def _read_all(sock, count):
+    """*count* bytes in reads that ask for more than there is."""
+    got = b""
+    with gevent.Timeout(10):
+        while len(got) < count:
+            got += sock.recv(100)
+    return got
+
+
+def test_a_read_that_stops_at_descriptors_leaves_the_rest_readable(pair):
+    _registered(pair)
+    a, b = pair
+    r, w = os.pipe()
+    try:
+        # A read ends behind what a descriptor came with, so it is short, with more to come.
+        for text in (b"one", b"two", b"three"):
+            socket.send_fds(b, [text], [r])
+        b.sendall(b"four")
+        gevent.sleep(0.01)
+        assert _read_all(a, 15) == b"onetwothreefour"
+    finally:
+        os.close(r)
+        os.close(w)
+
+
+@pytest.mark.skipif(not hasattr(std, "SO_PASSCRED"), reason="credentials are Linux's")
+def test_a_read_that_stops_at_credentials_leaves_the_rest_readable(pair):
+    _registered(pair)
+    a, b = pair
+    a.setsockopt(std.SOL_SOCKET, std.SO_PASSCRED, 1)
+    b.sendall(b"mine")
+    # Another process has other credentials, which a read does not mix.
+    code = f"import os; os.write({b.fileno()}, b'theirs')"
+    subprocess.run([sys.executable, "-c", code], pass_fds=[b.fileno()], check=True, timeout=30)
+    b.sendall(b"mine")
+    gevent.sleep(0.01)
+    assert _read_all(a, 14) == b"minetheirsmine"
+
+
+def test_a_read_that_stops_at_urgent_data_leaves_the_rest_readable(pair):
+    _registered(pair)
+    a, b = pair
+    b.sendall(b"before")
+    try:
+        b.send(b"!", std.MSG_OOB)
+    except OSError as e:
+        pytest.skip(f"no urgent data on local streams: {e}")
+    b.sendall(b"after")
+    gevent.sleep(0.01)
+    assert _read_all(a, 11) == b"beforeafter"
 
 
 def test_connect_and_accept(listener):

@@ -53,6 +53,7 @@ pub struct Fiber {
     chain: Cell<u32>,
     state: Cell<FiberState>,
     stack_span: Cell<(usize, usize)>,
+    parked_at: Cell<usize>,
     _not_send: PhantomData<*const ()>,
 }
 
@@ -81,6 +82,7 @@ impl Fiber {
             chain: Cell::new(0),
             state: Cell::new(state),
             stack_span: Cell::new((0, 0)),
+            parked_at: Cell::new(0),
             _not_send: PhantomData,
         }
     }
@@ -93,6 +95,30 @@ impl Fiber {
     /// The addresses of its C stack, lowest and one past the highest; zeros without one.
     pub fn stack_span(&self) -> (usize, usize) {
         self.stack_span.get()
+    }
+
+    /// An address in the frame from which it transferred last: where its stack ended then, but for that
+    /// frame. 0 before.
+    #[inline]
+    pub fn parked_at(&self) -> usize {
+        self.parked_at.get()
+    }
+
+    /// Starts to fetch the control block itself into the caches; it may dangle.
+    #[inline]
+    pub fn fetch(fiber: *const Fiber) {
+        fetch(fiber.cast(), size_of::<Fiber>());
+    }
+
+    /// Starts to fetch the end of its stack that a resume returns through, up to `len` bytes.
+    #[inline]
+    pub fn fetch_stack(&self, len: usize) {
+        let (at, end) = (self.parked_at.get(), self.stack_span.get().1);
+        // The frame of the switch is below.
+        let from = at.saturating_sub(FRAME);
+        if at != 0 && from < end {
+            fetch(ptr::without_provenance(from), len.min(end - from));
+        }
     }
 
     /// Gives it a stack; it runs from its first [`Switcher::transfer`] on.
@@ -135,6 +161,31 @@ impl Fiber {
             unsafe { co.force_reset() };
             co.into_stack()
         })
+    }
+}
+
+/// About what a transfer puts on the stack itself, in bytes.
+const FRAME: usize = 128;
+
+/// A hint to fetch memory that will be used soon; it never faults.
+#[inline]
+pub fn fetch(at: *const u8, len: usize) {
+    const LINE: usize = 64;
+    let first = at.addr() & !(LINE - 1);
+    for line in (first..at.addr() + len).step_by(LINE) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch has no effect but on the caches, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(ptr::without_provenance(line));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, readonly, preserves_flags));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
     }
 }
 
@@ -181,6 +232,9 @@ impl Switcher {
             return;
         }
         self.switches.set(self.switches.get() + 1);
+        let here = 0u8;
+        // SAFETY: `me` is running, hence alive.
+        unsafe { (*me).parked_at.set((&raw const here).addr()) };
         // SAFETY: `me` is running, hence alive; `to` by the caller's promise.
         unsafe { self.go(&*me, to) }
         self.current.set(me);

@@ -25,6 +25,9 @@ pub trait Embedder {
     fn enter_hub(&self);
     /// Called by the scheduler: goes on with `fiber`, and returns when control is back at the hub.
     fn resume(&self, fiber: *const Fiber);
+    /// `fiber` is about to be resumed: next if `near`, else after that. A thread with many fibers gains if
+    /// their memory is fetched in time.
+    fn expect(&self, _fiber: *const Fiber, _near: bool) {}
     /// The running fiber.
     fn current(&self) -> *const Fiber;
     /// Whether something was thrown into the running fiber together with the wake that ended its park. Asked
@@ -427,6 +430,18 @@ impl Host for Hub {
             Entry::Wake(token, reason) => self.deliver(token, reason),
             Entry::Call(payload) => self.embedder.call(payload),
             Entry::Closed(source) => self.reactor.source_detach(source),
+        }
+    }
+
+    #[inline]
+    fn expect(&self, next: Option<Token>, later: Option<Token>) {
+        for (token, near) in [(next, true), (later, false)] {
+            if let Some(token) = token
+                && let Some(fiber) = self.slots.with(|s| s.of(token).map(|slot| slot.fiber))
+                && !fiber.is_null()
+            {
+                self.embedder.expect(fiber, near);
+            }
         }
     }
 

@@ -180,7 +180,22 @@ impl Args {
     ///
     /// # Safety
     /// The GIL is held.
+    #[inline]
     pub unsafe fn parse<const N: usize>(
+        &self,
+        func: &CStr,
+        names: [&CStr; N],
+    ) -> Result<[*mut PyObject; N], ()> {
+        if self.names.is_null() && self.n <= N {
+            let at = |i| if i < self.n { self.at(i) } else { null_mut() };
+            return Ok(std::array::from_fn(at));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.parse_named(func, names) }
+    }
+
+    #[cold]
+    unsafe fn parse_named<const N: usize>(
         &self,
         func: &CStr,
         names: [&CStr; N],
@@ -319,4 +334,35 @@ pub fn add_functions(
         m.add(name.to_string_lossy().as_ref(), f)?;
     }
     Ok(())
+}
+
+/// Makes hand-written methods descriptors of `class`, each with its name.
+///
+/// # Errors
+/// Of the C API.
+pub fn descriptors<'py>(
+    class: &pyo3::Bound<'py, pyo3::types::PyType>,
+    mut defs: Vec<PyMethodDef>,
+) -> pyo3::PyResult<
+    Vec<(
+        pyo3::Bound<'py, pyo3::types::PyString>,
+        pyo3::Bound<'py, pyo3::PyAny>,
+    )>,
+> {
+    use pyo3::types::{PyString, PyTypeMethods};
+    let py = class.as_any().py();
+    crate::signature::sign(&mut defs, "$self");
+    let defs = Box::leak(defs.into_boxed_slice()).iter_mut();
+    defs.map(|def| {
+        // SAFETY: the definition lives for ever, and its name is a terminated string.
+        let (descriptor, name) = unsafe {
+            let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), def);
+            (
+                pyo3::Bound::from_owned_ptr_or_err(py, descriptor)?,
+                CStr::from_ptr(def.ml_name),
+            )
+        };
+        Ok((PyString::intern(py, &name.to_string_lossy()), descriptor))
+    })
+    .collect()
 }

@@ -140,7 +140,11 @@ impl Reactor {
                     self.fired_count.set(self.fired_count.get() + 1);
                     host.fire(id, data, revents);
                 }
-                Turn::Wake(token, reason) => host.run_entry(Entry::Wake(token, reason)),
+                Turn::Wake(token, reason) => {
+                    let (next, later) = self.watchers.with(|w| (w.coming(0), w.coming(1)));
+                    host.expect(next, later);
+                    host.run_entry(Entry::Wake(token, reason));
+                }
             }
         }
     }

@@ -198,6 +198,9 @@ pub trait Host {
     /// An entry of the queue is due.
     fn run_entry(&self, entry: Entry);
 
+    /// The turns of these come next and after that, in all likelihood: their memory may be fetched.
+    fn expect(&self, _next: Option<Token>, _later: Option<Token>) {}
+
     /// How long a poll may sleep, in nanoseconds, before [`last_look`](Self::last_look) is called.
     fn patience(&self) -> Nanos {
         Nanos::MAX

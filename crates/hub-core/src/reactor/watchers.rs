@@ -74,6 +74,9 @@ enum Pending {
     Nothing,
 }
 
+/// Wakes of one iteration whose fibers, of some 4 KiB each, do not stay in a near cache together.
+const MANY: usize = 32;
+
 /// What [`Watchers::pop_pending`] takes out.
 pub(super) enum Turn {
     /// A watcher's callback, with the watcher's data.
@@ -319,6 +322,20 @@ impl Watchers {
             }
         }
         None
+    }
+
+    /// The wake that is `ahead` turns behind the next one, if there are so many that their fibers are likely
+    /// to have left the caches.
+    #[inline]
+    pub(super) fn coming(&self, ahead: usize) -> Option<Token> {
+        let all = &self.pending[DEFAULT_LEVEL];
+        if all.len() < MANY {
+            return None;
+        }
+        match all.get(all.len().checked_sub(1 + ahead)?)? {
+            Pending::Wake(token, _) => Some(*token),
+            Pending::Nothing | Pending::Watcher(..) => None,
+        }
     }
 
     fn clear_pending(&mut self, id: WatcherId) -> Revents {

@@ -198,6 +198,9 @@ unsafe fn head_of<'a>(fiber: *const Fiber) -> &'a Head {
 /// The embedder: tasks on fibers, the scheduler on the thread's stack.
 struct Tasks(Rc<Shared>);
 
+/// Bytes of a parked stack that a resumed task returns through at once.
+const NEAR: usize = 512;
+
 impl Embedder for Tasks {
     #[inline]
     fn enter_hub(&self) {
@@ -227,6 +230,16 @@ impl Embedder for Tasks {
     #[inline]
     fn resume(&self, fiber: *const Fiber) {
         self.0.go(fiber);
+    }
+
+    #[inline]
+    fn expect(&self, fiber: *const Fiber, near: bool) {
+        if near {
+            // SAFETY: a task that is parked here is alive.
+            unsafe { (*fiber).fetch_stack(NEAR) };
+        } else {
+            Fiber::fetch(fiber);
+        }
     }
 
     #[inline]

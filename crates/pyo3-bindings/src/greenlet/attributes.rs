@@ -221,7 +221,7 @@ unsafe extern "C" fn get_stack_saved(slf: *mut PyObject, _: *mut c_void) -> *mut
     // SAFETY: a getter's contract.
     unsafe {
         let g = &*slf.cast::<PyGreenlet>();
-        let at = g.parked_at.get();
+        let at = g.fiber.parked_at();
         let used = if !g.active() || g.is_running() || at == 0 {
             0
         } else if g.is_main() {

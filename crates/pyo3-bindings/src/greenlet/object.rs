@@ -2,7 +2,7 @@
 
 use crate::thread_data::ThreadData;
 use crate::tstate::PyState;
-use gevent_hub_core::fiber::{Fiber, FiberState};
+use gevent_hub_core::fiber::{Fiber, FiberState, fetch};
 use gevent_hub_core::stack;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::Cell;
@@ -29,6 +29,14 @@ pub type NativeRun = unsafe fn(*mut PyGreenlet) -> *mut PyObject;
 /// A Python error is pending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Raised;
+
+impl Raised {
+    /// Takes the error.
+    #[cold]
+    pub fn into_error(self, py: pyo3::Python<'_>) -> pyo3::PyErr {
+        pyo3::PyErr::fetch(py)
+    }
+}
 
 /// Rare properties of a greenlet, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -100,8 +108,6 @@ pub struct PyGreenlet {
     /// Called instead of `run`, in the new greenlet with its state installed: returns a new reference,
     /// or null with an error set. Must not unwind.
     pub native_run: Cell<Option<NativeRun>>,
-    /// An address of the C stack where it was parked last.
-    pub parked_at: Cell<usize>,
     /// Bytes of address space for its stack; 0 for the default. To be set before it starts.
     pub stack_size: Cell<usize>,
 }
@@ -192,6 +198,11 @@ pub unsafe fn replace<T>(slot: &Cell<*mut T>, new: *mut T) {
     unsafe { ffi::Py_XDECREF(old.cast()) };
 }
 
+/// Bytes of a parked C stack that a resumed greenlet returns through, if it waited for a socket.
+const C_FRAMES: usize = 1024;
+/// Bytes of the annex in which a few Python frames lie.
+const PYTHON_FRAMES: usize = 512;
+
 impl PyGreenlet {
     /// Makes a plain `greenlet` without calling anything; null with an error set if it fails.
     ///
@@ -231,6 +242,25 @@ impl PyGreenlet {
         unsafe { fiber.byte_sub(std::mem::offset_of!(PyGreenlet, fiber)) }
             .cast_mut()
             .cast()
+    }
+
+    /// Its turn to be resumed by the loop comes: next if `near`, else after that. First the object is
+    /// fetched, which tells where its stack and its Python frames are.
+    ///
+    /// # Safety
+    /// The fiber is the one of a `PyGreenlet` that is alive.
+    #[inline]
+    pub unsafe fn expect(fiber: *const Fiber, near: bool) {
+        // SAFETY: the caller's promise.
+        let g = unsafe { Self::from_fiber(fiber) };
+        if near {
+            // SAFETY: alive.
+            let fiber = unsafe { &(*g).fiber };
+            fiber.fetch_stack(C_FRAMES);
+            fetch(ptr::without_provenance(fiber.stack_span().1), PYTHON_FRAMES);
+        } else {
+            fetch(g.cast(), std::mem::offset_of!(PyGreenlet, main));
+        }
     }
 
     /// Whether `obj` is a greenlet of any type.

@@ -349,8 +349,6 @@ pub unsafe fn depart(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> 
     unsafe {
         lay_down(&*target, carry);
         if target != me {
-            let here = 0u8;
-            (*me).parked_at.set(&raw const here as usize);
             td.origin.set(me);
             become_current(td, target);
             td.install(target);
@@ -461,8 +459,6 @@ pub unsafe fn native_transfer(td: &ThreadData, to: *mut PyGreenlet) {
     let me = td.current.get();
     // SAFETY: both are alive; the parked one keeps its own reference.
     unsafe {
-        let here = 0u8;
-        (*me).parked_at.set(&raw const here as usize);
         (*me).add_flag(Flags::PARKED_NATIVELY);
         become_current(td, to);
         td.switcher.transfer(&raw const (*to).fiber);

@@ -438,6 +438,12 @@ impl Embedder for Served {
     }
 
     #[inline]
+    fn expect(&self, fiber: *const Fiber, near: bool) {
+        // SAFETY: a greenlet's fiber that is parked in this thread, hence alive.
+        unsafe { PyGreenlet::expect(fiber, near) };
+    }
+
+    #[inline]
     fn current(&self) -> *const Fiber {
         self.0.td.switcher.current()
     }

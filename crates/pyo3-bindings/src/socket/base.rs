@@ -1,9 +1,10 @@
 //! The class: what it knows of the socket in `_sock`, and the calls that move data.
 
-use super::wait::{Direction, Place};
+use super::wait::{Direction, Place, timed_out};
 use crate::cells::{GilCell, PyCellOpt};
 use crate::errors::{last_errno, os_error};
 use crate::event_loop::{Loop, nanos};
+use crate::greenlet::object::Raised;
 use crate::raw::_PyType_Lookup;
 use crate::tstate::without_gil;
 use gevent_hub_core::reactor::{Nanos, monotonic};
@@ -37,8 +38,7 @@ pub struct SocketBase {
     /// The timeout in nanoseconds; `u64::MAX` for none.
     limit: GilCell<Nanos>,
     fd: GilCell<RawFd>,
-    /// A stream of the internet: a short read has emptied it.
-    inet_stream: GilCell<bool>,
+    short_read: GilCell<ShortRead>,
     /// What the last `recv` got, in bytes.
     last_got: GilCell<usize>,
     /// The object of `_ssl` that encrypts, of a TLS socket.
@@ -46,6 +46,91 @@ pub struct SocketBase {
     /// Whether that may hold bytes that were received and not read.
     tls_has_more: GilCell<bool>,
     place: PlaceCell,
+}
+
+/// What is known of a socket that gave less than was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ShortRead {
+    /// Nothing: it may have more.
+    TellsNothing,
+    /// It is empty: a stream of the internet.
+    Emptied,
+    /// It is empty unless control data was cut off: a local stream, whose reads stop behind the bytes that
+    /// descriptors came with.
+    EmptiedUnlessCut,
+}
+
+impl ShortRead {
+    fn of(family: i32, kind: i32) -> Self {
+        match (family, kind) {
+            (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) => ShortRead::Emptied,
+            (libc::AF_UNIX, libc::SOCK_STREAM) => ShortRead::EmptiedUnlessCut,
+            _ => ShortRead::TellsNothing,
+        }
+    }
+
+    /// One `recv` on such a socket, after which `self` says what its being short would mean.
+    ///
+    /// # Safety
+    /// `at` is writable for `size` bytes.
+    #[inline]
+    unsafe fn receive(&mut self, fd: RawFd, at: *mut u8, size: usize, flags: i32) -> isize {
+        if *self != ShortRead::EmptiedUnlessCut {
+            // SAFETY: the caller's promise.
+            return unsafe { libc::recv(fd, at.cast(), size, flags) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.receive_message(fd, at, size, flags) }
+    }
+
+    /// `recvmsg` tells when control data was cut off.
+    ///
+    /// # Safety
+    /// As `receive`.
+    #[inline(never)]
+    unsafe fn receive_message(&mut self, fd: RawFd, at: *mut u8, size: usize, flags: i32) -> isize {
+        let mut part = libc::iovec {
+            iov_base: at.cast(),
+            iov_len: size,
+        };
+        // SAFETY: plain data, for which zeros are no address, no control buffer, and no flags.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        // SAFETY: one part, writable by the caller's promise.
+        let n = unsafe { libc::recvmsg(fd, &raw mut message, flags) };
+        if n >= 0 && message.msg_flags & libc::MSG_CTRUNC != 0 {
+            *self = ShortRead::TellsNothing;
+        }
+        n
+    }
+
+    /// As `receive`, and without the GIL if `size` is large.
+    ///
+    /// # Safety
+    /// As `receive`; the memory stays in place while the GIL is given up.
+    unsafe fn receive_long(
+        &mut self,
+        py: Python<'_>,
+        fd: RawFd,
+        at: *mut u8,
+        size: usize,
+        flags: i32,
+    ) -> isize {
+        if size <= GIL_HELD_UP_TO {
+            // SAFETY: the caller's promise.
+            return unsafe { self.receive(fd, at, size, flags) };
+        }
+        let at = at as usize;
+        let (n, errno) = without_gil(py, || {
+            // SAFETY: as above.
+            let n = unsafe { self.receive(fd, at as *mut u8, size, flags) };
+            (n, last_errno())
+        });
+        // SAFETY: errno is the thread's.
+        unsafe { *libc::__errno_location() = errno };
+        n
+    }
 }
 
 struct PlaceCell(Place);
@@ -61,8 +146,24 @@ unsafe extern "C" {
 
 const NEVER: Nanos = Nanos::MAX;
 
-fn would_block() -> PyErr {
-    PyBlockingIOError::new_err((libc::EAGAIN, "Resource temporarily unavailable"))
+/// The version of the last class that was found to have `send` from here; CPython gives a class another one
+/// when it or a base changes.
+static SENDS_OUR_WAY: GilCell<u32> = GilCell::new(0);
+
+/// Sets the error of a failed call.
+#[cold]
+fn fail(py: Python<'_>, errno: i32) -> Raised {
+    let error = match errno {
+        libc::EAGAIN => PyBlockingIOError::new_err((errno, "Resource temporarily unavailable")),
+        _ => os_error(errno),
+    };
+    raise(py, error)
+}
+
+#[cold]
+fn raise(py: Python<'_>, error: PyErr) -> Raised {
+    error.restore(py);
+    Raised
 }
 
 impl SocketBase {
@@ -134,7 +235,7 @@ impl SocketBase {
         direction: Direction,
         given: Given,
         mut call: impl FnMut(RawFd) -> isize,
-    ) -> PyResult<usize> {
+    ) -> Result<usize, Raised> {
         let me = slf.get();
         let mut patience = None;
         let known_empty =
@@ -146,28 +247,38 @@ impl SocketBase {
         loop {
             let fd = me.fd();
             if fd < 0 {
-                return Err(os_error(libc::EBADF));
+                return Err(fail(slf.py(), libc::EBADF));
             }
             let n = call(fd);
             if n >= 0 {
                 return Ok(n as usize);
             }
             match last_errno() {
-                libc::EINTR => slf.py().check_signals()?,
                 libc::EAGAIN => {
                     let (waits, deadline) = *patience.get_or_insert_with(|| me.patience(&given));
                     if !waits {
-                        return Err(would_block());
+                        return Err(fail(slf.py(), libc::EAGAIN));
                     }
                     Self::wait(slf, direction, deadline)?;
                 }
-                errno => return Err(os_error(errno)),
+                // SAFETY: the GIL is held.
+                libc::EINTR if unsafe { ffi::PyErr_CheckSignals() } == 0 => {}
+                libc::EINTR => return Err(Raised),
+                errno => return Err(fail(slf.py(), errno)),
             }
         }
     }
 
+    /// Notes what a read of `got` bytes where `size` were asked for says of the next one.
+    #[inline]
+    fn note_read(&self, got: usize, size: usize, flags: i32, short: ShortRead) {
+        if got < size && got > 0 && flags == 0 && short != ShortRead::TellsNothing {
+            self.place().was_emptied();
+        }
+    }
+
     /// Waits to be readable if a read is known to give EAGAIN.
-    fn await_known_empty(slf: &Bound<'_, Self>) -> PyResult<()> {
+    fn await_known_empty(slf: &Bound<'_, Self>) -> Result<(), Raised> {
         let me = slf.get();
         if me.limit.get() != 0 && !me.place().maybe_readable() {
             let (_, deadline) = me.patience(&Given::Omitted);
@@ -176,14 +287,27 @@ impl SocketBase {
         Ok(())
     }
 
-    /// Whether the class has this method from here, so that another may rely on it.
-    fn is_ours(slf: &Bound<'_, Self>, name: &Bound<'_, pyo3::types::PyString>) -> bool {
+    /// Whether the class has `send` from here, so that `sendall` may do without it.
+    #[inline]
+    fn sends_our_way(slf: &Bound<'_, Self>) -> bool {
+        // SAFETY: the type's fields are read with the GIL held.
+        let version = unsafe { (*ffi::Py_TYPE(slf.as_ptr())).tp_version_tag };
+        (version != 0 && version == SENDS_OUR_WAY.get()) || Self::look_at_send(slf)
+    }
+
+    #[cold]
+    fn look_at_send(slf: &Bound<'_, Self>) -> bool {
         let py = slf.py();
         let base = py.get_type::<SocketBase>();
+        let name = pyo3::intern!(py, "send").as_ptr();
         // SAFETY: types and an interned name; the results are borrowed and only compared.
         unsafe {
-            let theirs = _PyType_Lookup(ffi::Py_TYPE(slf.as_ptr()), name.as_ptr());
-            std::ptr::eq(theirs, _PyType_Lookup(base.as_type_ptr(), name.as_ptr()))
+            let ty = ffi::Py_TYPE(slf.as_ptr());
+            let ours = _PyType_Lookup(ty, name) == _PyType_Lookup(base.as_type_ptr(), name);
+            if ours {
+                SENDS_OUR_WAY.set((*ty).tp_version_tag);
+            }
+            ours
         }
     }
 
@@ -193,7 +317,7 @@ impl SocketBase {
         len: usize,
         flags: i32,
         given: Given,
-    ) -> PyResult<usize> {
+    ) -> Result<usize, Raised> {
         let py = slf.py();
         let flags = flags | libc::MSG_NOSIGNAL;
         Self::until_done(slf, Direction::Write, given, |fd| {
@@ -230,11 +354,162 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given {
     type Error = PyErr;
 
     fn extract(ob: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if ob.is_none() {
-            return Ok(Given::Never);
+        Ok(Given::of(Some(&ob)))
+    }
+}
+
+impl Given {
+    /// What a call was given, if anything.
+    pub(super) fn of(timeout: Option<&Bound<'_, PyAny>>) -> Self {
+        match timeout {
+            None => Given::Omitted,
+            Some(t) if t.is_none() => Given::Never,
+            // Anything else is `timeout_default`, the marker of the Python side.
+            Some(t) => t.extract::<f64>().map_or(Given::Omitted, Given::Seconds),
         }
-        // Anything else is `timeout_default`, the marker of the Python side.
-        Ok(ob.extract::<f64>().map_or(Given::Omitted, Given::Seconds))
+    }
+}
+
+/// The calls of every message; [`super::calls`] are their methods.
+impl SocketBase {
+    /// Receives up to `bufsize` bytes; none at the end of a stream.
+    pub(super) fn recv<'py>(
+        slf: &Bound<'py, Self>,
+        bufsize: isize,
+        flags: i32,
+    ) -> Result<*mut ffi::PyObject, Raised> {
+        let py = slf.py();
+        let Ok(size) = usize::try_from(bufsize) else {
+            let error = PyValueError::new_err("negative buffersize in recv");
+            return Err(raise(py, error));
+        };
+        let me = slf.get();
+        let mut short = me.short_read.get();
+        if size <= SCRATCH && me.last_got.get() < DIRECT {
+            let buffer = BUFFER.with(|b| b.get());
+            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
+                // SAFETY: the thread's own buffer; nothing else uses it between this call and the copy
+                // below, because neither switches.
+                unsafe { short.receive(fd, (*buffer).as_mut_ptr(), size, flags) }
+            })?;
+            me.note_read(got, size, flags, short);
+            me.last_got.set(got);
+            // SAFETY: `got` bytes were just written.
+            let bytes =
+                unsafe { ffi::PyBytes_FromStringAndSize((*buffer).as_ptr().cast(), got as isize) };
+            return if bytes.is_null() {
+                Err(Raised)
+            } else {
+                Ok(bytes)
+            };
+        }
+        // Wait before the memory is taken, where that is known to be needed.
+        Self::await_known_empty(slf)?;
+        // SAFETY: a new bytes object that nobody else has; it is cut to what was written.
+        unsafe {
+            let bytes = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as isize);
+            if bytes.is_null() {
+                return Err(Raised);
+            }
+            let mut bytes = bytes;
+            let at = ffi::PyBytes_AsString(bytes).cast::<u8>();
+            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
+                short.receive_long(py, fd, at, size, flags)
+            });
+            match got {
+                Ok(got) => {
+                    me.note_read(got, size, flags, short);
+                    me.last_got.set(got);
+                    if _PyBytes_Resize(&raw mut bytes, got as isize) < 0 {
+                        return Err(Raised);
+                    }
+                    Ok(bytes)
+                }
+                Err(e) => {
+                    ffi::Py_DECREF(bytes);
+                    Err(e)
+                }
+            }
+        }
+    }
+
+    /// Receives into a writable buffer: `nbytes` bytes, or as many as it has. The buffer cannot be resized
+    /// while this waits.
+    pub(super) fn recv_into(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        nbytes: isize,
+        flags: i32,
+    ) -> Result<usize, Raised> {
+        let py = slf.py();
+        let Ok(mut size) = usize::try_from(nbytes) else {
+            let error = PyValueError::new_err("negative buffersize in recv_into");
+            return Err(raise(py, error));
+        };
+        let view = WritableView::of(buffer).map_err(|e| raise(py, e))?;
+        if size == 0 {
+            size = view.len();
+        }
+        if size > view.len() {
+            let error = PyValueError::new_err("buffer too small for requested bytes");
+            return Err(raise(py, error));
+        }
+        let at = view.ptr();
+        let me = slf.get();
+        let mut short = me.short_read.get();
+        let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
+            // SAFETY: the exported buffer is writable for `size`, and stays in place.
+            unsafe { short.receive_long(py, fd, at, size, flags) }
+        })?;
+        me.note_read(got, size, flags, short);
+        Ok(got)
+    }
+
+    /// Sends some of `data`; returns how many bytes.
+    pub(super) fn send(
+        slf: &Bound<'_, Self>,
+        data: &Bound<'_, PyAny>,
+        flags: i32,
+        timeout: Given,
+    ) -> Result<usize, Raised> {
+        let view = ReadableView::of(data).map_err(|e| raise(slf.py(), e))?;
+        Self::send_some(slf, view.ptr(), view.len(), flags, timeout)
+    }
+
+    /// Sends all of `data`, within the socket's timeout.
+    pub(super) fn sendall(
+        slf: &Bound<'_, Self>,
+        data: &Bound<'_, PyAny>,
+        flags: i32,
+    ) -> Result<(), Raised> {
+        if !Self::sends_our_way(slf) {
+            // A subclass sends in its own way.
+            let name = pyo3::intern!(slf.py(), "_sendall_by_send");
+            let done = slf.call_method1(name, (data, flags)).map(drop);
+            return done.map_err(|e| raise(slf.py(), e));
+        }
+        let view = ReadableView::of(data).map_err(|e| raise(slf.py(), e))?;
+        let (start, len) = (view.ptr(), view.len());
+        let me = slf.get();
+        let end = me.patience(&Given::Omitted).1;
+        let mut sent = 0;
+        while sent < len {
+            let left = match end {
+                None => Given::Omitted,
+                // The limit is for the whole; the first send is tried even if it is over.
+                Some(end) if sent == 0 => {
+                    Given::Seconds(end.saturating_sub(monotonic()) as f64 / 1e9)
+                }
+                Some(end) => match end.checked_sub(monotonic()) {
+                    Some(ns) if ns > 0 => Given::Seconds(ns as f64 / 1e9),
+                    _ => return Err(timed_out()),
+                },
+            };
+            // SAFETY: within the exported buffer.
+            let at = unsafe { start.add(sent) };
+            sent += Self::send_some(slf, at, len - sent, flags, left)?;
+        }
+        Ok(())
     }
 }
 
@@ -251,7 +526,7 @@ impl SocketBase {
             timeout: PyCellOpt::new(None),
             limit: GilCell::new(NEVER),
             fd: GilCell::new(-1),
-            inet_stream: GilCell::new(false),
+            short_read: GilCell::new(ShortRead::TellsNothing),
             last_got: GilCell::new(0),
             tls: PyCellOpt::new(None),
             tls_has_more: GilCell::new(true),
@@ -268,20 +543,19 @@ impl SocketBase {
     #[setter(_sock)]
     fn set_sock(&self, py: Python<'_>, sock: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let mut fd = -1;
-        let mut inet_stream = false;
+        let mut short_read = ShortRead::TellsNothing;
         if let Some(s) = &sock {
             fd = s.call_method0("fileno")?.extract()?;
             if fd >= 0 {
                 let family: i32 = s.getattr("family")?.extract()?;
                 let kind: i32 = s.getattr("type")?.extract()?;
                 let kind = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
-                inet_stream =
-                    matches!(family, libc::AF_INET | libc::AF_INET6) && kind == libc::SOCK_STREAM;
+                short_read = ShortRead::of(family, kind);
             }
         }
         self.place().release(py, self.sock.get(py));
         self.fd.set(fd);
-        self.inet_stream.set(inet_stream);
+        self.short_read.set(short_read);
         self.sock.set(sock.map(Bound::unbind));
         Ok(())
     }
@@ -337,174 +611,14 @@ impl SocketBase {
     fn _await(slf: &Bound<'_, Self>, direction: i32, timeout: Given) -> PyResult<()> {
         let (waits, deadline) = slf.get().patience(&timeout);
         if !waits {
-            return Err(pyo3::exceptions::PyTimeoutError::new_err("timed out"));
+            return Err(timed_out().into_error(slf.py()));
         }
         let direction = if direction == 1 {
             Direction::Read
         } else {
             Direction::Write
         };
-        Self::wait(slf, direction, deadline)
-    }
-
-    /// Receives up to `bufsize` bytes; none at the end of a stream.
-    #[pyo3(signature = (bufsize, flags = 0, /))]
-    pub(super) fn recv<'py>(
-        slf: &Bound<'py, Self>,
-        bufsize: isize,
-        flags: i32,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let py = slf.py();
-        let Ok(size) = usize::try_from(bufsize) else {
-            return Err(PyValueError::new_err("negative buffersize in recv"));
-        };
-        let me = slf.get();
-        if size <= SCRATCH && me.last_got.get() < DIRECT {
-            let buffer = BUFFER.with(|b| b.get());
-            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
-                // SAFETY: the thread's own buffer; nothing else uses it between this call and the copy
-                // below, because neither switches.
-                unsafe { libc::recv(fd, (*buffer).as_mut_ptr().cast(), size, flags) }
-            })?;
-            if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
-                me.place().was_emptied();
-            }
-            me.last_got.set(got);
-            // SAFETY: `got` bytes were just written.
-            return Ok(PyBytes::new(py, unsafe { &(&(*buffer))[..got] }));
-        }
-        // Wait before the memory is taken, where that is known to be needed.
-        Self::await_known_empty(slf)?;
-        // SAFETY: a new bytes object that nobody else has; it is cut to what was written.
-        unsafe {
-            let bytes = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as isize);
-            if bytes.is_null() {
-                return Err(PyErr::fetch(py));
-            }
-            let mut bytes = bytes;
-            let at = ffi::PyBytes_AsString(bytes) as usize;
-            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
-                if size <= GIL_HELD_UP_TO {
-                    return libc::recv(fd, at as *mut libc::c_void, size, flags);
-                }
-                let (n, errno) = without_gil(py, move || {
-                    let n = libc::recv(fd, at as *mut libc::c_void, size, flags);
-                    (n, last_errno())
-                });
-                *libc::__errno_location() = errno;
-                n
-            });
-            match got {
-                Ok(got) => {
-                    if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
-                        me.place().was_emptied();
-                    }
-                    me.last_got.set(got);
-                    if _PyBytes_Resize(&raw mut bytes, got as isize) < 0 {
-                        return Err(PyErr::fetch(py));
-                    }
-                    Ok(Bound::from_owned_ptr(py, bytes).cast_into_unchecked())
-                }
-                Err(e) => {
-                    ffi::Py_DECREF(bytes);
-                    Err(e)
-                }
-            }
-        }
-    }
-
-    /// Receives into a writable buffer: `nbytes` bytes, or as many as it has. The buffer cannot be resized
-    /// while this waits.
-    #[pyo3(signature = (buffer, nbytes = 0, flags = 0))]
-    pub(super) fn recv_into(
-        slf: &Bound<'_, Self>,
-        buffer: &Bound<'_, PyAny>,
-        nbytes: isize,
-        flags: i32,
-    ) -> PyResult<usize> {
-        let py = slf.py();
-        let Ok(mut size) = usize::try_from(nbytes) else {
-            return Err(PyValueError::new_err("negative buffersize in recv_into"));
-        };
-        let view = WritableView::of(buffer)?;
-        if size == 0 {
-            size = view.len();
-        }
-        if size > view.len() {
-            return Err(PyValueError::new_err(
-                "buffer too small for requested bytes",
-            ));
-        }
-        let at = view.ptr() as usize;
-        let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
-            if size <= GIL_HELD_UP_TO {
-                // SAFETY: the exported buffer is writable for `size`.
-                return unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
-            }
-            let (n, errno) = without_gil(py, move || {
-                // SAFETY: as above; the export keeps it in place.
-                let n = unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
-                (n, last_errno())
-            });
-            // SAFETY: errno is the thread's.
-            unsafe { *libc::__errno_location() = errno };
-            n
-        })?;
-        let me = slf.get();
-        if got < size && got > 0 && flags == 0 && me.inet_stream.get() {
-            me.place().was_emptied();
-        }
-        Ok(got)
-    }
-
-    /// Sends some of `data`; returns how many bytes.
-    #[pyo3(signature = (data, flags = 0, timeout = Given::Omitted))]
-    pub(super) fn send(
-        slf: &Bound<'_, Self>,
-        data: &Bound<'_, PyAny>,
-        flags: i32,
-        timeout: Given,
-    ) -> PyResult<usize> {
-        let view = ReadableView::of(data)?;
-        Self::send_some(slf, view.ptr(), view.len(), flags, timeout)
-    }
-
-    /// Sends all of `data`, within the socket's timeout.
-    #[pyo3(signature = (data, flags = 0))]
-    pub(super) fn sendall(
-        slf: &Bound<'_, Self>,
-        data: &Bound<'_, PyAny>,
-        flags: i32,
-    ) -> PyResult<()> {
-        let py = slf.py();
-        if !Self::is_ours(slf, pyo3::intern!(py, "send")) {
-            // A subclass sends in its own way.
-            return slf
-                .call_method1(pyo3::intern!(py, "_sendall_by_send"), (data, flags))
-                .map(drop);
-        }
-        let view = ReadableView::of(data)?;
-        let (start, len) = (view.ptr(), view.len());
-        let me = slf.get();
-        let end = me.patience(&Given::Omitted).1;
-        let mut sent = 0;
-        while sent < len {
-            let left = match end {
-                None => Given::Omitted,
-                // The limit is for the whole; the first send is tried even if it is over.
-                Some(end) if sent == 0 => {
-                    Given::Seconds(end.saturating_sub(monotonic()) as f64 / 1e9)
-                }
-                Some(end) => match end.checked_sub(monotonic()) {
-                    Some(ns) if ns > 0 => Given::Seconds(ns as f64 / 1e9),
-                    _ => return Err(pyo3::exceptions::PyTimeoutError::new_err("timed out")),
-                },
-            };
-            // SAFETY: within the exported buffer.
-            let at = unsafe { start.add(sent) };
-            sent += Self::send_some(slf, at, len - sent, flags, left)?;
-        }
-        Ok(())
+        Self::wait(slf, direction, deadline).map_err(|raised| raised.into_error(slf.py()))
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

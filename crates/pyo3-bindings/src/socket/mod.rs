@@ -6,6 +6,7 @@
 //! descriptor is registered with the loop at the first wait, once and edge-triggered.
 
 mod base;
+mod calls;
 mod tls;
 mod wait;
 
@@ -16,5 +17,6 @@ use pyo3::prelude::*;
 /// Adds the class.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<SocketBase>()?;
+    calls::register(&m.py().get_type::<SocketBase>())?;
     tls::register(m)
 }

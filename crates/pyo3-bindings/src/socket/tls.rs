@@ -10,7 +10,7 @@
 use super::base::{Given, ReadableView, SocketBase};
 use super::wait::Direction;
 use crate::errors::last_errno;
-use crate::raw::{_PyType_Lookup, Args, fast};
+use crate::raw::{_PyType_Lookup, Args, descriptors, fast};
 use gevent_hub_core::reactor::{Nanos, monotonic};
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::ffi::{self, PyMethodDef, PyObject};
@@ -137,6 +137,7 @@ impl SocketBase {
         late: &'static str,
     ) -> PyResult<()> {
         Self::wait_again(slf, direction, deadline, clear).map_err(|e| {
+            let e = e.into_error(slf.py());
             if e.is_instance_of::<PyTimeoutError>(slf.py()) {
                 PyTimeoutError::new_err(late)
             } else {
@@ -419,7 +420,10 @@ method!(
         let buflen = buflen.unwrap_or_else(|| PyInt::new(py, 1024).into_any());
         let flags = flags_of(flags)?;
         if !slf.get().has_tls() {
-            return SocketBase::recv(slf, buflen.extract()?, flags).map(Bound::into_any);
+            let bytes =
+                SocketBase::recv(slf, buflen.extract()?, flags).map_err(|e| e.into_error(py))?;
+            // A new reference; the macro's body is unsafe.
+            return Ok(Bound::from_owned_ptr(py, bytes));
         }
         no_flags(slf, known, "recv", flags)?;
         if !buflen.is_truthy()? {
@@ -449,7 +453,8 @@ method!(
             }
         };
         if !slf.get().has_tls() {
-            let got = SocketBase::recv_into(slf, &buffer, nbytes.extract()?, flags)?;
+            let got = SocketBase::recv_into(slf, &buffer, nbytes.extract()?, flags)
+                .map_err(|e| e.into_error(py))?;
             return Ok(PyInt::new(py, got).into_any());
         }
         no_flags(slf, known, "recv_into", flags)?;
@@ -473,7 +478,7 @@ method!(send, c"send", [c"data", c"flags", c"timeout"], |slf,
         Some(timeout) => timeout.extract()?,
     };
     if !slf.get().has_tls() {
-        let sent = SocketBase::send(slf, &data, flags, given)?;
+        let sent = SocketBase::send(slf, &data, flags, given).map_err(|e| e.into_error(py))?;
         return Ok(PyInt::new(py, sent).into_any());
     }
     no_flags(slf, known, "send", flags)?;
@@ -498,7 +503,7 @@ method!(
         let flags = flags_of(flags)?;
         let me = slf.get();
         if !me.has_tls() {
-            SocketBase::sendall(slf, &data, flags)?;
+            SocketBase::sendall(slf, &data, flags).map_err(|e| e.into_error(py))?;
             return Ok(py.None().into_bound(py));
         }
         no_flags(slf, known, "sendall", flags)?;
@@ -565,19 +570,8 @@ fn definitions() -> Vec<PyMethodDef> {
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = m.py();
     let methods = PyDict::new(py);
-    let mut defs = definitions();
-    crate::signature::sign(&mut defs, "$self");
-    let class = py.get_type::<SocketBase>();
-    for def in Box::leak(defs.into_boxed_slice()) {
-        // SAFETY: the definition lives for ever, and its name is a terminated string.
-        unsafe {
-            let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), def);
-            let name = ffi::PyUnicode_FromString(def.ml_name);
-            methods.set_item(
-                Bound::from_owned_ptr_or_err(py, name)?,
-                Bound::from_owned_ptr_or_err(py, descriptor)?,
-            )?;
-        }
+    for (name, descriptor) in descriptors(&py.get_type::<SocketBase>(), definitions())? {
+        methods.set_item(name, descriptor)?;
     }
     m.add("tls_methods", methods)?;
     m.add_function(wrap_pyfunction!(bind_tls, m)?)

@@ -2,10 +2,10 @@
 
 use super::base::SocketBase;
 use crate::event_loop::Loop;
+use crate::greenlet::object::Raised;
 use crate::hub::{HubCore, Parked, Waiter, get_core, unexpected_switch};
 use gevent_hub_core::event_loop::Readiness;
 use gevent_hub_core::reactor::{Nanos, SourceId, Wake};
-use pyo3::exceptions::PyTimeoutError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -56,7 +56,7 @@ fn cancelled(py: Python<'_>) -> PyErr {
     }
 }
 
-fn in_use(py: Python<'_>, text: String) -> PyErr {
+fn in_use(py: Python<'_>, text: &str) -> PyErr {
     let class = CONCURRENT.get_or_try_init(py, || {
         py.import("gevent.exceptions")?
             .getattr("ConcurrentObjectUseError")
@@ -154,49 +154,57 @@ impl SocketBase {
     /// Waits after an EAGAIN until `direction` is ready, or raises.
     ///
     /// # Errors
-    /// TimeoutError, ConcurrentObjectUseError, the error of a closed socket, or what was thrown.
+    /// The error that is set: TimeoutError, ConcurrentObjectUseError, the error of a closed socket, or what was thrown.
     pub fn wait(
         slf: &Bound<'_, Self>,
         direction: Direction,
         deadline: Option<Nanos>,
-    ) -> PyResult<()> {
+    ) -> Result<(), Raised> {
         Self::wait_again(slf, direction, deadline, true)
+    }
+
+    #[cold]
+    fn cannot_wait(slf: &Bound<'_, Self>, fd: i32) -> Raised {
+        let error = match slf.repr() {
+            _ if fd < 0 => in_use(
+                slf.py(),
+                "The socket has already been closed by another greenlet",
+            ),
+            Ok(repr) => {
+                let text = format!("This socket is already used by another greenlet: {repr}");
+                in_use(slf.py(), &text)
+            }
+            Err(error) => error,
+        };
+        error.restore(slf.py());
+        Raised
     }
 
     /// As `wait`; `clear` says that a call gave EAGAIN, so that the latch is to be cleared.
     ///
     /// # Errors
     /// As `wait`.
+    #[inline(never)]
     pub fn wait_again(
         slf: &Bound<'_, Self>,
         direction: Direction,
         deadline: Option<Nanos>,
         clear: bool,
-    ) -> PyResult<()> {
+    ) -> Result<(), Raised> {
         let py = slf.py();
         let me = slf.get();
         let want = direction.interest();
         let slot = &me.place().waiting[direction as usize];
-        if slot.get().is_some() {
-            let text = format!(
-                "This socket is already used by another greenlet: {}",
-                slf.repr()?
-            );
-            return Err(in_use(py, text));
-        }
         let fd = me.fd();
-        if fd < 0 {
-            return Err(in_use(
-                py,
-                "The socket has already been closed by another greenlet".to_owned(),
-            ));
+        if slot.get().is_some() || fd < 0 {
+            return Err(Self::cannot_wait(slf, fd));
         }
         let Ok(hub) = get_core() else {
-            return Err(PyErr::fetch(py));
+            return Err(Raised);
         };
         // SAFETY: the GIL is held.
         if unsafe { hub.may_block() }.is_err() {
-            return Err(PyErr::fetch(py));
+            return Err(Raised);
         }
         let reactor = hub.reactor();
         let source = match me.place().here(hub) {
@@ -208,36 +216,49 @@ impl SocketBase {
         }
         let park = hub.core().prepare();
         let token = park.token();
-        if !reactor
-            .source_wait(source, want, token)
-            .map_err(|e| crate::errors::io_error(&e))?
-        {
-            return Ok(());
+        match reactor.source_wait(source, want, token) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(e) => {
+                crate::errors::io_error(&e).restore(py);
+                return Err(Raised);
+            }
         }
         slot.set(Some(Waiter::new(hub, token)));
         // SAFETY: the GIL is held with the running greenlet's state in, which is not the hub's.
         let outcome = unsafe { hub.park(park, deadline) };
         slot.set(None);
         match outcome {
-            Parked::Woken(Wake::Timeout) => {
+            Parked::Woken(Wake::Timeout | Wake::Closed)
+            | Parked::Switched(..)
+            | Parked::Raised(_) => {
                 reactor.source_unwait(source, token);
-                Err(PyTimeoutError::new_err("timed out"))
-            }
-            Parked::Woken(Wake::Closed) => {
-                reactor.source_unwait(source, token);
-                Err(cancelled(py))
+                Err(in_vain(py, outcome))
             }
             Parked::Woken(_) => Ok(()),
-            Parked::Switched(value, _) => {
-                reactor.source_unwait(source, token);
-                // SAFETY: the GIL is held; an owned reference.
-                unsafe { unexpected_switch(c"a wait for a socket", value) };
-                Err(PyErr::fetch(py))
-            }
-            Parked::Raised(_) => {
-                reactor.source_unwait(source, token);
-                Err(PyErr::fetch(py))
-            }
         }
     }
+}
+
+/// The error of a wait that ended without readiness.
+#[cold]
+fn in_vain(py: Python<'_>, outcome: Parked) -> Raised {
+    match outcome {
+        Parked::Woken(Wake::Timeout) => return timed_out(),
+        Parked::Woken(_) => cancelled(py).restore(py),
+        Parked::Switched(value, _) => {
+            // SAFETY: the GIL is held; an owned reference.
+            unsafe { unexpected_switch(c"a wait for a socket", value) };
+        }
+        Parked::Raised(_) => {}
+    }
+    Raised
+}
+
+/// Sets the error of a call that took too long.
+#[cold]
+pub(super) fn timed_out() -> Raised {
+    // SAFETY: the GIL is held by who waited.
+    unsafe { ffi::PyErr_SetString(ffi::PyExc_TimeoutError, c"timed out".as_ptr()) };
+    Raised
 }

@@ -16,6 +16,9 @@ const W: Readiness = Readiness::WRITE;
 /// The callback of the last look.
 const LOOK: usize = 999;
 
+/// The callback of each wake, which gets the token in place of events.
+const WOKEN: usize = 998;
+
 type Callback = Rc<dyn Fn(&Test, Revents)>;
 
 /// A host that logs all it is asked to do; watchers may have a callback besides.
@@ -25,6 +28,8 @@ struct Test {
     callbacks: RefCell<HashMap<usize, Callback>>,
     quit: Cell<bool>,
     patience: Cell<Option<Nanos>>,
+    /// What `expect` was told last.
+    expected: Cell<(Option<Token>, Option<Token>)>,
     reactor: RefCell<Option<Rc<Reactor>>>,
 }
 
@@ -76,9 +81,19 @@ impl Host for Test {
                     f(self, Revents::NONE);
                 }
             }
-            Entry::Wake(t, w) => self.say(format!("{}:{w:?}", t.0)),
+            Entry::Wake(t, w) => {
+                self.say(format!("{}:{w:?}", t.0));
+                let f = self.callbacks.borrow().get(&WOKEN).cloned();
+                if let Some(f) = f {
+                    f(self, Revents(t.0 as u32));
+                }
+            }
             Entry::Closed(_) => unreachable!("the reactor keeps these to itself"),
         }
+    }
+
+    fn expect(&self, next: Option<Token>, later: Option<Token>) {
+        self.expected.set((next, later));
     }
 
     fn patience(&self) -> Nanos {

@@ -74,6 +74,39 @@ fn a_source_is_tried_first_registered_once_and_wakes_by_direction() {
 }
 
 #[test]
+fn of_many_wakes_the_host_is_told_which_come_next() {
+    for many in [4, 100] {
+        let sim = Sim::new();
+        let (t, r) = Test::new(&sim);
+        for n in 1..=many {
+            let s = r.source(n);
+            r.source_clear(s, R);
+            assert!(r.source_wait(s, R, Token(n as u64)).unwrap());
+            sim.ready_at(MS, n, R);
+        }
+        let told = Rc::new(Cell::new(0));
+        t.on(WOKEN, {
+            let (told, before) = (told.clone(), Cell::new((None, None)));
+            move |t, token| {
+                let now = Some(Token(u64::from(token.0)));
+                let (next, later) = before.replace(t.expected.get());
+                if next.is_some() {
+                    assert_eq!(next, now);
+                    told.set(told.get() + 1);
+                }
+                if later.is_some() {
+                    assert!(t.expected.get().0.is_none_or(|next| Some(next) == later));
+                }
+            }
+        });
+        t.run(RunMode::Default);
+        assert_eq!(t.said().matches("Ready").count(), many as usize);
+        // A few stay in the caches by themselves.
+        assert_eq!(told.get() > many / 2, many == 100, "{}", told.get());
+    }
+}
+
+#[test]
 fn waits_can_be_taken_back_and_end_when_the_descriptor_is_closed() {
     let sim = Sim::new();
     let (t, r) = Test::new(&sim);
