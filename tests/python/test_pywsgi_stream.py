@@ -1,5 +1,6 @@
 """Bodies that an application makes block by block: what is gathered, and what may not wait."""
 
+import io
 import socket as native
 import threading
 import time
@@ -20,13 +21,42 @@ def body(answer):
     return answer.partition(b"\r\n\r\n")[2]
 
 
+def so_far(data):
+    """What has come of a body in chunks, and whether that is all."""
+    _, _, rest = data.partition(b"\r\n\r\n")
+    whole = b""
+    while b"\r\n" in rest:
+        size, _, rest = rest.partition(b"\r\n")
+        n = int(size, 16)
+        if len(rest) < n + 2:
+            break
+        assert rest[n : n + 2] == b"\r\n"
+        if n == 0:
+            assert rest == b"\r\n"
+            return whole, True
+        whole += rest[:n]
+        rest = rest[n + 2 :]
+    return whole, False
+
+
+def content(answer):
+    """A whole body, whichever way its end is told."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    if b"Transfer-Encoding: chunked" not in head:
+        assert b"Content-Length: %d\r\n" % len(rest) in head + b"\r\n"
+        return rest
+    whole, over = so_far(answer)
+    assert over
+    return whole
+
+
 def in_thread(function, *args):
     return gevent.get_hub().threadpool.apply(function, args)
 
 
 def earn_trust(serving):
     for _ in range(40):
-        assert serving.talk(get("/quick")).endswith(chunked(b"1", b"2", b"3") + b"0\r\n\r\n")
+        assert content(serving.talk(get("/quick"))) == b"123"
 
 
 class Watched:
@@ -104,14 +134,14 @@ def test_quick_blocks_go_when_the_application_waits(trusted):
             sock.sendall(get())
             data = b""
             for n in range(3):
-                while chunked(b"a%d" % n, b"b%d" % n, b"c%d" % n) not in data:
+                while not so_far(data)[0].endswith(b"a%db%dc%d" % (n, n, n)):
                     more = sock.recv(4096)
                     assert more
                     data += more
                 seen[n].set()
             while more := sock.recv(4096):
                 data += more
-    assert data.endswith(chunked(b"c2") + b"0\r\n\r\n")
+    assert so_far(data) == (b"a0b0c0a1b1c1a2b2c2", True)
 
 
 def test_what_waits_goes_before_other_greenlets_run():
@@ -141,13 +171,19 @@ def test_what_waits_goes_before_other_greenlets_run():
     assert in_time == [True]
 
 
+@pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("kind", ["chunked", "length", "1.0", "head", "pipeline"])
-@pytest.mark.parametrize("sizes", [[1] * 3000, [10, 9000, 10, 10, 200000, 3, 70000, 1], [7]])
-def test_order_and_framing(kind, sizes):
+@pytest.mark.parametrize(
+    "sizes", [[1] * 3000, [10, 9000, 10, 10, 200000, 3, 70000, 1], [7], [30000] * 5, [1] * 60000]
+)
+def test_order_and_framing(kind, sizes, trusted):
     blocks = [bytes([65 + i % 26]) * size for i, size in enumerate(sizes)]
     whole = b"".join(blocks)
 
     def application(environ, start_response):
+        if environ["PATH_INFO"] == "/quick":
+            start_response("200 OK", [])
+            return iter((b"1", b"2", b"3"))
         length = [("Content-Length", str(len(whole)))] if kind == "length" else []
         start_response("200 OK", length)
         return iter(blocks)
@@ -161,29 +197,111 @@ def test_order_and_framing(kind, sizes):
         request = get(close=False) * 2 + request
     want = {"length": whole, "1.0": whole, "head": b""}.get(kind, chunked(*blocks) + b"0\r\n\r\n")
     with Serving(application) as serving:
+        if trusted:
+            earn_trust(serving)
         answer = serving.talk(request)
         if kind == "pipeline":
-            assert [rest.partition(b"\r\n\r\n")[2] for rest in answer.split(b"HTTP/1.1 ")[1:]] == (
-                [want] * 3
-            )
+            answers = [b"HTTP/1.1 " + rest for rest in answer.split(b"HTTP/1.1 ")[1:]]
+            assert [content(each) for each in answers] == [whole] * 3
+        elif kind == "chunked":
+            assert content(answer) == whole
         else:
             assert body(answer) == want
+        if not trusted and kind in ("chunked", "pipeline"):
+            assert answer.endswith(want)
 
 
-def test_what_was_yielded_before_an_error_is_sent():
+@pytest.mark.parametrize("told", [False, True])
+def test_an_answer_that_ends_soon_is_one_piece(told):
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Length", "9")] if told else [])
+        return iter((b"one", b"two", b"six"))
+
+    with Serving(application) as serving:
+        for _ in range(40):
+            serving.talk(get("/quick"))
+        with serving.connect() as sock:
+            for _ in range(3):
+                sock.sendall(get(close=False))
+                answer = sock.recv(65536)
+                assert content(answer) == b"onetwosix"
+                assert b"Transfer-Encoding" not in answer
+                assert answer.count(b"Content-Length: 9\r\n") == 1
+
+
+def test_what_is_gathered_is_sent_by_a_thread_while_the_application_computes():
     def application(environ, start_response):
         start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/quick":
+            yield from (b"1", b"2", b"3")
+            return
+        yield from (b"one", b"two", b"three")
+        time.sleep(0.002)
+        in_time.append(arrived.wait(10))
+        yield from (b"four", b"five")
+
+    def client(address):
+        data = b""
+        with native.create_connection(address, 20) as sock:
+            sock.sendall(get())
+            while so_far(data)[0] != b"onetwothree":
+                data += sock.recv(4096)
+            arrived.set()
+            while more := sock.recv(4096):
+                data += more
+        return data
+
+    in_time = []
+    with Serving(application) as serving:
+        earn_trust(serving)
+        for _ in range(3):
+            arrived = threading.Event()
+            assert content(in_thread(client, serving.server.address)) == b"onetwothreefourfive"
+            for _ in range(300):
+                serving.talk(get("/quick"))
+    assert in_time == [True] * 3
+
+
+def test_an_answer_is_counted_whole():
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        yield from (b"one", b"two")
+        if environ["PATH_INFO"] == "/waits":
+            gevent.sleep(0)
+            yield b"three"
+
+    log = io.StringIO()
+    with Serving(application, log=log) as serving:
+        for path in ["/"] * 40 + ["/waits"] * 5:
+            answer = serving.talk(get(path))
+            while log.getvalue().count("\n") == 0:
+                gevent.sleep(0)
+            line = log.getvalue()
+            log.truncate(0)
+            log.seek(0)
+            assert f" 200 {len(answer)} " in line
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_what_was_yielded_before_an_error_is_sent(trusted):
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/quick":
+            yield from (b"1", b"2", b"3")
+            return
         yield from (b"one", b"two", b"three")
         raise ZeroDivisionError
 
     with Serving(application) as serving:
+        if trusted:
+            earn_trust(serving)
         hub = gevent.get_hub()
         quiet, hub.handle_error = hub.handle_error, lambda *_: None
         try:
             answer = serving.talk(get())
         finally:
             hub.handle_error = quiet
-    assert body(answer) == chunked(b"one", b"two", b"three")
+    assert so_far(answer) == (b"onetwothree", False)
 
 
 def test_a_client_that_does_not_read_holds_the_application_up():

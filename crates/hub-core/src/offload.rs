@@ -6,6 +6,7 @@
 //! begins anew, and jobs from before the fork never finish.
 
 use crate::hub::{Hub, Interrupted};
+use crate::os;
 use crate::reactor::{Entry, Remote, Token, Wake};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -183,7 +184,8 @@ impl Pool {
         } else if state.threads < self.max() {
             state.threads += 1;
             drop(state);
-            if let Err(e) = start_thread(shared) {
+            let begun = os::start_thread("gevent-offload", STACK, move || work_off(shared));
+            if let Err(e) = begun {
                 let mut state = lock(&shared.state);
                 state.threads -= 1;
                 if state.threads == 0 {
@@ -262,24 +264,6 @@ impl Drop for Pool {
             shared.changed.notify_all();
         }
     }
-}
-
-/// Starts a thread that no signal is delivered to, so that handlers run where the program expects them.
-fn start_thread(shared: &'static Shared) -> io::Result<()> {
-    // SAFETY: plain data of the C library's, filled before use; the mask is restored below.
-    let old = unsafe {
-        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        old
-    };
-    let thread = thread::Builder::new()
-        .name("gevent-offload".into())
-        .stack_size(STACK)
-        .spawn(move || work_off(shared));
-    // SAFETY: the mask from above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, ptr::null_mut()) };
-    thread.map(drop)
 }
 
 fn work_off(shared: &Shared) {

@@ -63,6 +63,30 @@ pub fn errno(e: &io::Error) -> i32 {
     e.raw_os_error().unwrap_or(0)
 }
 
+/// Starts a thread with a stack of so many bytes that no signal is delivered to, so that handlers run where the
+/// program expects them.
+///
+/// # Errors
+/// As of [`std::thread::Builder::spawn`].
+pub fn start_thread(
+    name: &str,
+    stack: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    // SAFETY: plain data of the C library's, filled before use; the mask is restored below.
+    let old = unsafe {
+        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        old
+    };
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    let thread = builder.stack_size(stack).spawn(run);
+    // SAFETY: the mask from above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
+    thread
+}
+
 /// The flag that keeps a send to a peer that is gone from raising SIGPIPE. Apple's systems have a socket option
 /// for it and no flag.
 #[cfg(not(target_vendor = "apple"))]

@@ -64,33 +64,46 @@ fn absolute(target: &[u8]) -> Result<Form, Reject> {
     })
 }
 
+/// What may stand in a name: reg-name is unreserved, percent-encoded and sub-delims; what is not ASCII comes from
+/// clients that know no punycode.
+const NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0;
+    while c < 256 {
+        let byte = c as u8;
+        table[c] = byte.is_ascii_alphanumeric() || byte >= 0x80;
+        c += 1;
+    }
+    let others = b"-._~%!$&'()*+,;=";
+    let mut i = 0;
+    while i < others.len() {
+        table[others[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
+
 /// Whether `host` could be `uri-host [ ":" port ]`: what a Host field may hold (RFC 9110 §7.2). Empty is
 /// allowed there.
 pub fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match host {
-        [b'[', rest @ ..] => {
-            let Some(end) = memchr::memchr(b']', rest) else {
-                return false;
-            };
-            let ok = |c: &u8| c.is_ascii_alphanumeric() || b":.%-_~".contains(c);
-            if end == 0 || !rest[..end].iter().all(ok) {
-                return false;
-            }
-            match &rest[end + 1..] {
-                [] => return true,
-                [b':', port @ ..] => (&host[..0], port),
-                _ => return false,
-            }
+    let port = if let [b'[', rest @ ..] = host {
+        let Some(end) = memchr::memchr(b']', rest) else {
+            return false;
+        };
+        let ok = |c: &u8| c.is_ascii_alphanumeric() || b":.%-_~".contains(c);
+        if end == 0 || !rest[..end].iter().all(ok) {
+            return false;
         }
-        _ => match memchr::memchr(b':', host) {
-            Some(at) => (&host[..at], &host[at + 1..]),
-            None => (host, &host[..0]),
-        },
+        &rest[end + 1..]
+    } else {
+        let name = host.iter().position(|&c| !NAME[c as usize]);
+        &host[name.unwrap_or(host.len())..]
     };
-    // reg-name: unreserved, percent-encoded, sub-delims; other than ASCII comes from clients that know no
-    // punycode.
-    let ok = |c: &u8| c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(c) || *c >= 0x80;
-    name.iter().all(ok) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+    match port {
+        [] => true,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
 
 fn has_port(host: &[u8]) -> bool {

@@ -15,11 +15,18 @@ impl Reactor {
             return Ok(());
         }
         self.forked.set(true);
+        self.forks.set(self.forks.get() + 1);
         // First of all: until then, whatever is stopped would be stopped in the parent.
         self.with_backend(|b| b.after_fork())?;
         self.forget_children(|_| true);
         self.renew_hints();
         Ok(())
+    }
+
+    /// How often [`after_fork`](Self::after_fork) was called: whoever has a thread beside the loop's sees by it
+    /// that this process does not have it.
+    pub fn forks(&self) -> u32 {
+        self.forks.get()
     }
 
     /// In a forked child where only the running fiber goes on: forgets what would run anything of the others.

@@ -91,16 +91,13 @@ unsafe fn wait_for(
         group.wanted.set(wanted);
         for i in 0..total {
             let me = item(i).cast::<GreenletObject>();
-            let over = GreenletObject::is_ready(me);
-            if over && super::methods::is_away(me) {
-                // Its own hub may have stopped.
+            if GreenletObject::is_ready(me) && (*me).links.is_empty() {
                 group.add(ffi::Py_NewRef(me.cast()));
-                continue;
-            }
-            (*me).links.push(Link::Group(group.clone()));
-            if over {
-                group.in_turn.set(true);
-                super::life::tell_late_links(me);
+            } else {
+                (*me).links.push(Link::Group(group.clone()));
+                if GreenletObject::is_ready(me) {
+                    super::life::tell_links(me);
+                }
             }
         }
         let mut failed = false;

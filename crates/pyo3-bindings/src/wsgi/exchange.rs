@@ -6,6 +6,7 @@ use super::start;
 use super::text::bytes_of;
 use gevent_hub_core::cell::LocalCell;
 use gevent_wsgi::answer;
+use gevent_wsgi::server::Framing;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_int, c_void};
@@ -19,6 +20,8 @@ type Obj = *mut PyObject;
 
 /// Answers up to this size go out in one piece with their head, by a copy.
 const COPY: usize = 16 * 1024;
+
+const CHUNKED: &[u8] = b"Transfer-Encoding: chunked\r\n";
 
 /// What is known of the answer.
 pub struct Answer {
@@ -207,10 +210,11 @@ impl Exchange {
     }
 
     /// Completes the head: the fields that the application left to the server. `whole`: the length of the
-    /// body, if it is known.
-    fn complete_head(&mut self, whole: Option<u64>) {
+    /// body, if it is known. `gathers`: it may still become known, so the end is left out if it is not. Says
+    /// whether it was.
+    fn complete_head(&mut self, whole: Option<u64>, gathers: bool) -> Framing {
         let Some(conn) = self.conn.clone() else {
-            return;
+            return Framing::Told;
         };
         let has_body = self.has_body();
         let answer = &mut self.answer;
@@ -233,14 +237,16 @@ impl Exchange {
                 start::close_instead(&mut answer.head);
             } else {
                 answer.chunked = true;
-                answer
-                    .head
-                    .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                if gathers {
+                    return Framing::Open;
+                }
+                answer.head.extend_from_slice(CHUNKED);
             }
         } else if answer.code == 101 {
             conn.must_close();
         }
         answer.head.extend_from_slice(b"\r\n");
+        Framing::Told
     }
 
     /// Sends a piece of the body; with the head, if that is not out.
@@ -255,6 +261,12 @@ impl Exchange {
                 ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
                 return Err(());
             };
+            if follows == Follows::Block
+                && conn.is_gathering()
+                && Self::gather_more(me, &conn, data)
+            {
+                return Ok(());
+            }
             if !data.is_empty() {
                 Self::may_have_body(me)?;
             }
@@ -268,7 +280,24 @@ impl Exchange {
                     Ok(whole) => whole,
                     Err(()) => return Err(()),
                 };
-                (*me).complete_head(whole);
+                let gathers = follows == Follows::Block
+                    && !(*me).request.is_head
+                    && data.len() <= COPY
+                    && conn.may_gather();
+                let framing = (*me).complete_head(whole, gathers);
+                let answer = &mut (*me).answer;
+                if gathers
+                    && answer.left.is_none_or(|left| left > data.len() as u64)
+                    && conn.gather(&answer.head, data, framing)
+                {
+                    answer.left = answer.left.map(|left| left - data.len() as u64);
+                    answer.count += (answer.head.len() + data.len()) as u64;
+                    return Ok(());
+                }
+                if framing == Framing::Open {
+                    answer.head.extend_from_slice(CHUNKED);
+                    answer.head.extend_from_slice(b"\r\n");
+                }
             }
             let mut out = std::mem::take(&mut (*me).answer.head);
             if !is_first {
@@ -322,6 +351,24 @@ impl Exchange {
         }
     }
 
+    /// Adds a block to an answer that is gathered; false: it has to be sent.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[inline]
+    pub unsafe fn gather_more(me: *mut Exchange, conn: &Conn, data: &[u8]) -> bool {
+        let length = data.len() as u64;
+        // SAFETY: the caller's promise.
+        let answer = unsafe { &mut (*me).answer };
+        // With the last byte of the length the client is to have it all.
+        if answer.left.is_some_and(|left| left <= length) || !conn.gather_more(data) {
+            return false;
+        }
+        answer.left = answer.left.map(|left| left - length);
+        answer.count += length;
+        true
+    }
+
     /// Sets the error for a piece of a body where there must be none.
     ///
     /// # Safety
@@ -355,7 +402,13 @@ impl Exchange {
             if (*me).request.is_head {
                 return Ok(());
             }
-            if (*me).answer.chunked {
+            let gathered = conn.is_gathering()
+                && conn
+                    .finish_gathering(&Greenlets)
+                    .or_else(|error| raise(error, &(*me).core))?;
+            if gathered {
+                // Its length was told instead.
+            } else if (*me).answer.chunked {
                 (*me).answer.count += 5;
                 conn.write(&Greenlets, &[IoSlice::new(b"0\r\n\r\n")], false)
                     .or_else(|error| raise(error, &(*me).core))?;
@@ -393,7 +446,7 @@ impl Exchange {
                     let text = "The application did not call start_response()";
                     raise::application_error(&(*me).core, text)?;
                 }
-                (*me).complete_head(Some(count));
+                (*me).complete_head(Some(count), false);
                 let out = std::mem::take(&mut (*me).answer.head);
                 conn.write(&Greenlets, &[IoSlice::new(&out)], count > 0)
                     .or_else(|error| raise(error, &(*me).core))?;
@@ -475,8 +528,11 @@ unsafe fn known_length(result: Obj) -> Raised<Option<u64>> {
 }
 
 unsafe fn has_len(result: Obj) -> bool {
-    // SAFETY: the type of an object that is alive.
+    // SAFETY: the type of an object that is alive; the GIL is held.
     unsafe {
+        if ffi::PyGen_CheckExact(result) != 0 {
+            return false;
+        }
         let ty = ffi::Py_TYPE(result);
         let sequence = (*ty).tp_as_sequence;
         let mapping = (*ty).tp_as_mapping;

@@ -112,6 +112,7 @@ unsafe fn handle(conn: &Rc<Conn>, core: &Rc<Core>, mut request: Request) {
         if let Some(input) = request.input.take() {
             input.get().detach();
         }
+        (*me).answer.count += conn.take_framing();
         if let (Some(line), Some(began)) = (request.line.take(), began) {
             log::request(core, conn, me, &line, began);
         }
@@ -150,6 +151,10 @@ unsafe fn close(result: Obj, sent: Raised<()>) -> Raised<()> {
     // SAFETY: an object that is held; the GIL is held.
     unsafe {
         if ffi::PyList_CheckExact(result) != 0 || ffi::PyTuple_CheckExact(result) != 0 {
+            return sent;
+        }
+        if sent.is_ok() && ffi::PyGen_CheckExact(result) != 0 {
+            // It was run to its end, and there is nothing to close.
             return sent;
         }
         let py = Python::assume_attached();
@@ -212,6 +217,18 @@ unsafe fn process(me: *mut Exchange, result: Obj) -> Raised<()> {
         if iterator.is_null() {
             return Err(());
         }
+        let conn = (*me).conn.clone();
+        let gather = |item: Obj| {
+            ffi::PyBytes_CheckExact(item) != 0
+                && conn.as_ref().is_some_and(|conn| {
+                    conn.is_gathering() && {
+                        let size = ffi::Py_SIZE(item) as usize;
+                        let data =
+                            std::slice::from_raw_parts(ffi::PyBytes_AS_STRING(item).cast(), size);
+                        Exchange::gather_more(me, conn, data)
+                    }
+                })
+        };
         let done = loop {
             let item = ffi::PyIter_Next(iterator);
             if item.is_null() {
@@ -221,7 +238,10 @@ unsafe fn process(me: *mut Exchange, result: Obj) -> Raised<()> {
                     Err(())
                 };
             }
-            let sent = send_item(me, item, Follows::Block);
+            let sent = match gather(item) {
+                true => Ok(()),
+                false => send_item(me, item, Follows::Block),
+            };
             ffi::Py_DECREF(item);
             if sent.is_err() {
                 break Err(());
@@ -229,7 +249,7 @@ unsafe fn process(me: *mut Exchange, result: Obj) -> Raised<()> {
         };
         ffi::Py_DECREF(iterator);
         if done.is_err()
-            && let Some(conn) = (*me).conn.clone()
+            && let Some(conn) = conn
         {
             // What was yielded before does not wait for what is done about the error.
             conn.send_held();

@@ -53,6 +53,17 @@ fn breaks_line(bytes: &[u8]) -> bool {
     memchr::memchr2(b'\r', b'\n', bytes).is_some()
 }
 
+/// How many carriage returns and newlines there are: for a whole head this is quicker than to look for one in
+/// each of its parts.
+fn line_ends(bytes: &[u8]) -> usize {
+    // In pieces whose count fits into the bytes that the processor adds up at once.
+    let of_piece = |piece: &[u8]| -> u8 {
+        let ends = piece.iter().map(|&c| u8::from(c == b'\r' || c == b'\n'));
+        ends.fold(0, u8::wrapping_add)
+    };
+    bytes.chunks(128).map(of_piece).map(usize::from).sum()
+}
+
 /// # Safety
 /// The GIL is held; all are objects that the caller holds, `exc_info` may be null.
 pub unsafe fn start_response(
@@ -189,6 +200,8 @@ unsafe fn fields(me: *mut Exchange, headers: Obj, head: &mut Vec<u8>) -> Raised<
             return Err(());
         }
         let mut given = Given::default();
+        // The status line.
+        let mut lines = 1;
         let mut i = 0;
         let outcome = loop {
             if i >= ffi::PySequence_Fast_GET_SIZE(list) {
@@ -208,7 +221,14 @@ unsafe fn fields(me: *mut Exchange, headers: Obj, head: &mut Vec<u8>) -> Raised<
                     ffi::PyTuple_GET_ITEM(pair, 0),
                     ffi::PyTuple_GET_ITEM(pair, 1),
                 );
-                field(me, name, value, head, &mut given)
+                let done = field(me, name, value, head, &mut given);
+                done.and_then(|()| {
+                    lines += 1;
+                    // Behind the last one all are judged together.
+                    let is_last = i + 1 >= ffi::PySequence_Fast_GET_SIZE(list);
+                    let breaks = is_last && line_ends(head) != 2 * lines;
+                    if breaks { broken_line(list) } else { Ok(()) }
+                })
             } else {
                 let text = c"a header is a pair of name and value";
                 ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
@@ -222,6 +242,39 @@ unsafe fn fields(me: *mut Exchange, headers: Obj, head: &mut Vec<u8>) -> Raised<
         };
         ffi::Py_DECREF(list);
         outcome.map(|()| given)
+    }
+}
+
+/// Sets the error for the first field that has a line's end in it.
+#[cold]
+unsafe fn broken_line(list: Obj) -> Raised<()> {
+    // SAFETY: the GIL is held; the list is the caller's, and its items are pairs of strings.
+    unsafe {
+        for i in 0..ffi::PySequence_Fast_GET_SIZE(list) {
+            let pair = ffi::PySequence_Tuple(ffi::PySequence_Fast_GET_ITEM(list, i));
+            if pair.is_null() {
+                return Err(());
+            }
+            let mut found = Ok(());
+            if ffi::PyTuple_GET_SIZE(pair) == 2 {
+                let (name, value) = (
+                    ffi::PyTuple_GET_ITEM(pair, 0),
+                    ffi::PyTuple_GET_ITEM(pair, 1),
+                );
+                let breaks = |text: Obj| bytes_of(text).is_some_and(breaks_line);
+                if breaks(name) {
+                    found = value_error(c"carriage return or newline in header name", name);
+                } else if breaks(value) {
+                    found = value_error(c"carriage return or newline in header value", value);
+                }
+            }
+            ffi::Py_DECREF(pair);
+            found?;
+        }
+        // The list was changed meanwhile.
+        let text = c"carriage return or newline in a header";
+        ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
+        Err(())
     }
 }
 
@@ -250,12 +303,6 @@ unsafe fn field(
             ffi::Py_DECREF(shown);
             return failed;
         };
-        if breaks_line(field) {
-            return value_error(c"carriage return or newline in header name", name);
-        }
-        if breaks_line(content) {
-            return value_error(c"carriage return or newline in header value", value);
-        }
         match field.len() {
             4 if field.eq_ignore_ascii_case(b"date") => given.has_date = !content.is_empty(),
             10 if field.eq_ignore_ascii_case(b"connection") => {

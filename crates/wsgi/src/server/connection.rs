@@ -70,6 +70,9 @@ pub struct Connection<A: Application> {
     /// An answer to this request was begun.
     pub(super) answered: Cell<bool>,
     pub(super) gathering: Cell<Gathering>,
+    /// Its answer is in the server's outbox.
+    pub(super) gathered: Cell<bool>,
+    pub(super) framing: Cell<u8>,
     keep_alive: Cell<bool>,
     /// This side has said that it sends nothing more.
     shut: Cell<bool>,
@@ -107,6 +110,8 @@ impl<A: Application> Connection<A> {
             expects: Cell::new(false),
             answered: Cell::new(false),
             gathering: Cell::default(),
+            gathered: Cell::new(false),
+            framing: Cell::new(0),
             keep_alive: Cell::new(true),
             shut: Cell::new(false),
             budget: Cell::new(0),
@@ -703,6 +708,7 @@ impl<A: Application> Connection<A> {
             return;
         }
         let server = &self.server;
+        self.forget_gathered();
         self.stop_listening();
         if let Some((timer, _)) = self.timer.take() {
             server.reactor.disarm(timer);

@@ -1,15 +1,15 @@
 //! When a block that an application yields may wait for the next one.
 //!
 //! PEP 3333 forbids a server to delay a block, unless its transmission goes on while the application makes the
-//! next. No thread watches over that here, so blocks are gathered only where the next one is about to come:
+//! next. No thread watches over what is gathered here, so blocks are gathered only where the next one is about to come:
 //! the first of an answer is sent, and so is each that took longer than [`QUICK`] to make, with all before it.
 //! What was gathered goes when the oldest of it is [`PATIENCE`] old, when it is much, when the fiber waits for
 //! anything, and at the end. If an application has kept a gathered block for longer than [`LATE`] all the same,
 //! nothing more of that answer is gathered.
 //!
-//! The first block goes to the kernel in any case. If the answers before have shown that a second one comes
-//! quickly ([`Trust`]) it goes with `MSG_MORE`: the kernel then waits for that with a packet that is not full,
-//! for 200 ms at most.
+//! The first block goes to the kernel in any case, unless the answers before have shown that a second one comes
+//! quickly ([`Trust`]). Then a thread watches after all ([`super::outbox`]); where it cannot, the first block goes
+//! with `MSG_MORE`: the kernel waits for the second with a packet that is not full, for 200 ms at most.
 
 use gevent_hub_core::reactor::Nanos;
 
@@ -30,9 +30,14 @@ const DOUBT: i32 = 256;
 pub(super) struct Trust(i32);
 
 impl Trust {
-    /// Whether the kernel may wait for a second block.
+    /// Whether a second block may be waited for.
     pub(super) fn is_earned(self) -> bool {
         self.0 >= TRUSTED
+    }
+
+    /// After an answer that was kept too long.
+    pub(super) fn lost(self) -> Self {
+        Trust(TRUSTED - DOUBT)
     }
 
     /// After an answer whose second block took so long, without waiting for anything.
@@ -40,7 +45,7 @@ impl Trust {
         Trust(match gap {
             ..QUICK => (self.0 + 1).min(TRUSTED),
             QUICK..LATE => self.0.min(0),
-            _ => TRUSTED - DOUBT,
+            _ => return self.lost(),
         })
     }
 }
@@ -89,6 +94,11 @@ impl Gathering {
             self.oldest = now;
         }
         self.resumed = now;
+    }
+
+    /// A block was kept for so long that nothing more is to be.
+    pub(super) fn give_up(&mut self) {
+        self.was_late = true;
     }
 
     /// Everything is sent, and the application goes on.

@@ -245,6 +245,7 @@ impl<A: Application> Connection<A> {
     pub fn write_block(&self, parker: &dyn Parker, pieces: &[IoSlice<'_>]) -> Result<(), Error> {
         let server = self.server();
         let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.fetch_gathered();
         let holding = self.is_holding();
         let now = server.reactor.clock_now();
         let mut gathering = self.gathering.get();
@@ -271,7 +272,7 @@ impl<A: Application> Connection<A> {
 
     /// Whether something was held back.
     pub fn is_holding(&self) -> bool {
-        self.out.with(|out| !out.is_empty())
+        self.gathered.get() || self.out.with(|out| !out.is_empty())
     }
 
     /// Holds `pieces` back, unless that becomes too much, or sends them behind what was.
@@ -284,6 +285,7 @@ impl<A: Application> Connection<A> {
         more: bool,
     ) -> Result<(), Error> {
         self.answered.set(true);
+        self.fetch_gathered();
         if self.is_tls() {
             self.encrypt(pieces)?;
             self.corked.set(more);
@@ -397,7 +399,7 @@ impl<A: Application> Connection<A> {
         self.sendmsg(&rest[..n])
     }
 
-    fn sendmsg(&self, pieces: &[IoSlice<'_>]) -> Result<Option<usize>, i32> {
+    pub(super) fn sendmsg(&self, pieces: &[IoSlice<'_>]) -> Result<Option<usize>, i32> {
         let fd = self.fd();
         let more = if self.corked.get() { MSG_MORE } else { 0 };
         loop {
@@ -450,6 +452,7 @@ impl<A: Application> Connection<A> {
     /// Sends as much of what was held back as the client takes now; whether that was all.
     pub(super) fn try_flush(&self) -> Result<bool, i32> {
         self.take_tls_output();
+        self.fetch_gathered();
         loop {
             let out = self.out.take();
             if out.is_empty() {

@@ -9,6 +9,7 @@ mod connection;
 mod gathering;
 mod io;
 mod listening;
+mod outbox;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod tls;
 pub use connection::{Connection, Next, Phase};
 pub use io::{Error, Parker, Straight};
 pub use listening::Peer;
+pub use outbox::Framing;
 pub use settings::Settings;
 
 use crate::head::Head;
@@ -99,6 +101,7 @@ pub struct Server<A: Application> {
     cipher: LocalCell<Vec<u8>>,
     tls: LocalCell<Option<Arc<ServerConfig>>>,
     trust: Cell<Trust>,
+    outbox: LocalCell<Option<outbox::Outbox>>,
     draining: Cell<bool>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
@@ -126,6 +129,7 @@ impl<A: Application> Server<A> {
                 cipher: LocalCell::default(),
                 tls: LocalCell::new(None),
                 trust: Cell::default(),
+                outbox: LocalCell::default(),
                 draining: Cell::new(false),
                 accepted: Cell::new(0),
                 requests: Cell::new(0),
