@@ -52,12 +52,19 @@ class Worker(base.Worker):
         servers = [self.make_server(sock, application, pool) for sock in self.sockets]
         for server in servers:
             server.start()
-        while self.alive:
-            self.notify()
-            if self.ppid != os.getppid():
-                self.log.info("Parent changed, shutting down: %s", self)
-                break
-            self._told.wait(1.0)
+        try:
+            while self.alive:
+                self.notify()
+                if self.ppid != os.getppid():
+                    self.log.info("Parent changed, shutting down: %s", self)
+                    break
+                self._told.wait(1.0)
+        except BaseException:
+            # The process ends, but the hub runs once more until it has: for others to have their
+            # last turn, and not to accept what would be cut off.
+            for server in servers:
+                server.close()
+            raise
         self.drain(servers)
 
     def make_server(self, sock, application, pool):
