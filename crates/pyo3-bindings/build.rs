@@ -1,6 +1,6 @@
 //! Compiles the C files of `src` against the headers of the interpreter that pyo3 builds for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The include directory of `python`, as it says itself.
@@ -12,12 +12,36 @@ fn include_dir(python: &str) -> Option<PathBuf> {
     dir.join("Python.h").exists().then_some(dir)
 }
 
+/// Has the functions of `src/guards.c` linked in the place of those that they call.
+fn guard(include: &Path) {
+    cc::Build::new()
+        .file("src/guards.c")
+        .include(include)
+        .opt_level(2)
+        .flag("-fexceptions")
+        .flag("-ffunction-sections")
+        .compile("gevent_guards");
+    let source = std::fs::read_to_string("src/guards.c").expect("it was just compiled");
+    let names = source.lines().filter_map(|line| {
+        let (before, after) = line.split_once('(')?;
+        match before {
+            "GIVES" => after.split(", ").nth(1),
+            "GIVES_NOTHING" => after.split(", ").next(),
+            other => other.strip_prefix("Obj __wrap_"),
+        }
+    });
+    for name in names {
+        println!("cargo:rustc-link-arg=-Wl,--wrap={name}");
+    }
+}
+
 fn main() {
     pyo3_build_config::use_pyo3_cfgs();
     println!("cargo:rerun-if-changed=src/shim.c");
     println!("cargo:rerun-if-changed=src/barrier.c");
     println!("cargo:rerun-if-changed=src/frames.c");
     println!("cargo:rerun-if-changed=src/outlive.c");
+    println!("cargo:rerun-if-changed=src/guards.c");
     println!("cargo:rerun-if-changed=build.rs");
     for name in [
         "PYO3_PYTHON",
@@ -60,4 +84,9 @@ fn main() {
         .opt_level(2)
         .flag_if_supported("-fexceptions")
         .compile("gevent_outlive");
+    if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "gnu")
+        && pyo3_build_config::get().version().minor < 14
+    {
+        guard(&include);
+    }
 }

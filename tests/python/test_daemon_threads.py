@@ -7,13 +7,14 @@ import textwrap
 import pytest
 
 # The interpreter takes a while to end, and everything here wants the GIL meanwhile.
-SCRIPT = """
+SCRIPT = r"""
     import threading, time
 
     import gevent
     from gevent import socket
     from gevent.event import Event
     from gevent.hub import get_hub
+    from gevent.pywsgi import WSGIServer
     from gevent.threadpool import ThreadPool
 
     class Slow:
@@ -90,6 +91,48 @@ SCRIPT = """
             while True:
                 f.read(100000)
 
+    def spin():
+        # Long enough to be asked for the GIL.
+        until = time.monotonic() + 0.002
+        while time.monotonic() < until:
+            pass
+
+    def of_wsgi():
+        class Blocks:
+            def __init__(self):
+                self.left = 1000
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                spin()
+                self.left -= 1
+                if not self.left:
+                    raise StopIteration
+                return b'x'
+
+        def application(environ, start_response):
+            start_response('200 OK', [])
+            return Blocks()
+
+        server = WSGIServer(('127.0.0.1', 0), application, log=None)
+        server.start()
+        client = socket.create_connection(server.address[:2])
+        client.sendall(b'GET / HTTP/1.1\r\nHost: here\r\n\r\n')
+        while True:
+            client.recv(1000)
+
+    def of_end():
+        # The last reference is a finished greenlet's.
+        class Ends:
+            def __del__(self, spin=spin):
+                spin()
+
+        while True:
+            gevent.spawn(lambda it: None, Ends())
+            gevent.sleep(0)
+
     shared = Event()
     for _ in range(3):
         threading.Thread(target=of_KIND, daemon=True).start()
@@ -98,6 +141,7 @@ SCRIPT = """
 """
 
 KINDS = ["sleep", "event", "native_event", "socket", "loop", "callback", "greenlet", "pool", "file"]
+KINDS += ["wsgi", "end"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

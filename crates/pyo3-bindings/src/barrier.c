@@ -4,20 +4,17 @@
  * Two things unwind a C stack from outside: a C++ exception that nobody catches, and pthread_exit. Rust
  * ends the process with a message of its own when such an unwinding comes to its frames. It never
  * does: the unwinder sees the end of the stack here, so that the first calls std::terminate, as on any
- * thread, and the second ends the thread (unless the interpreter has ended: see outlive.c). This file is
+ * thread, and the second ends the thread (unless the interpreter has ended: see guards.c). This file is
  * compiled without unwind tables for that.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-PyObject *gl_guarded_call(PyObject *callable, PyObject *args, PyObject *kwargs);
-PyObject *gl_guarded_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf,
-                                PyObject *kwnames);
-
 /* Calls `callable` with a tuple and a dictionary or NULL; without arguments if `args` is NULL. */
 PyObject *gl_call(PyObject *callable, PyObject *args, PyObject *kwargs)
 {
-    PyObject *result = gl_guarded_call(callable, args, kwargs);
+    PyObject *result = args == NULL ? PyObject_CallNoArgs(callable)
+                                    : PyObject_Call(callable, args, kwargs);
     __asm__ volatile("" ::: "memory"); /* not a tail call: the frame has to be there */
     return result;
 }
@@ -25,7 +22,7 @@ PyObject *gl_call(PyObject *callable, PyObject *args, PyObject *kwargs)
 /* The same for PyObject_Vectorcall. */
 PyObject *gl_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
-    PyObject *result = gl_guarded_vectorcall(callable, args, nargsf, kwnames);
+    PyObject *result = PyObject_Vectorcall(callable, args, nargsf, kwnames);
     __asm__ volatile("" ::: "memory");
     return result;
 }

@@ -1,0 +1,162 @@
+/* The calls by which Rust gets to Python code, each with a frame that a thread does not leave alive once the
+ * interpreter has ended: outlive.c says why. The linker puts these in the place of the functions (--wrap), for
+ * this crate and for pyo3 alike, so that no call can be forgotten; build.rs takes the names from here. Only
+ * for glibc and CPython before 3.14: elsewhere nothing unwinds such a thread's frames.
+ *
+ * Here is whatever may run Python code for long: calls, attributes and other protocols, the end of objects,
+ * the collector that an allocation may start, and taking the GIL. Of the variadic functions only those are
+ * here that end their arguments by NULL; the others, but for PyErr_Format's %R, run no code.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdarg.h>
+
+void gl_stay(void);
+
+/* Costs nothing where the call returns: the flag lives in the unwinder's tables alone. */
+static inline void leave(const int *returned)
+{
+    if (!*returned) {
+        gl_stay();
+    }
+}
+
+#define GUARDED(expression)                               \
+    int returned __attribute__((__cleanup__(leave))) = 0; \
+    expression;                                           \
+    returned = 1
+
+#define GIVES(type, name, parameters, arguments) \
+    type __real_##name parameters;               \
+    type __wrap_##name parameters                \
+    {                                            \
+        type result;                             \
+        GUARDED(result = __real_##name arguments); \
+        return result;                           \
+    }
+
+#define GIVES_NOTHING(name, parameters, arguments) \
+    void __real_##name parameters;                 \
+    void __wrap_##name parameters                  \
+    {                                              \
+        GUARDED(__real_##name arguments);          \
+    }
+
+typedef PyObject *Obj;
+
+/* Calls. */
+GIVES(Obj, PyObject_Call, (Obj f, Obj args, Obj kwargs), (f, args, kwargs))
+GIVES(Obj, PyObject_CallNoArgs, (Obj f), (f))
+GIVES(Obj, PyObject_CallObject, (Obj f, Obj args), (f, args))
+GIVES(Obj, PyObject_Vectorcall, (Obj f, Obj const *args, size_t n, Obj names), (f, args, n, names))
+GIVES(Obj, PyObject_VectorcallDict, (Obj f, Obj const *args, size_t n, Obj dict), (f, args, n, dict))
+GIVES(Obj, PyObject_VectorcallMethod, (Obj name, Obj const *args, size_t n, Obj names),
+      (name, args, n, names))
+GIVES(Obj, _PyObject_MakeTpCall,
+      (PyThreadState *ts, Obj f, Obj const *args, Py_ssize_t n, Obj names), (ts, f, args, n, names))
+GIVES(Obj, PyVectorcall_Call, (Obj f, Obj args, Obj kwargs), (f, args, kwargs))
+GIVES(Obj, PyImport_Import, (Obj name), (name))
+GIVES(Obj, PyImport_ImportModule, (const char *name), (name))
+GIVES(int, PyErr_CheckSignals, (void), ())
+
+/* Attributes and items. */
+GIVES(Obj, PyObject_GetAttr, (Obj o, Obj name), (o, name))
+GIVES(Obj, PyObject_GetAttrString, (Obj o, const char *name), (o, name))
+GIVES(Obj, PyObject_GenericGetAttr, (Obj o, Obj name), (o, name))
+GIVES(int, PyObject_HasAttr, (Obj o, Obj name), (o, name))
+GIVES(int, PyObject_HasAttrString, (Obj o, const char *name), (o, name))
+GIVES(int, PyObject_SetAttr, (Obj o, Obj name, Obj value), (o, name, value))
+GIVES(int, PyObject_SetAttrString, (Obj o, const char *name, Obj value), (o, name, value))
+GIVES(Obj, PyObject_GetItem, (Obj o, Obj key), (o, key))
+GIVES(int, PyObject_SetItem, (Obj o, Obj key, Obj value), (o, key, value))
+GIVES(int, PyObject_DelItem, (Obj o, Obj key), (o, key))
+GIVES(Obj, PyDict_GetItemWithError, (Obj dict, Obj key), (dict, key))
+GIVES(int, PyDict_Contains, (Obj dict, Obj key), (dict, key))
+GIVES(int, PyDict_SetItem, (Obj dict, Obj key, Obj value), (dict, key, value))
+GIVES(int, PyDict_DelItem, (Obj dict, Obj key), (dict, key))
+GIVES(int, PySet_Add, (Obj set, Obj key), (set, key))
+GIVES(int, PySet_Discard, (Obj set, Obj key), (set, key))
+
+/* Other protocols. */
+GIVES(Obj, PyObject_GetIter, (Obj o), (o))
+GIVES(Obj, PyIter_Next, (Obj o), (o))
+GIVES(Obj, PySequence_List, (Obj o), (o))
+GIVES(Obj, PySequence_Tuple, (Obj o), (o))
+GIVES(Obj, PySequence_Fast, (Obj o, const char *text), (o, text))
+GIVES(Obj, PySequence_GetItem, (Obj o, Py_ssize_t i), (o, i))
+GIVES(Py_ssize_t, PySequence_Size, (Obj o), (o))
+GIVES(Py_ssize_t, PyObject_Size, (Obj o), (o))
+GIVES(int, PyObject_IsTrue, (Obj o), (o))
+GIVES(Obj, PyObject_Repr, (Obj o), (o))
+GIVES(Obj, PyObject_Str, (Obj o), (o))
+GIVES(Obj, PyObject_RichCompare, (Obj a, Obj b, int op), (a, b, op))
+GIVES(int, PyObject_RichCompareBool, (Obj a, Obj b, int op), (a, b, op))
+GIVES(Obj, PyNumber_Index, (Obj o), (o))
+GIVES(Py_ssize_t, PyNumber_AsSsize_t, (Obj o, Obj error), (o, error))
+GIVES(long, PyLong_AsLong, (Obj o), (o))
+GIVES(double, PyFloat_AsDouble, (Obj o), (o))
+GIVES(Obj, PyOS_FSPath, (Obj o), (o))
+GIVES(Obj, PyMemoryView_FromObject, (Obj o), (o))
+GIVES(int, PyObject_GetBuffer, (Obj o, Py_buffer *view, int flags), (o, view, flags))
+GIVES_NOTHING(PyBuffer_Release, (Py_buffer *view), (view))
+
+/* Errors: made, printed, dropped with all that their frames hold. */
+GIVES_NOTHING(PyErr_SetObject, (Obj type, Obj value), (type, value))
+GIVES_NOTHING(PyErr_NormalizeException, (Obj *type, Obj *value, Obj *traceback), (type, value, traceback))
+GIVES_NOTHING(PyErr_Restore, (Obj type, Obj value, Obj traceback), (type, value, traceback))
+GIVES_NOTHING(PyErr_Clear, (void), ())
+GIVES_NOTHING(PyErr_WriteUnraisable, (Obj context), (context))
+GIVES_NOTHING(PyErr_Display, (Obj type, Obj value, Obj traceback), (type, value, traceback))
+GIVES_NOTHING(PyErr_PrintEx, (int keep), (keep))
+GIVES(int, PyFile_WriteObject, (Obj o, Obj file, int flags), (o, file, flags))
+GIVES(int, PyFile_WriteString, (const char *text, Obj file), (text, file))
+
+/* The end of objects, and beginnings that may start the collector. */
+GIVES_NOTHING(_Py_Dealloc, (Obj o), (o))
+GIVES_NOTHING(PyObject_ClearWeakRefs, (Obj o), (o))
+GIVES_NOTHING(PyDict_Clear, (Obj dict), (dict))
+GIVES(int, PyList_SetSlice, (Obj list, Py_ssize_t from, Py_ssize_t to, Obj items), (list, from, to, items))
+GIVES(Obj, PyType_GenericAlloc, (PyTypeObject *type, Py_ssize_t n), (type, n))
+GIVES(Obj, PyTuple_New, (Py_ssize_t n), (n))
+GIVES(Obj, PyList_New, (Py_ssize_t n), (n))
+GIVES(Obj, PyDict_New, (void), ())
+
+/* The GIL. */
+GIVES_NOTHING(PyEval_RestoreThread, (PyThreadState *ts), (ts))
+GIVES(PyGILState_STATE, PyGILState_Ensure, (void), ())
+
+/* The most arguments that the two functions below are called with, the object of a method too. */
+#define MOST 8
+
+/* Fills `items` up to the NULL that ends `rest`; gives how many there are. */
+static size_t collect(Obj *items, size_t n, va_list rest)
+{
+    Obj item;
+    while ((item = va_arg(rest, Obj)) != NULL) {
+        if (n == MOST) {
+            Py_FatalError("too many arguments");
+        }
+        items[n++] = item;
+    }
+    return n;
+}
+
+Obj __wrap_PyObject_CallFunctionObjArgs(Obj f, ...)
+{
+    Obj items[1 + MOST];
+    va_list rest;
+    va_start(rest, f);
+    size_t n = collect(items + 1, 0, rest);
+    va_end(rest);
+    return __wrap_PyObject_Vectorcall(f, items + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
+Obj __wrap_PyObject_CallMethodObjArgs(Obj self, Obj name, ...)
+{
+    Obj items[1 + MOST] = {NULL, self};
+    va_list rest;
+    va_start(rest, name);
+    size_t n = collect(items + 1, 1, rest);
+    va_end(rest);
+    return __wrap_PyObject_VectorcallMethod(name, items + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
