@@ -146,6 +146,31 @@ print(sorted(set(ran)), waiting[2].get())
 
 
 @pytest.mark.ours
+def test_what_is_over_can_be_waited_for_in_the_child():
+    """Also if the parent's hub is about to tell others, or telling them, that it is over."""
+    assert lines_of(
+        HEAD
+        + """
+told, done = [], gevent.spawn(int)
+gevent.sleep(0)
+def body():
+    with gevent.Timeout(20):
+        return gevent.wait([done]) == [done], told
+done.rawlink(lambda _: told.append("link"))
+print(wait(child(body)))
+def fork_when_told():
+    gevent.wait([done])
+    return child(body)
+forking = gevent.spawn(fork_when_told)
+gevent.sleep(0)
+done.rawlink(lambda _: told.append("link"))
+print(wait(forking.get()), told)
+""",
+        GEVENT_FORK_KILL="1",
+    ) == ["(True, [])", "(True, ['link']) ['link', 'link']"]
+
+
+@pytest.mark.ours
 def test_limits_of_the_forker_hold():
     assert lines_of(
         HEAD

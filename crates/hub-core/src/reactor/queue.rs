@@ -13,6 +13,8 @@ const KEEP: usize = 4096;
 
 pub(super) struct Queue {
     entries: LocalCell<VecDeque<Entry>>,
+    /// What was put behind an entry later, and that one's number; in the order in which they are run.
+    inserted: LocalCell<VecDeque<(u64, Entry)>>,
     interval: Cell<Nanos>,
     run: Cell<u64>,
     draining: Cell<bool>,
@@ -22,6 +24,7 @@ impl Queue {
     pub(super) fn new() -> Self {
         Queue {
             entries: LocalCell::new(VecDeque::new()),
+            inserted: LocalCell::new(VecDeque::new()),
             interval: Cell::new(5_000_000),
             run: Cell::new(0),
             draining: Cell::new(false),
@@ -34,19 +37,37 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.with(|q| q.len())
+        self.entries.with(|q| q.len()) + self.inserted.with(|q| q.len())
     }
 
     pub(super) fn count_run(&self) -> u64 {
         self.run.get()
     }
 
-    pub(super) fn retain(&self, keep: impl FnMut(&Entry) -> bool) {
+    pub(super) fn retain(&self, mut keep: impl FnMut(&Entry) -> bool) {
+        self.inserted.with(|q| q.retain(|(_, entry)| keep(entry)));
         self.entries.with(|q| q.retain(keep));
     }
 
     pub(super) fn clear(&self) {
         self.entries.take();
+        self.inserted.take();
+    }
+
+    /// The next entry. An inserted one is not counted: the others keep their numbers.
+    #[inline]
+    fn pop(&self) -> Option<Entry> {
+        let run = self.run.get();
+        let inserted = self.inserted.with(|q| match q.front() {
+            Some((number, _)) if *number <= run => q.pop_front(),
+            _ => None,
+        });
+        if let Some((_, entry)) = inserted {
+            return Some(entry);
+        }
+        let entry = self.entries.with(VecDeque::pop_front)?;
+        self.run.set(run + 1);
+        Some(entry)
     }
 }
 
@@ -60,18 +81,18 @@ impl Reactor {
     /// The number of the entry that is last in the queue. Entries are numbered as they are put in.
     #[inline]
     pub fn last_number(&self) -> u64 {
-        self.queue.run.get() + self.queue.len() as u64
+        self.queue.run.get() + self.queue.entries.with(|q| q.len()) as u64
     }
 
     /// Puts `entry` right behind the entry of that number, if it waits or runs; else at the end. For what
     /// belongs to an entry and comes to be only when that has begun.
     pub fn push_after(&self, number: u64, entry: Entry) {
         let run = self.queue.run.get();
-        if run <= number && self.in_queue() {
-            let place = (number - run) as usize;
-            self.queue
-                .entries
-                .with(|q| q.insert(place.min(q.len()), entry));
+        if run < number || (run == number && self.in_queue()) {
+            self.queue.inserted.with(|q| {
+                let place = q.partition_point(|(before, _)| *before <= number);
+                q.insert(place, (number, entry));
+            });
         } else {
             self.push(entry);
         }
@@ -108,7 +129,7 @@ impl Reactor {
     /// Takes the next entry out of the queue, for a host that drains it by itself.
     #[inline]
     pub fn pop_entry(&self) -> Option<Entry> {
-        self.queue.entries.with(VecDeque::pop_front)
+        self.queue.pop()
     }
 
     /// Runs entries, those added meanwhile too, until none is left or the switch interval is over.
@@ -127,8 +148,7 @@ impl Reactor {
         // As upstream, the interval is counted from the time that the iteration knows.
         let until = self.now.get().saturating_add(self.queue.interval.get());
         let mut stride = STRIDE;
-        while let Some(entry) = self.pop_entry() {
-            self.queue.run.set(self.queue.run.get() + 1);
+        while let Some(entry) = self.queue.pop() {
             host.run_entry(entry);
             stride -= 1;
             if stride == 0 {

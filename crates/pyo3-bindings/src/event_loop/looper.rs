@@ -343,8 +343,14 @@ impl Loop {
                 Owner::Timeout(p) => unsafe { crate::timeout::is_of(p, current) },
                 Owner::Watcher(_) | Owner::StartLater(_) => false,
             },
-            &Payload::is_news,
+            &|word| {
+                // SAFETY: from the queue; the GIL is held.
+                unsafe { Payload::left_behind(*word) };
+                Payload::is_news(word)
+            },
         );
+        // SAFETY: the GIL is held.
+        unsafe { crate::gevent_greenlet::leave_running_links() };
         Ok(())
     }
 

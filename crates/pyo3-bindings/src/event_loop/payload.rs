@@ -4,6 +4,7 @@ use crate::event_loop::callback::Callback;
 use pyo3::ffi;
 
 const MASK: usize = 7;
+const NOTIFY: usize = 3;
 
 /// A payload of [`Entry::Call`](gevent_hub_core::reactor::Entry::Call); it owns what it points to.
 pub enum Payload {
@@ -33,7 +34,7 @@ impl Payload {
             Payload::Callback(p) => p as usize,
             Payload::Start(p) => p as usize | 1,
             Payload::Job(b) => Box::into_raw(b) as usize | 2,
-            Payload::Notify(p) => p as usize | 3,
+            Payload::Notify(p) => p as usize | NOTIFY,
             Payload::Done(p) => p as usize | 4,
             Payload::Links(p) => p as usize | 5,
             Payload::Queue(p) => p as usize | 6,
@@ -51,7 +52,7 @@ impl Payload {
             1 => Payload::Start(p),
             // SAFETY: packed from a box by `into_word`.
             2 => Payload::Job(unsafe { Box::from_raw((word & !MASK) as *mut Job) }),
-            3 => Payload::Notify(p),
+            NOTIFY => Payload::Notify(p),
             4 => Payload::Done(p),
             5 => Payload::Links(p),
             _ => Payload::Queue(p),
@@ -70,6 +71,17 @@ impl Payload {
         matches!(word & MASK, 2 | 4 | 5)
     }
 
+    /// In a forked child: an entry for others than the running greenlet will not be run, nor what it owns freed.
+    ///
+    /// # Safety
+    /// `word` is in a queue; the GIL is held.
+    pub unsafe fn left_behind(word: usize) {
+        if word & MASK == NOTIFY {
+            // SAFETY: a `Greenlet`, by its tag.
+            unsafe { crate::gevent_greenlet::leave_links((word & !MASK) as *mut ffi::PyObject) };
+        }
+    }
+
     /// Gives up what it owns without running it. The GIL is held.
     pub fn discard(self) {
         match self {
@@ -78,11 +90,12 @@ impl Payload {
                 Callback::forget(p);
                 ffi::Py_DECREF(p);
             },
-            Payload::Start(p)
-            | Payload::Notify(p)
-            | Payload::Done(p)
-            | Payload::Links(p)
-            | Payload::Queue(p) => {
+            // SAFETY: as above.
+            Payload::Notify(p) => unsafe {
+                crate::gevent_greenlet::forget_notice(p);
+                ffi::Py_DECREF(p);
+            },
+            Payload::Start(p) | Payload::Done(p) | Payload::Links(p) | Payload::Queue(p) => {
                 // SAFETY: an owned reference; the GIL is held.
                 unsafe { ffi::Py_DECREF(p) }
             }

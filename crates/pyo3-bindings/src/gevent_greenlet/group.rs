@@ -13,6 +13,9 @@ pub struct Group {
     pub waiter: Cell<Option<Waiter>>,
     /// How many the waiter wants.
     pub wanted: Cell<usize>,
+    /// One of its greenlets is told in turn with callables, so it hears of that one only when this comes up in
+    /// the queue. Of later ends it must not hear before.
+    pub in_turn: Cell<bool>,
 }
 
 impl Group {

@@ -10,6 +10,7 @@ use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::{Entry, Wake, WatcherId};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
+use std::cell::Cell;
 use std::ptr::null_mut;
 
 /// An entry of the queue: starts a greenlet unless it was cancelled. Owns a reference to it.
@@ -380,32 +381,26 @@ pub unsafe fn start_later_away(me: *mut GreenletObject, seconds: f64) {
     }
 }
 
-/// Tells whoever waits, all in one place of the queue: fibers alone are woken by entries of their own, which
-/// needs no Python; with callables among the links, the loop goes through them in order.
+/// Tells whoever waits that it has just ended, all in one place of the queue: fibers alone are woken by entries
+/// of their own, which needs no Python; with others among the links, the loop goes through them in order.
 pub unsafe fn tell_links(me: *mut GreenletObject) {
     // SAFETY: alive; the GIL is held.
     unsafe {
         if (*me).links.is_empty() || (*me).notifying {
             return;
         }
-        if (*me).links.iter().any(|l| matches!(l, Link::Callable(_))) {
-            (*me).notifying = true;
-            ffi::Py_INCREF(me.cast());
-            // Upstream tells all links in one callback, also those that were added by a fiber which it
-            // has just woken.
-            let entry = Entry::Call(Payload::Notify(me.cast()).into_word());
-            let told = std::mem::take(&mut (*me).told);
-            match HubCore::current() {
-                Some(hub) if hub.greenlet() == (*me).base.parent.get() => match told {
-                    0 => hub.reactor().push(entry),
-                    told => hub.reactor().push_after(told, entry),
-                },
-                _ => {
-                    if send_home(me.cast(), entry).is_err() {
-                        ffi::PyErr_WriteUnraisable(me.cast());
-                    }
+        let links = &(*me).links;
+        if links.iter().any(|l| match l {
+            Link::Callable(_) => true,
+            Link::Group(group) => group.in_turn.get(),
+            Link::Fiber(_) => false,
+        }) {
+            for link in links {
+                if let Link::Group(group) = link {
+                    group.in_turn.set(true);
                 }
             }
+            tell_late_links(me);
             return;
         }
         for link in std::mem::take(&mut (*me).links) {
@@ -414,6 +409,33 @@ pub unsafe fn tell_links(me: *mut GreenletObject) {
             }
         }
         (*me).told = HubCore::current().map_or(0, |hub| hub.reactor().last_number());
+    }
+}
+
+/// Tells links that were made after the end. As upstream, they are told by the entry that is already there for
+/// those before them, even while it runs: a fiber that it woke and that waits again for what is over goes on
+/// before anything else that is queued.
+pub unsafe fn tell_late_links(me: *mut GreenletObject) {
+    // SAFETY: alive; the GIL is held.
+    unsafe {
+        if (*me).notifying {
+            return;
+        }
+        (*me).notifying = true;
+        ffi::Py_INCREF(me.cast());
+        let entry = Entry::Call(Payload::Notify(me.cast()).into_word());
+        let told = std::mem::take(&mut (*me).told);
+        match HubCore::current() {
+            Some(hub) if hub.greenlet() == (*me).base.parent.get() => match told {
+                0 => hub.reactor().push(entry),
+                told => hub.reactor().push_after(told, entry),
+            },
+            _ => {
+                if send_home(me.cast(), entry).is_err() {
+                    ffi::PyErr_WriteUnraisable(me.cast());
+                }
+            }
+        }
     }
 }
 
@@ -439,12 +461,17 @@ unsafe fn fate(me: *mut GreenletObject, link: Link) -> Fate {
     }
 }
 
+thread_local! {
+    /// The greenlet whose links the hub goes through.
+    static TELLING: Cell<*mut PyObject> = const { Cell::new(null_mut()) };
+}
+
 /// An entry of the queue: calls the links of a greenlet that is over. Owns a reference to it.
 pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
     let me = p.cast::<GreenletObject>();
+    let outer = TELLING.replace(p);
     // SAFETY: the queue's own reference. Links may add and remove links: one at a time is taken out.
     unsafe {
-        (*me).notifying = false;
         while !(*me).links.is_empty() {
             let link = (*me).links.remove(0);
             let callable = match fate(me, link) {
@@ -471,7 +498,42 @@ pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
             }
             ffi::Py_DECREF(callable);
         }
+        (*me).notifying = false;
+        TELLING.set(outer);
         crate::sync::enter_python();
         ffi::Py_DECREF(p);
+    }
+}
+
+/// The entry that was to call the links of a greenlet is given up: later links want one of their own.
+///
+/// # Safety
+/// A `Greenlet`; the GIL is held.
+pub unsafe fn forget_notice(p: *mut PyObject) {
+    // SAFETY: the caller's promise.
+    unsafe { (*p.cast::<GreenletObject>()).notifying = false };
+}
+
+/// In a forked child: as `forget_notice`, and the links, which are others' matters, are not told any more.
+///
+/// # Safety
+/// As `forget_notice`.
+pub unsafe fn leave_links(p: *mut PyObject) {
+    // SAFETY: the caller's promise. What the links hold is not freed, since that may run code.
+    unsafe {
+        forget_notice(p);
+        std::mem::forget(std::mem::take(&mut (*p.cast::<GreenletObject>()).links));
+    }
+}
+
+/// `leave_links` for the greenlet whose links the hub was going through: it never comes back to that.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn leave_running_links() {
+    let p = TELLING.replace(null_mut());
+    if !p.is_null() {
+        // SAFETY: the entry that is never gone on with holds it.
+        unsafe { leave_links(p) };
     }
 }

@@ -256,7 +256,7 @@ pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
         let me = cast(slf);
         (*me).links.push(Link::Callable(ffi::Py_NewRef(callback)));
         if GreenletObject::is_ready(me) {
-            life::tell_links(me);
+            life::tell_late_links(me);
         }
         none()
     }

@@ -17,8 +17,8 @@ mod wait;
 
 pub use kill::throw as throw_exception;
 pub use life::{
-    PyObject_IsGevent as is_gevent, loop_gone, notify_from_queue, spawn_now, start_from_queue,
-    start_from_timer,
+    PyObject_IsGevent as is_gevent, forget_notice, leave_links, leave_running_links, loop_gone,
+    notify_from_queue, spawn_now, start_from_queue, start_from_timer,
 };
 pub use methods::{make as make_greenlet, rawlink as link, unlink};
 pub use tracked::TrackedObject;

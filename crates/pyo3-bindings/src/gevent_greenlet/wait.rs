@@ -91,13 +91,16 @@ unsafe fn wait_for(
         group.wanted.set(wanted);
         for i in 0..total {
             let me = item(i).cast::<GreenletObject>();
-            if GreenletObject::is_ready(me) && (*me).links.is_empty() {
+            let over = GreenletObject::is_ready(me);
+            if over && super::methods::is_away(me) {
+                // Its own hub may have stopped.
                 group.add(ffi::Py_NewRef(me.cast()));
-            } else {
-                (*me).links.push(Link::Group(group.clone()));
-                if GreenletObject::is_ready(me) {
-                    super::life::tell_links(me);
-                }
+                continue;
+            }
+            (*me).links.push(Link::Group(group.clone()));
+            if over {
+                group.in_turn.set(true);
+                super::life::tell_late_links(me);
             }
         }
         let mut failed = false;

@@ -265,6 +265,41 @@ fn the_queue_is_drained_with_what_it_adds_and_the_run_ends_after_it() {
 }
 
 #[test]
+fn what_belongs_to_an_entry_follows_it_and_changes_no_number() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    let mut numbers = Vec::new();
+    for call in 0..4 {
+        r.push(Entry::Call(call));
+        numbers.push(r.last_number());
+    }
+    // Before the queue is drained, and while the entry itself or an earlier one runs.
+    r.push_after(numbers[1], Entry::Call(10));
+    t.on(1000, {
+        let numbers = numbers.clone();
+        move |t, _| {
+            t.r().push_after(numbers[2], Entry::Call(20));
+            t.r().push_after(numbers[1], Entry::Call(11));
+            t.r().push_after(numbers[2], Entry::Call(21));
+            t.r().push_after(numbers[0], Entry::Call(5));
+            t.r().push_after(t.r().last_number(), Entry::Call(30));
+        }
+    });
+    t.on(1010, {
+        let numbers = numbers.clone();
+        move |t, _| {
+            t.r().push_after(numbers[1], Entry::Call(12));
+            // That one is over.
+            t.r().push_after(numbers[0], Entry::Call(40));
+        }
+    });
+    assert_eq!(r.queue_len(), 5);
+    assert!(!t.run(RunMode::Default));
+    assert_eq!(t.said(), "c0 c5 c1 c10 c11 c12 c2 c20 c21 c3 c30 c40");
+    assert_eq!(r.queue_len(), 0);
+}
+
+#[test]
 fn a_queue_that_never_ends_lets_descriptors_and_timers_in() {
     let sim = Sim::new();
     let (t, r) = Test::new(&sim);
