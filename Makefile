@@ -82,8 +82,9 @@ demo: build
 	$(PY) tools/demo.py $(if $(LOOPS),--loops $(LOOPS))
 
 bench: build
-	@tools/setup.sh wrk $(SERVERS) nginx:nginx-light
+	@tools/setup.sh wrk strace $(SERVERS) nginx:nginx-light
 	$(PY) tools/bench.py
+	$(PY) tools/bench_echo.py
 	$(PY) tools/bench_wsgi.py
 	$(PY) tools/bench_programs.py
 

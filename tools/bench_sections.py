@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 
@@ -70,9 +68,7 @@ def run(against: str, rounds: int, names: list[str]) -> int:
     failed = 0
     print(f"{'':<62}{'upstream':>12}{'this':>12}{'ratio':>12}")
     with tempfile.TemporaryDirectory() as work:
-        tool = os.path.join(work, "load")
-        source = str(runs.ROOT / "tools" / "load.c")
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", tool, source], check=True)
+        tool = demo.compiled("load", work)
         asked = [(n, i) for n in SECTIONS for i in SECTIONS[n]] + [(n, 0) for n in SERVERS]
         for name, number in asked:
             if names and name not in names:

@@ -48,6 +48,14 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def compiled(name: str, folder: str) -> str:
+    """The program of tools/NAME.c, built in `folder`."""
+    program = os.path.join(folder, name)
+    source = str(runs.ROOT / "tools" / f"{name}.c")
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", program, source], check=True)
+    return program
+
+
 @contextlib.contextmanager
 def server(
     python: str, script: str, env: dict[str, str | None], *, before=(), pin: bool = True
@@ -56,8 +64,17 @@ def server(
 
     `script` is in `examples`, or a whole path; `before` are its arguments before the port.
     """
+    command = [python, str(runs.ROOT / "examples" / script), *before]
+    with running(command, env, pin=pin) as (port, _pid):
+        yield port
+
+
+@contextlib.contextmanager
+def running(command: list[str], env: dict[str, str | None], *, pin: bool = True):
+    """A server that takes its port as its last argument; yields that and its process."""
     port = free_port()
-    command = [python, str(runs.ROOT / "examples" / script), *before, str(port)]
+    script = command[-1]
+    command = [*command, str(port)]
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
             pinned(0, command) if pin else command,
@@ -83,7 +100,7 @@ def server(
                 text = output.read().decode("utf-8", "replace")
                 last = "\n".join(text.splitlines()[-12:])
                 raise RuntimeError(f"{script} ended with {child.returncode}:\n{last}")
-            yield port
+            yield port, child.pid
         finally:
             runs.signal_group(child.pid, signal.SIGTERM)
             try:
@@ -138,11 +155,7 @@ def main() -> int:
 
     failed = 0
     with tempfile.TemporaryDirectory() as work:
-        tool = os.path.join(work, "load")
-        subprocess.run(
-            [os.environ.get("CC", "cc"), "-O2", "-o", tool, str(runs.ROOT / "tools" / "load.c")],
-            check=True,
-        )
+        tool = compiled("load", work)
         rates: dict[tuple[str, str], str] = {}
         for title, (script, kind, connections, size) in LOADS.items():
             for name, python, env in who:
