@@ -323,9 +323,6 @@ pub trait Loop {
     /// Only what makes the backend unusable, such as `EBADF` of its own descriptor.
     fn poll(&mut self, until: Until, out: &mut Vec<Event>) -> io::Result<()>;
 
-    /// The signal mask in force while a wait sleeps (`None`: the thread's own).
-    fn set_signal_mask(&mut self, during_wait: Option<libc::sigset_t>);
-
     /// Its waker.
     fn waker(&self) -> Arc<dyn Wake>;
 

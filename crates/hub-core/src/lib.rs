@@ -33,7 +33,6 @@ pub mod hub;
 pub mod offload;
 pub mod os;
 pub mod reactor;
-pub mod signal_mask;
 pub mod sim;
 pub mod slab;
 pub mod stack;

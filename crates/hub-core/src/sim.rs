@@ -279,8 +279,6 @@ impl Loop for SimLoop {
         Ok(())
     }
 
-    fn set_signal_mask(&mut self, _during_wait: Option<libc::sigset_t>) {}
-
     fn waker(&self) -> Arc<dyn Wake> {
         self.sim.waker.clone()
     }

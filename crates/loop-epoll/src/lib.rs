@@ -91,7 +91,6 @@ pub struct EpollLoop {
     level: Option<Epoll>,
     table: Table<Places>,
     waker: Arc<EventWaker>,
-    mask: Option<libc::sigset_t>,
     buffer: Vec<libc::epoll_event>,
     level_buffer: Vec<libc::epoll_event>,
     /// An event came from a description that can no longer be removed: the sets have to be made anew.
@@ -116,7 +115,6 @@ impl EpollLoop {
             level: None,
             table: Table::default(),
             waker,
-            mask: None,
             buffer: Vec::with_capacity(ROOM),
             level_buffer: Vec::new(),
             stale: false,
@@ -214,7 +212,7 @@ impl EpollLoop {
         buffer.clear();
         buffer.reserve(ROOM);
         self.counters.syscalls += 1;
-        let mut result = level.wait(&mut buffer, Timeout::Zero, None);
+        let mut result = level.wait(&mut buffer, Timeout::Zero);
         if result.is_ok() {
             result = self.deliver(Mode::Level, &buffer, out);
         }
@@ -426,7 +424,7 @@ impl Loop for EpollLoop {
         let mut result = Ok(());
         for _ in 0..ROUNDS {
             self.counters.syscalls += 1;
-            result = self.edge.wait(&mut buffer, timeout, self.mask.as_ref());
+            result = self.edge.wait(&mut buffer, timeout);
             if result.is_ok() {
                 result = self.deliver(Mode::Edge, &buffer, out);
             }
@@ -441,10 +439,6 @@ impl Loop for EpollLoop {
         }
         self.counters.events += (out.len() - before) as u64;
         result
-    }
-
-    fn set_signal_mask(&mut self, during_wait: Option<libc::sigset_t>) {
-        self.mask = during_wait;
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

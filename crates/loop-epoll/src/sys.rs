@@ -73,20 +73,18 @@ impl Epoll {
         &mut self,
         events: &mut Vec<libc::epoll_event>,
         timeout: Timeout,
-        mask: Option<&libc::sigset_t>,
     ) -> io::Result<()> {
         events.clear();
         let room = events.capacity() as libc::c_int;
         let (fd, out) = (self.as_raw_fd(), events.as_mut_ptr());
-        let mask = mask.map_or(ptr::null(), ptr::from_ref);
         let result = match timeout {
             // SAFETY: `out` has `room` free places.
             Timeout::Zero => check(unsafe { libc::epoll_wait(fd, out, room, 0) }),
             Timeout::Infinite => {
-                // SAFETY: as above; the mask is null or lives.
-                check(unsafe { libc::epoll_pwait(fd, out, room, -1, mask) })
+                // SAFETY: as above.
+                check(unsafe { libc::epoll_wait(fd, out, room, -1) })
             }
-            Timeout::Nanos(nanos) => self.wait_nanos(out, room, nanos, mask),
+            Timeout::Nanos(nanos) => self.wait_nanos(out, room, nanos),
         };
         match result {
             Ok(n) => {
@@ -104,7 +102,6 @@ impl Epoll {
         out: *mut libc::epoll_event,
         room: libc::c_int,
         nanos: u64,
-        mask: *const libc::sigset_t,
     ) -> io::Result<u32> {
         let fd = self.as_raw_fd();
         if self.nanos {
@@ -112,9 +109,7 @@ impl Epoll {
                 sec: (nanos / 1_000_000_000) as i64,
                 nsec: (nanos % 1_000_000_000) as i64,
             };
-            // The size of the kernel's signal set, not of the C library's.
-            let size = 8usize;
-            // SAFETY: `out` has `room` free places, `time` outlives the call, the mask is null or lives.
+            // SAFETY: `out` has `room` free places, `time` outlives the call; no signal mask.
             let n = unsafe {
                 libc::syscall(
                     libc::SYS_epoll_pwait2,
@@ -122,8 +117,8 @@ impl Epoll {
                     out,
                     room,
                     ptr::from_ref(&time),
-                    mask,
-                    size,
+                    ptr::null::<libc::sigset_t>(),
+                    8usize,
                 )
             };
             if n >= 0 {
@@ -139,7 +134,7 @@ impl Epoll {
         // Rounded up: a wait that ends early would be repeated until the deadline.
         let millis = nanos.div_ceil(1_000_000).min(i32::MAX as u64) as libc::c_int;
         // SAFETY: as above.
-        check(unsafe { libc::epoll_pwait(fd, out, room, millis, mask) })
+        check(unsafe { libc::epoll_wait(fd, out, room, millis) })
     }
 
     #[cfg(test)]

@@ -11,7 +11,6 @@ use gevent_hub_core::event_loop::{
 };
 use gevent_hub_core::os::{errno, of_call};
 use gevent_hub_core::reactor::monotonic;
-use gevent_hub_core::signal_mask::MaskGuard;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -65,7 +64,6 @@ pub struct KqueueLoop {
     scratch: Option<Queue>,
     table: Table<Places>,
     subjects: Subjects,
-    mask: Option<libc::sigset_t>,
     /// The process that the queues are of.
     pid: u32,
     /// Descriptors with events in the batch at hand.
@@ -89,7 +87,6 @@ impl KqueueLoop {
             scratch: None,
             table: Table::default(),
             subjects: Subjects::default(),
-            mask: None,
             pid: std::process::id(),
             touched: Vec::new(),
             buffer: vec![Kevent::default(); ROOM],
@@ -257,26 +254,11 @@ impl KqueueLoop {
         Ok(())
     }
 
-    /// One wait, of which the signal mask is in force if it sleeps.
-    ///
-    /// kevent(2) takes no mask, so the mask is in force around it.
+    /// One wait. An interruption is no event.
     fn wait(&mut self, timeout: Option<u64>) -> io::Result<usize> {
         let queue = self.waker.queue();
         self.counters.syscalls += 1;
-        let result = match &self.mask {
-            Some(mask) if timeout != Some(0) => {
-                self.counters.syscalls += 3;
-                let guard = MaskGuard::new(mask);
-                let timeout = if guard.has_interrupted() {
-                    Some(0)
-                } else {
-                    timeout
-                };
-                queue.kevent(&[], &mut self.buffer, timeout)
-            }
-            _ => queue.kevent(&[], &mut self.buffer, timeout),
-        };
-        match result {
+        match queue.kevent(&[], &mut self.buffer, timeout) {
             Err(e) if errno(&e) == libc::EINTR => Ok(0),
             result => result,
         }
@@ -415,10 +397,6 @@ impl Loop for KqueueLoop {
         }
         self.counters.events += (out.len() - before) as u64;
         Ok(())
-    }
-
-    fn set_signal_mask(&mut self, during_wait: Option<libc::sigset_t>) {
-        self.mask = during_wait;
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

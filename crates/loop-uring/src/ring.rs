@@ -75,7 +75,7 @@ impl Ring {
             return true;
         }
         // A refusal shows in the second attempt.
-        let _ = self.enter(None, None);
+        let _ = self.enter(None);
         // SAFETY: as above.
         unsafe { self.ring().submission().push(entry) }.is_ok()
     }
@@ -102,15 +102,11 @@ impl Ring {
     }
 
     /// Submits what is queued and lets completions come in; with `wait` it sleeps until there is one, for
-    /// as long as it says and with `mask` as the signal mask.
+    /// as long as it says.
     ///
     /// # Errors
     /// Not for interruptions, timeouts and passing shortages.
-    pub(crate) fn enter(
-        &mut self,
-        wait: Option<Until>,
-        mask: Option<&libc::sigset_t>,
-    ) -> io::Result<()> {
+    pub(crate) fn enter(&mut self, wait: Option<Until>) -> io::Result<()> {
         let mut flags = EnterFlags::GETEVENTS;
         let mut arg = WaitArg {
             sigmask: 0,
@@ -133,10 +129,6 @@ impl Ring {
                         deadline.saturating_sub(now()).into()
                     };
                     arg.timeout = (&raw const timeout) as u64;
-                }
-                if let Some(mask) = mask {
-                    arg.sigmask = std::ptr::from_ref(mask) as u64;
-                    arg.sigmask_len = 8;
                 }
                 if self.no_iowait {
                     flags |= EnterFlags::NO_IOWAIT;

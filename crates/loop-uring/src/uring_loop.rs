@@ -59,7 +59,6 @@ pub struct UringLoop {
     waker_armed: bool,
     /// The last synchronous cancel that was refused because a worker has the request.
     busy: bool,
-    mask: Option<libc::sigset_t>,
     mark: ForkMark,
     caps: Caps,
     poll_first: bool,
@@ -106,7 +105,6 @@ impl UringLoop {
             waker: Arc::new(Waker::new()?),
             waker_armed: false,
             busy: false,
-            mask: None,
             mark: ForkMark::new()?,
             caps: Caps {
                 name: "uring",
@@ -265,7 +263,7 @@ impl UringLoop {
             let more = self.ring.overflown() || self.ring.work_left();
             // An enter that waits for nothing looks at 20 pieces of work at most (since Linux 6.10); to look at
             // more it would have to wait for more, and a wait gives the processor away.
-            if !more || enters == MAX_ENTERS || self.ring.enter(None, None).is_err() {
+            if !more || enters == MAX_ENTERS || self.ring.enter(None).is_err() {
                 return;
             }
             enters += 1;
@@ -424,7 +422,7 @@ impl UringLoop {
                 return;
             }
             let wait = (round > 0).then(|| Until::At(now() + CANCEL_WAIT));
-            if self.ring.enter(wait, None).is_err() {
+            if self.ring.enter(wait).is_err() {
                 return;
             }
             self.drain_to_backlog();
@@ -436,13 +434,12 @@ impl UringLoop {
         self.flush();
         if self.flush_unwanted() {
             // What these bring is not worth waking for, so it is not waited for together with the rest.
-            self.ring.enter(None, None)?;
+            self.ring.enter(None)?;
             self.drain(out);
         }
         let sleep = until != Until::Now && out.len() == before && !self.ring.has_completions();
         if sleep || self.ring.has_work() {
-            let mask = self.mask;
-            self.ring.enter(sleep.then_some(until), mask.as_ref())?;
+            self.ring.enter(sleep.then_some(until))?;
         }
         self.drain(out);
         Ok(())
@@ -737,10 +734,6 @@ impl Loop for UringLoop {
         Ok(())
     }
 
-    fn set_signal_mask(&mut self, during_wait: Option<libc::sigset_t>) {
-        self.mask = during_wait;
-    }
-
     fn waker(&self) -> Arc<dyn Wake> {
         self.waker.clone()
     }
@@ -786,7 +779,7 @@ impl Drop for UringLoop {
             }
         }
         while self.requests.has_ops() {
-            if self.ring.enter(Some(Until::Forever), None).is_err() {
+            if self.ring.enter(Some(Until::Forever)).is_err() {
                 break;
             }
             self.drain(&mut events);

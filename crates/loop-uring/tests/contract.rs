@@ -423,34 +423,6 @@ fn wakes_from_other_threads_coalesce_and_outlive_the_loop() {
     waker.wake();
 }
 
-extern "C" fn nothing(_: i32) {}
-
-#[test]
-fn signals_interrupt_a_wait_and_the_mask_lets_them_in() {
-    // SAFETY: a handler that does nothing; masks of this thread; a signal to this thread.
-    unsafe {
-        let mut a: libc::sigaction = std::mem::zeroed();
-        a.sa_sigaction = nothing as *const () as usize;
-        libc::sigaction(libc::SIGUSR1, &a, std::ptr::null_mut());
-        let mut usr1: libc::sigset_t = std::mem::zeroed();
-        libc::sigaddset(&mut usr1, libc::SIGUSR1);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &usr1, std::ptr::null_mut());
-        let mut l = UringLoop::new().unwrap();
-        settle(&mut l);
-        libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1);
-        let (begun, mut out) = (now(), Vec::new());
-        l.poll(Until::At(begun + 30_000_000), &mut out).unwrap();
-        assert!(now() - begun >= 30_000_000, "blocked");
-        l.set_signal_mask(Some(std::mem::zeroed()));
-        let begun = now();
-        l.poll(Until::At(begun + 5_000_000_000), &mut out).unwrap();
-        assert!(
-            now() - begun < 1_000_000_000 && out.is_empty(),
-            "interrupted, which is no error"
-        );
-    }
-}
-
 #[test]
 fn more_completions_than_the_queue_holds_all_arrive() {
     let mut l = UringLoop::new().unwrap();

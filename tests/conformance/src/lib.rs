@@ -138,7 +138,6 @@ pub fn cases() -> Vec<Case> {
             a_waker_outlives_its_loop
             many_threads_wake
             an_interrupted_wait_is_no_error
-            the_signal_mask_is_in_force_during_the_wait
             its_descriptor_tells_that_there_is_something_to_do
             the_counters_count
         }

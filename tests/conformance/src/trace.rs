@@ -246,10 +246,6 @@ impl Loop for Traced {
         result
     }
 
-    fn set_signal_mask(&mut self, during_wait: Option<libc::sigset_t>) {
-        self.inner.set_signal_mask(during_wait);
-    }
-
     fn waker(&self) -> Arc<dyn Wake> {
         self.inner.waker()
     }

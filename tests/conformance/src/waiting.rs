@@ -164,37 +164,6 @@ pub fn an_interrupted_wait_is_no_error(make: MakeLoop) {
     assert!(monotonic() - start < 2 * PATIENCE);
 }
 
-/// A signal that is blocked outside is let through while the loop sleeps, if the mask says so.
-pub fn the_signal_mask_is_in_force_during_the_wait(make: MakeLoop) {
-    let _process = process();
-    let mut l = make();
-    install(libc::SIGWINCH);
-    // SAFETY: signal sets, filled before use.
-    let empty = unsafe {
-        let (mut set, mut empty) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigemptyset(&mut set);
-        libc::sigemptyset(&mut empty);
-        libc::sigaddset(&mut set, libc::SIGWINCH);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-        empty
-    };
-    let before = SIGNALS.load(Ordering::SeqCst);
-    let other = signal_me_soon(libc::SIGWINCH);
-    let mut out = Vec::new();
-    l.poll(Until::At(monotonic() + 60 * MS), &mut out).unwrap();
-    assert_eq!(
-        SIGNALS.load(Ordering::SeqCst),
-        before,
-        "blocked without a mask"
-    );
-    other.join().unwrap();
-    l.set_signal_mask(Some(empty));
-    let start = monotonic();
-    l.poll(Until::At(start + PATIENCE), &mut out).unwrap();
-    assert!(SIGNALS.load(Ordering::SeqCst) > before && monotonic() - start < PATIENCE);
-    l.set_signal_mask(None);
-}
-
 /// If the loop has a descriptor, it can be waited for by others.
 pub fn its_descriptor_tells_that_there_is_something_to_do(make: MakeLoop) {
     let mut l = make();

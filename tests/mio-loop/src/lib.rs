@@ -11,7 +11,6 @@ use gevent_hub_core::event_loop::{
 };
 use gevent_hub_core::os::errno;
 use gevent_hub_core::reactor::monotonic;
-use gevent_hub_core::signal_mask::MaskGuard;
 use mio::event::Event as MioEvent;
 use mio::unix::SourceFd;
 use mio::{Events, Poll, Token};
@@ -42,7 +41,6 @@ pub struct MioLoop {
     /// Descriptors that may be ready, for level watchers.
     awake: Vec<RawFd>,
     waker: Arc<Waker>,
-    mask: Option<libc::sigset_t>,
     caps: Caps,
     counters: Counters,
 }
@@ -136,7 +134,6 @@ impl MioLoop {
             table: Table::default(),
             awake: Vec::new(),
             waker: Arc::new(waker),
-            mask: None,
             caps: Caps {
                 name: "mio",
                 stream: How::Emulated,
@@ -220,16 +217,7 @@ impl MioLoop {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.counters.syscalls += 1;
-        let guard = self.mask.as_ref().map(MaskGuard::new);
-        let interrupted = guard.as_ref().is_some_and(MaskGuard::has_interrupted);
-        let timeout = if interrupted {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
-        let result = self.poll.poll(&mut self.events, timeout);
-        drop(guard);
-        match result {
+        match self.poll.poll(&mut self.events, timeout) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
             result => result,
         }
@@ -338,10 +326,6 @@ impl Loop for MioLoop {
         }
         self.counters.events += (out.len() - before) as u64;
         Ok(())
-    }
-
-    fn set_signal_mask(&mut self, during_wait: Option<libc::sigset_t>) {
-        self.mask = during_wait;
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -218,14 +218,6 @@ impl Reactor {
             .with(|b| b.as_ref().and_then(|b| b.as_raw_fd()))
     }
 
-    /// The signal mask in force while a poll sleeps.
-    pub fn set_signal_mask(&self, during_wait: Option<libc::sigset_t>) {
-        let _ = self.with_backend(|b| {
-            b.set_signal_mask(during_wait);
-            Ok(())
-        });
-    }
-
     /// Counts since it was made.
     pub fn statistics(&self) -> Statistics {
         let backend = self
