@@ -99,13 +99,23 @@ if fcntl is not None:
     #: Descriptors that are about to be closed; the event is set when they are.
     _closing_fd_to_event = {}
 
-    def close(fd):
-        """Close *fd*, after telling the loop.
+    def _make_close(system_close):
+        def close(fd):
+            """Close *fd*, after telling the loop.
 
-        If something still watches *fd*, it has to hear of the end before the kernel may give the
-        number to another file: closing then happens in the next iteration of the loop. Otherwise,
-        and for regular files, which nobody can wait for, it happens at once.
-        """
+            If something still watches *fd*, it has to hear of the end before the kernel may give
+            the number to another file: closing then happens in the next iteration of the loop.
+            Otherwise, and for regular files, which nobody can wait for, it happens at once.
+            """
+            # When the interpreter ends, objects close what they own after it has emptied this
+            # module, of which it begins with such names, from the first on.
+            return (system_close if _core is None else _close_told)(fd)
+
+        return close
+
+    close = _make_close(_close)
+
+    def _close_told(fd):
         fcntl.fcntl(fd, fcntl.F_GETFD)  # EBADF, if so
         hub = _get_hub()
         if hub is None or (S_ISREG(_fstat(fd).st_mode) and _NO_DEFER_REG_FILE):
@@ -303,7 +313,11 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
             return _wait_for_death(get_hub().loop, 0, _status_of_any)
         if pid not in _watched_children:
             if pid <= 0 or options or sys.is_finalizing() or _get_hub() is getcurrent():
-                return _waitpid(pid, options)
+                found = _waitpid(pid, options)
+                if found[0] and not (os.WIFSTOPPED(found[1]) or os.WIFCONTINUED(found[1])):
+                    # Its watcher hears of the end too, which is not to be told twice.
+                    _watched_children.pop(found[0], None)
+                return found
             # Somebody else's child, started by other means. From now on it is watched.
             found = _waitpid(pid, _WNOHANG)
             if found[0]:

@@ -290,8 +290,12 @@ server_side.load_cert_chain({data + ".crt"!r}, {data + ".key"!r})
 client_side = ssl.create_default_context(cafile={data + ".crt"!r})
 def serve():
     with server_side.wrap_socket(theirs, server_side=True) as sock:
-        while data := sock.recv(1000):
-            sock.sendall(data[::-1])
+        try:
+            while data := sock.recv(1000):
+                sock.sendall(data[::-1])
+        except BrokenPipeError:
+            # OpenSSL 3.6 fails to send its alert when a session ends without a notice.
+            pass
 server = gevent.spawn(serve)
 client = client_side.wrap_socket(ours, server_hostname="localhost")
 client.sendall(b"before")

@@ -29,9 +29,16 @@ def test_an_idle_hub_does_not_poll():
 
 
 def test_import_leaves_out_what_few_need():
-    code = "import gevent, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    def modules(name):
+        code = f"import {name}, sys; print(*sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        return set(done.stdout.split())
+
+    # Errors are printed when there may be no descriptor left to import what that needs; from
+    # CPython 3.14.10 on it needs more.
+    loaded = modules("gevent") - modules("traceback")
     slow = {"asyncio", "dataclasses", "inspect", "logging", "pprint", "select", "socket", "ssl"}
     slow |= {"subprocess", "threading", "selectors", "concurrent.futures", "json", "email"}
     assert not loaded & slow

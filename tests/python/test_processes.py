@@ -255,6 +255,22 @@ def test_waitpid_any():
         gos.waitpid(-1, 0)
 
 
+def test_a_child_is_told_once_to_who_waits_for_any():
+    """Also if it is reaped before the loop looks."""
+    pid = gos.fork_and_watch()
+    if not pid:
+        os._exit(3)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    got = [gos.waitpid(-1, os.WNOHANG)]
+    for _ in range(5):
+        gevent.sleep(0.01)
+        try:
+            got.append(gos.waitpid(-1, os.WNOHANG))
+        except ChildProcessError:
+            pass
+    assert [(child, os.waitstatus_to_exitcode(status)) for child, status in got] == [(pid, 3)]
+
+
 def test_callback_of_a_child():
     seen = []
     pid = gos.fork_and_watch(callback=lambda watcher: seen.append(watcher.pid))
@@ -324,6 +340,26 @@ def test_close():
         with pytest.raises(OSError) as info:
             gos.close(fd)
         assert info.value.errno == errno.EBADF
+
+
+@pytest.mark.ours
+def test_close_after_the_end_of_its_module():
+    """Objects close what they own when the interpreter has begun to empty modules."""
+    code = """
+        from gevent import monkey, get_hub
+        monkey.patch_all()
+        import gevent.os, os
+        hub, fd = get_hub(), os.open(os.devnull, os.O_RDONLY)
+        for name in list(vars(gevent.os)):
+            if name[0] == "_" and name[1] != "_":
+                setattr(gevent.os, name, None)
+                os.close(fd)
+                fd = os.open(os.devnull, os.O_RDONLY)
+    """
+    done = std_subprocess.run(
+        [PYTHON, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_patched_children():
