@@ -21,10 +21,8 @@ import types
 from collections import deque
 from heapq import heapify as _heapify
 
-from gevent._abstract_linkable import call_in
-from gevent._core import QueueBase
-from gevent._hub_local import get_hub_if_exists
-from gevent._queue import Exchange, ItemWaiter, Orphan
+from gevent._core import ChannelBase, QueueBase
+from gevent._waiter import Waiter
 
 __implements__ = ["LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
 __extensions__ = ["Channel", "JoinableQueue"]
@@ -45,8 +43,25 @@ else:
 
 __all__ = list(__implements__ + __extensions__ + __imports__)
 
-# Under its older place.
-_EXPORTED = (ItemWaiter,)
+
+class ItemWaiter(Waiter):
+    """A `Waiter` with an item to put into a queue.
+
+    It is here for code that makes its own queues of it; those who wait for ours are native.
+    """
+
+    __slots__ = ("item", "queue")
+
+    def __init__(self, item, queue):
+        Waiter.__init__(self)
+        self.item = item
+        self.queue = queue
+
+    def put_and_switch(self):
+        """In the hub: put the item, and go on with who waits, who gets this object."""
+        self.queue._put(self.item)
+        self.queue = self.item = None
+        return self.switch(self)
 
 
 class SimpleQueue(QueueBase):
@@ -226,7 +241,7 @@ class LifoQueue(Queue):
         return list(items)
 
 
-class Channel(Exchange):
+class Channel(ChannelBase):
     """Hands items from greenlet to greenlet without keeping any: `put` waits for a `get`."""
 
     __slots__ = ()
@@ -237,7 +252,6 @@ class Channel(Exchange):
         """*maxsize* is there so that a channel can be made like a queue; it must be 1."""
         if maxsize != 1:
             raise ValueError("Channels have a maxsize of 1")
-        Exchange.__init__(self)
 
     def __repr__(self):
         return "<%s at %s %s>" % (type(self).__name__, hex(id(self)), self._format())
@@ -253,115 +267,5 @@ class Channel(Exchange):
             result += f" putters[{len(self.putters)}]"
         return result
 
-    @property
-    def balance(self):
-        """How many more putters than getters wait."""
-        return len(self.putters) - len(self.getters)
-
-    def qsize(self):
-        """Return 0."""
-        return 0
-
-    def empty(self):
-        """Return true."""
-        return True
-
-    def full(self):
-        """Return true."""
-        return True
-
-    def put(self, item, block=True, timeout=None):
-        """Wait until somebody takes *item*, at most *timeout* seconds; then raise `Full`."""
-        if self._in_hub():
-            with self._lock:
-                if not self.getters:
-                    raise Full
-                getter = self.getters.popleft()
-                getter.item = item
-                getter.took = True
-            self._finish(getter)
-            return
-        self._wait(self.putters, item, timeout if block else 0, Full, self._took)
-
-    def put_nowait(self, item):
-        """Hand *item* to a waiting getter or raise `Full`."""
-        self.put(item, False)
-
-    def get(self, block=True, timeout=None):
-        """Wait until somebody puts an item, at most *timeout* seconds; then raise `Empty`."""
-        if self._in_hub():
-            with self._lock:
-                if not self.putters:
-                    raise Empty
-                putter = self.putters.popleft()
-                putter.took = True
-                item = putter.item
-            # Not by switching, as the getter's own work in the hub comes first.
-            if putter.lock is not None:
-                putter.wake()
-            elif putter.hub is not None:
-                call_in(putter.hub, self._resume, putter)
-            return item
-        return self._wait(self.getters, None, timeout if block else 0, Empty, self._took)
-
-    def get_nowait(self):
-        """Return the item of a waiting putter or raise `Empty`."""
-        return self.get(False)
-
-    @staticmethod
-    def _took(link):
-        return (link.item,) if link.took else None
-
-    def _wait(self, waiters, item, timeout, timeout_error, satisfied):
-        result = Exchange._wait(self, waiters, item, timeout, timeout_error, satisfied)
-        return result if waiters is self.getters else None
-
-    def _pair(self):
-        """Under the lock: give the first putter's item to the first getter; return both."""
-        if not (self.putters and self.getters):
-            return None
-        getter = self.getters.popleft()
-        putter = self.putters.popleft()
-        getter.item = putter.item
-        getter.took = putter.took = True
-        return getter, putter
-
-    def _unlock(self, hub):
-        while True:
-            with self._lock:
-                pair = self._pair()
-            if pair is None:
-                return
-            for link in pair:
-                self._finish(link)
-
-    def _wake(self):
-        hub = get_hub_if_exists()
-        if not (self.putters and self.getters):
-            return
-        if hub is not None:
-            self._schedule_unlock(hub)
-        else:
-            self._unlock(None)
-
-    def _took_but_failed(self, waiters, link, ex, timer):
-        if ex is timer or isinstance(ex, (Full, Empty)):
-            # The other side came at the last moment.
-            return (link.item,)
-        if waiters is self.getters:
-            # The item must not be lost with its getter: the next one takes it.
-            with self._lock:
-                self.putters.appendleft(Orphan(link.item))
-            self._wake()
-        raise ex
-
     def __iter__(self):
         return self
-
-    def __next__(self):
-        result = self.get()
-        if result is StopIteration:
-            raise result
-        return result
-
-    next = __next__

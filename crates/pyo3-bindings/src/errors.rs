@@ -1,7 +1,10 @@
-//! Errors of the operating system as Python's: the one place where an errno becomes an `OSError`.
+//! Errors of the operating system as Python's: the one place where an errno becomes an `OSError`; and
+//! classes of errors that are Python's own.
 
-use pyo3::PyErr;
 use pyo3::exceptions::PyOSError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use std::ffi::CStr;
 use std::io;
 
@@ -27,4 +30,48 @@ pub fn io_error(error: &io::Error) -> PyErr {
 /// The number of the last failed call.
 pub fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// A class of exceptions that is Python's, looked up when it is first raised.
+pub struct ErrorClass {
+    module: &'static str,
+    name: &'static str,
+    class: PyOnceLock<Py<PyAny>>,
+}
+
+impl ErrorClass {
+    /// `module.name`.
+    pub const fn new(module: &'static str, name: &'static str) -> Self {
+        ErrorClass {
+            module,
+            name,
+            class: PyOnceLock::new(),
+        }
+    }
+
+    /// The class.
+    ///
+    /// # Errors
+    /// Of the import.
+    pub fn get(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        self.class.get_or_try_init(py, || {
+            py.import(self.module)?
+                .getattr(self.name)
+                .map(Bound::unbind)
+        })
+    }
+
+    /// Sets an error of the class, without arguments.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn raise(&self) {
+        // SAFETY: the caller's promise.
+        let py = unsafe { Python::assume_attached() };
+        match self.get(py) {
+            // SAFETY: a class of exceptions.
+            Ok(class) => unsafe { ffi::PyErr_SetNone(class.as_ptr()) },
+            Err(e) => e.restore(py),
+        }
+    }
 }

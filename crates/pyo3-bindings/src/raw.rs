@@ -276,6 +276,43 @@ pub unsafe fn boolean(value: bool) -> *mut PyObject {
     unsafe { ffi::PyBool_FromLong(value.into()) }
 }
 
+/// What a function returns that has nothing to say: None, or null where an error is set.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn answer(done: Result<(), ()>) -> *mut PyObject {
+    match done {
+        // SAFETY: the caller's promise.
+        Ok(()) => unsafe { none() },
+        Err(()) => null_mut(),
+    }
+}
+
+/// True or False, or null where an error is set.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn answer_bool(done: Result<bool, ()>) -> *mut PyObject {
+    match done {
+        // SAFETY: the caller's promise.
+        Ok(value) => unsafe { boolean(value) },
+        Err(()) => null_mut(),
+    }
+}
+
+/// Drops the result of a call. `Err` if it is null.
+///
+/// # Safety
+/// An owned reference or null; the GIL is held.
+pub unsafe fn done(r: *mut PyObject) -> Result<(), ()> {
+    if r.is_null() {
+        return Err(());
+    }
+    // SAFETY: the caller's promise.
+    unsafe { ffi::Py_DECREF(r) };
+    Ok(())
+}
+
 /// Whether an argument was left out or is None.
 ///
 /// # Safety

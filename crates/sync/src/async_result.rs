@@ -1,10 +1,11 @@
 //! [`AsyncResult`]: a value that comes later.
 
+use crate::state;
 use crate::waiters::{Lock, Outcome, Target, WaitError, WaitList, wait};
 use std::time::Duration;
 
 struct State<T> {
-    value: Option<T>,
+    outcome: state::Outcome<T>,
     waiters: WaitList<(), ()>,
 }
 
@@ -25,7 +26,7 @@ impl<T: Clone> AsyncResult<T> {
     pub fn new() -> Self {
         AsyncResult {
             state: Lock::new(State {
-                value: None,
+                outcome: state::Outcome::default(),
                 waiters: WaitList::new(),
             }),
         }
@@ -35,7 +36,7 @@ impl<T: Clone> AsyncResult<T> {
     pub fn set(&self, value: T) -> Option<T> {
         let (old, woken) = {
             let mut state = self.state.lock();
-            let old = state.value.replace(value);
+            let old = state.outcome.set(value);
             (old, state.waiters.grant_all(|()| ()))
         };
         woken.into_iter().for_each(Target::wake);
@@ -44,17 +45,17 @@ impl<T: Clone> AsyncResult<T> {
 
     /// Takes the value away.
     pub fn take(&self) -> Option<T> {
-        self.state.lock().value.take()
+        self.state.lock().outcome.take().0
     }
 
     /// Whether there is a value.
     pub fn ready(&self) -> bool {
-        self.state.lock().value.is_some()
+        self.state.lock().outcome.is_ready()
     }
 
     /// The value, if there is one.
     pub fn try_get(&self) -> Option<T> {
-        self.state.lock().value.clone()
+        self.state.lock().outcome.value().cloned()
     }
 
     /// Waits for the value; without a limit for `None`.
@@ -64,7 +65,7 @@ impl<T: Clone> AsyncResult<T> {
     pub fn get(&self, timeout: Option<Duration>) -> Result<T, WaitError> {
         loop {
             let state = self.state.lock();
-            if let Some(value) = &state.value {
+            if let Some(value) = state.outcome.value() {
                 return Ok(value.clone());
             }
             match wait(&self.state, state, |s| &mut s.waiters, (), timeout) {

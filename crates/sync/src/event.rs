@@ -1,14 +1,13 @@
 //! [`Event`]: a flag to wait for.
 
-use crate::waiters::{AtomicBool, Lock, Outcome, Target, WaitList, wait};
+use crate::state::Flag;
+use crate::waiters::{Lock, Outcome, Target, WaitList, wait};
 use gevent_hub_core::hub::Interrupted;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A flag that is set and cleared, and that any number of fibers and threads wait for.
 pub struct Event {
-    /// Written under the lock; read without it.
-    set: AtomicBool,
+    set: Flag,
     waiters: Lock<WaitList<(), ()>>,
 }
 
@@ -22,7 +21,7 @@ impl Event {
     /// A flag that is not set.
     pub fn new() -> Self {
         Event {
-            set: AtomicBool::new(false),
+            set: Flag::new(false),
             waiters: Lock::new(WaitList::new()),
         }
     }
@@ -30,14 +29,14 @@ impl Event {
     /// Whether it is set.
     #[inline]
     pub fn is_set(&self) -> bool {
-        self.set.load(Ordering::Acquire)
+        self.set.is_raised()
     }
 
     /// Sets it, and wakes everybody who waits, even if it is cleared before they run.
     pub fn set(&self) {
         let woken = {
             let mut waiters = self.waiters.lock();
-            self.set.store(true, Ordering::Release);
+            self.set.raise();
             waiters.grant_all(|()| ())
         };
         woken.into_iter().for_each(Target::wake);
@@ -46,7 +45,7 @@ impl Event {
     /// Clears it.
     pub fn clear(&self) {
         let _waiters = self.waiters.lock();
-        self.set.store(false, Ordering::Release);
+        self.set.lower();
     }
 
     /// Waits until it is set.

@@ -41,13 +41,19 @@
 mod async_result;
 mod channel;
 mod event;
+mod few;
 mod group;
+pub mod homes;
+pub mod jobs;
+pub mod lines;
 pub mod links;
 #[cfg(all(test, loom))]
 mod model;
+pub mod parker;
 mod queue;
 mod rlock;
 mod semaphore;
+pub mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
 pub mod waiters;

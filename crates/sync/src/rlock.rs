@@ -1,8 +1,9 @@
 //! [`RLock`]: a lock that its owner may take again.
 
+pub use crate::state::NotOwner;
+use crate::state::Ownership;
 use crate::waiters::{Lock, Outcome, WaitList, wait};
 use gevent_hub_core::hub::{Hub, Interrupted};
-use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -33,8 +34,7 @@ impl Owner {
 }
 
 struct State {
-    owner: Option<Owner>,
-    depth: usize,
+    held: Ownership<Owner>,
     waiters: WaitList<Owner, ()>,
 }
 
@@ -43,18 +43,6 @@ struct State {
 pub struct RLock {
     state: Lock<State>,
 }
-
-/// A release by somebody who does not hold the lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotOwner;
-
-impl fmt::Display for NotOwner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the lock was released by somebody who does not hold it")
-    }
-}
-
-impl std::error::Error for NotOwner {}
 
 /// One hold of an [`RLock`], released when this is dropped.
 #[must_use = "a lock that is dropped at once guards nothing"]
@@ -80,8 +68,7 @@ impl RLock {
     pub fn new() -> Self {
         RLock {
             state: Lock::new(State {
-                owner: None,
-                depth: 0,
+                held: Ownership::default(),
                 waiters: WaitList::new(),
             }),
         }
@@ -89,12 +76,12 @@ impl RLock {
 
     /// Whether somebody holds it.
     pub fn is_locked(&self) -> bool {
-        self.state.lock().owner.is_some()
+        self.state.lock().held.owner().is_some()
     }
 
     /// Whether the caller holds it.
     pub fn is_mine(&self) -> bool {
-        self.state.lock().owner == Some(Owner::current())
+        self.state.lock().held.is(&Owner::current())
     }
 
     /// Acquires it if that needs no wait.
@@ -103,9 +90,11 @@ impl RLock {
     }
 
     fn enter(state: &mut State, me: Owner) -> bool {
-        let mine = *state.owner.get_or_insert(me) == me;
-        state.depth += usize::from(mine);
-        mine
+        if state.held.owner().is_none() {
+            let _ = state.held.put(Some(me), 1);
+            return true;
+        }
+        state.held.again(&me)
     }
 
     /// Acquires it.
@@ -161,22 +150,12 @@ impl RLock {
     pub fn release(&self) -> Result<(), NotOwner> {
         let next = {
             let mut state = self.state.lock();
-            if state.owner != Some(Owner::current()) {
-                return Err(NotOwner);
-            }
-            state.depth -= 1;
-            if state.depth > 0 {
+            if state.held.leave(&Owner::current())?.is_none() {
                 return Ok(());
             }
-            let State {
-                owner,
-                depth,
-                waiters,
-            } = &mut *state;
-            *owner = None;
+            let State { held, waiters } = &mut *state;
             waiters.grant_with(|next| {
-                *owner = Some(next);
-                *depth = 1;
+                let _ = held.put(Some(next), 1);
             })
         };
         if let Some(next) = next {

@@ -1,13 +1,13 @@
 //! [`Semaphore`] and [`BoundedSemaphore`].
 
+use crate::state::Permits;
+pub use crate::state::ReleasedTooOften;
 use crate::waiters::{Lock, Outcome, WaitList, wait};
 use gevent_hub_core::hub::Interrupted;
-use std::fmt;
 use std::time::Duration;
 
 struct State {
-    permits: usize,
-    limit: usize,
+    permits: Permits,
     waiters: WaitList<(), ()>,
 }
 
@@ -30,14 +30,15 @@ impl Drop for Permit<'_> {
 impl Semaphore {
     /// With so many permits.
     pub fn new(permits: usize) -> Self {
-        Self::with_limit(permits, usize::MAX)
+        Self::of(permits, false)
     }
 
-    fn with_limit(permits: usize, limit: usize) -> Self {
+    fn of(permits: usize, bounded: bool) -> Self {
+        // Nobody can take more than that.
+        let permits = isize::try_from(permits).unwrap_or(isize::MAX);
         Semaphore {
             state: Lock::new(State {
-                permits,
-                limit,
+                permits: Permits::new(permits, bounded),
                 waiters: WaitList::new(),
             }),
         }
@@ -45,7 +46,7 @@ impl Semaphore {
 
     /// How many permits are free.
     pub fn available(&self) -> usize {
-        self.state.lock().permits
+        self.state.lock().permits.free().unsigned_abs()
     }
 
     /// How many wait for one.
@@ -56,10 +57,7 @@ impl Semaphore {
     /// Takes a permit if one is free. Never waits.
     #[inline]
     pub fn try_acquire(&self) -> bool {
-        let mut state = self.state.lock();
-        let free = state.permits > 0;
-        state.permits -= usize::from(free);
-        free
+        self.state.lock().permits.take()
     }
 
     /// Takes a permit, and waits for one if need be.
@@ -81,9 +79,8 @@ impl Semaphore {
 
     fn acquire_for(&self, timeout: Option<Duration>) -> Result<bool, Interrupted> {
         let mut state = self.state.lock();
-        if state.permits > 0 {
-            // Nobody waits while a permit is free.
-            state.permits -= 1;
+        // Nobody waits while a permit is free.
+        if state.permits.take() {
             return Ok(true);
         }
         match wait(&self.state, state, |s| &mut s.waiters, (), timeout) {
@@ -110,23 +107,19 @@ impl Semaphore {
     #[inline]
     pub fn release(&self) {
         let given = self.give();
-        debug_assert!(given, "there are not usize::MAX permits");
+        debug_assert!(given.is_ok(), "there are not isize::MAX permits");
     }
 
-    fn give(&self) -> bool {
+    fn give(&self) -> Result<(), ReleasedTooOften> {
         let next = {
             let mut state = self.state.lock();
             match state.waiters.grant(()) {
                 Ok(next) => next,
-                Err(()) => {
-                    let room = state.permits < state.limit;
-                    state.permits += usize::from(room);
-                    return room;
-                }
+                Err(()) => return state.permits.release().map(drop),
             }
         };
         next.wake();
-        true
+        Ok(())
     }
 }
 
@@ -135,23 +128,11 @@ pub struct BoundedSemaphore {
     inner: Semaphore,
 }
 
-/// A release without an acquire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReleasedTooOften;
-
-impl fmt::Display for ReleasedTooOften {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the semaphore was released more often than it was acquired")
-    }
-}
-
-impl std::error::Error for ReleasedTooOften {}
-
 impl BoundedSemaphore {
     /// With so many permits, all free.
     pub fn new(permits: usize) -> Self {
         BoundedSemaphore {
-            inner: Semaphore::with_limit(permits, permits),
+            inner: Semaphore::of(permits, true),
         }
     }
 
@@ -160,11 +141,7 @@ impl BoundedSemaphore {
     /// # Errors
     /// [`ReleasedTooOften`]; then nothing has changed.
     pub fn release(&self) -> Result<(), ReleasedTooOften> {
-        if self.inner.give() {
-            Ok(())
-        } else {
-            Err(ReleasedTooOften)
-        }
+        self.inner.give()
     }
 
     /// See [`Semaphore::try_acquire`].

@@ -64,7 +64,7 @@ impl<'a, 'py> LoopHost<'a, 'py> {
         unsafe {
             match Payload::from_word(word) {
                 Payload::Links(p) => crate::sync::linkable::notify_from_queue(p),
-                Payload::Queue(p) => crate::sync::queue::serve_from_queue(p),
+                Payload::Queue(p) => crate::sync::exchange::serve_from_queue(p),
                 other => other.discard(),
             }
         }

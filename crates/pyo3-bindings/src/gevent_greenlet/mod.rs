@@ -22,7 +22,7 @@ pub use life::{
 };
 pub use methods::{make as make_greenlet, rawlink as link, unlink};
 pub use tracked::TrackedObject;
-pub use types::{make_type, slots_for, tracked_type};
+pub use types::tracked_type;
 
 use crate::greenlet::{globals, make_exception, throw_into};
 use crate::raw::{self, Args};

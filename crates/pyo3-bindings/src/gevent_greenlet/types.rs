@@ -3,11 +3,12 @@
 use super::{attributes, methods, object::GreenletObject, slots as slot_fns, tracked};
 use crate::greenlet::{globals, lifecycle};
 use crate::raw::{fast, noargs, one};
-use pyo3::ffi::{self, PyGetSetDef, PyMethodDef, PyObject, PyType_Slot, PyType_Spec, PyTypeObject};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
+use crate::sync::object::attribute;
+use pyo3::ffi::{self, PyGetSetDef, PyMethodDef, PyObject, PyTypeObject};
 use pyo3::prelude::*;
-use std::ffi::{CStr, c_int, c_void};
-use std::ptr::{self, null_mut};
-use std::sync::OnceLock;
+use std::ffi::c_void;
 
 /// What lives as long as the process.
 pub struct Types {
@@ -41,110 +42,12 @@ pub struct Types {
     pub str_stack_limit: *mut PyObject,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Types {}
-// SAFETY: as above.
-unsafe impl Sync for Types {}
-
-static TYPES: OnceLock<Types> = OnceLock::new();
+static TYPES: Immortal<Types> = Immortal::new();
 
 /// The types and names.
 #[inline]
 pub fn types() -> &'static Types {
-    TYPES
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
-
-const fn getset(
-    name: &'static CStr,
-    get: ffi::getter,
-    set: Option<ffi::setter>,
-    doc: &'static CStr,
-) -> PyGetSetDef {
-    PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get),
-        set,
-        doc: doc.as_ptr(),
-        closure: null_mut(),
-    }
-}
-
-fn leak<T>(items: Vec<T>) -> *mut T {
-    Box::leak(items.into_boxed_slice()).as_mut_ptr()
-}
-
-/// An all-zero definition ends a table.
-fn end_methods() -> PyMethodDef {
-    PyMethodDef::zeroed()
-}
-
-fn end_getset() -> PyGetSetDef {
-    PyGetSetDef {
-        name: ptr::null(),
-        get: None,
-        set: None,
-        doc: ptr::null(),
-        closure: null_mut(),
-    }
-}
-
-/// Makes a heap type below `base`. `slots` are added to the tables.
-///
-/// # Safety
-/// `base` is a type whose instances the first bytes of a `size` can be, and
-/// what the tables and `slots` name has the signature that its slot asks for.
-pub unsafe fn make_type(
-    py: Python<'_>,
-    name: &'static CStr,
-    size: usize,
-    base: *mut PyTypeObject,
-    mut methods: Vec<PyMethodDef>,
-    mut attributes: Vec<PyGetSetDef>,
-    slots: &[(c_int, *mut c_void)],
-) -> PyResult<*mut PyTypeObject> {
-    crate::signature::sign(&mut methods, "$self");
-    methods.push(end_methods());
-    attributes.push(end_getset());
-    let mut all: Vec<PyType_Slot> = slots
-        .iter()
-        .map(|&(slot, pfunc)| PyType_Slot { slot, pfunc })
-        .collect();
-    all.push(PyType_Slot {
-        slot: ffi::Py_tp_methods,
-        pfunc: leak(methods).cast(),
-    });
-    all.push(PyType_Slot {
-        slot: ffi::Py_tp_getset,
-        pfunc: leak(attributes).cast(),
-    });
-    all.push(PyType_Slot {
-        slot: 0,
-        pfunc: null_mut(),
-    });
-    let spec = Box::leak(Box::new(PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: c_int::try_from(size).expect("a small object"),
-        itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC) as _,
-        slots: leak(all),
-    }));
-    // SAFETY: the tables live for ever; the base is a ready type that begins the object.
-    unsafe {
-        let bases = ffi::PyTuple_Pack(1, base);
-        let ty = ffi::PyType_FromSpecWithBases(spec, bases);
-        ffi::Py_XDECREF(bases);
-        if ty.is_null() {
-            return Err(PyErr::fetch(py));
-        }
-        Ok(ty.cast())
-    }
-}
-
-fn intern(text: &CStr) -> *mut PyObject {
-    // SAFETY: the GIL is held while the module is initialised.
-    unsafe { ffi::PyUnicode_InternFromString(text.as_ptr()) }
+    &TYPES
 }
 
 fn greenlet_methods() -> Vec<PyMethodDef> {
@@ -173,93 +76,93 @@ fn greenlet_methods() -> Vec<PyMethodDef> {
 fn greenlet_attributes() -> Vec<PyGetSetDef> {
     use attributes as m;
     vec![
-        getset(c"_run", m::get_run, Some(m::set_run), c"What it runs."),
-        getset(
+        attribute(c"_run", m::get_run, Some(m::set_run), c"What it runs."),
+        attribute(
             c"args",
             m::get_args,
             Some(m::set_args),
             c"The positional arguments.",
         ),
-        getset(
+        attribute(
             c"kwargs",
             m::get_kwargs,
             Some(m::set_kwargs),
             c"The keyword arguments.",
         ),
-        getset(
+        attribute(
             c"value",
             m::get_value,
             Some(m::set_value),
             c"What the function returned.",
         ),
-        getset(
+        attribute(
             c"_exc_info",
             m::get_exc_info,
             Some(m::set_exc_info),
             c"None while it runs; then type, value and dumped traceback.",
         ),
-        getset(
+        attribute(
             c"exception",
             m::get_exception,
             None,
             c"The error that it ended with, or None.",
         ),
-        getset(
+        attribute(
             c"dead",
             m::get_dead,
             None,
             c"Whether it will not run, or not again.",
         ),
-        getset(
+        attribute(
             c"started",
             m::get_started,
             None,
             c"Whether it was started and has not ended.",
         ),
-        getset(c"loop", m::get_loop, None, c"The loop of its hub."),
-        getset(
+        attribute(c"loop", m::get_loop, None, c"The loop of its hub."),
+        attribute(
             c"_links",
             methods::get_links,
             None,
             c"The callables that are linked.",
         ),
-        getset(
+        attribute(
             c"_start_event",
             m::get_start_event,
             None,
             c"None if it was never started; else something with pending and active.",
         ),
-        getset(
+        attribute(
             c"_ident",
             m::get_ident,
             Some(m::set_ident),
             c"minimal_ident, once it was asked for.",
         ),
-        getset(
+        attribute(
             c"_formatted_info",
             m::get_formatted,
             Some(m::set_formatted),
             c"What _formatinfo found.",
         ),
-        getset(
+        attribute(
             c"spawning_greenlet",
             m::get_spawning,
             Some(m::set_spawning),
             c"A weak reference to the greenlet that spawned it.",
         ),
-        getset(
+        attribute(
             c"spawn_tree_locals",
             m::get_locals,
             Some(m::set_locals),
             c"A dictionary that the tree of spawned greenlets shares.",
         ),
-        getset(
+        attribute(
             c"_spawning_site",
             m::get_site,
             None,
             c"Code and line of the frames that spawned it, innermost first.",
         ),
-        getset(
+        attribute(
             c"_spawning_made",
             m::get_made,
             Some(m::set_made),
@@ -271,37 +174,19 @@ fn greenlet_attributes() -> Vec<PyGetSetDef> {
 fn tracked_attributes() -> Vec<PyGetSetDef> {
     use tracked as t;
     vec![
-        getset(
+        attribute(
             c"spawning_greenlet",
             t::get_spawning,
             Some(t::set_spawning),
             c"A weak reference to the greenlet that spawned it.",
         ),
-        getset(
+        attribute(
             c"spawn_tree_locals",
             t::get_locals,
             Some(t::set_locals),
             c"A dictionary that the tree of spawned greenlets shares.",
         ),
-        getset(c"loop", t::get_loop, Some(t::set_loop), c"The event loop."),
-    ]
-}
-
-/// The slots that every raw type of the binding has.
-pub fn slots_for(
-    new: ffi::newfunc,
-    init: ffi::initproc,
-    dealloc: ffi::destructor,
-    traverse: ffi::traverseproc,
-    clear: ffi::inquiry,
-) -> Vec<(c_int, *mut c_void)> {
-    vec![
-        (ffi::Py_tp_new, new as *mut c_void),
-        (ffi::Py_tp_init, init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_is_gc, lifecycle::is_gc as *mut c_void),
+        attribute(c"loop", t::get_loop, Some(t::set_loop), c"The event loop."),
     ]
 }
 
@@ -316,38 +201,24 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let base = globals().greenlet_type;
     // SAFETY: at the module's initialisation, with the GIL held; sizes are those of the structs.
     unsafe {
-        let mut greenlet_slots = slots_for(
-            slot_fns::tp_new,
-            slot_fns::tp_init,
-            slot_fns::dealloc,
-            slot_fns::traverse,
-            slot_fns::clear,
-        );
-        greenlet_slots.push((ffi::Py_nb_bool, slot_fns::truth as *mut c_void));
-        let greenlet = make_type(
-            py,
-            c"gevent._core.Greenlet",
-            size_of::<GreenletObject>(),
-            base,
-            greenlet_methods(),
-            greenlet_attributes(),
-            &greenlet_slots,
-        )?;
-        let tracked = make_type(
-            py,
-            c"gevent._core.TrackedRawGreenlet",
-            size_of::<tracked::TrackedObject>(),
-            base,
-            vec![],
-            tracked_attributes(),
-            &slots_for(
-                tracked::tp_new,
-                tracked::tp_init,
-                tracked::dealloc,
-                tracked::traverse,
-                tracked::clear,
-            ),
-        )?;
+        let greenlet = NewType::of::<GreenletObject>(c"gevent._core.Greenlet")
+            .below(base)
+            .methods(greenlet_methods())
+            .attributes(greenlet_attributes())
+            .new_by(slot_fns::tp_new)
+            .init_by(slot_fns::tp_init)
+            .ended_by(slot_fns::dealloc, slot_fns::traverse, slot_fns::clear)
+            .slot(ffi::Py_tp_is_gc, lifecycle::is_gc as *mut c_void)
+            .slot(ffi::Py_nb_bool, slot_fns::truth as *mut c_void)
+            .add(m, None)?;
+        let tracked = NewType::of::<tracked::TrackedObject>(c"gevent._core.TrackedRawGreenlet")
+            .below(base)
+            .attributes(tracked_attributes())
+            .new_by(tracked::tp_new)
+            .init_by(tracked::tp_init)
+            .ended_by(tracked::dealloc, tracked::traverse, tracked::clear)
+            .slot(ffi::Py_tp_is_gc, lifecycle::is_gc as *mut c_void)
+            .add(m, None)?;
         let str_run_ = intern(c"_run");
         let none = ffi::Py_None();
         let made = Types {
@@ -370,12 +241,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             str_join: intern(c"join"),
             str_stack_limit: intern(c"spawning_stack_limit"),
         };
-        let _ = TYPES.set(made);
-        m.add("Greenlet", Bound::from_borrowed_ptr(py, greenlet.cast()))?;
-        m.add(
-            "TrackedRawGreenlet",
-            Bound::from_borrowed_ptr(py, tracked.cast()),
-        )?;
+        TYPES.set(made);
     }
     Ok(())
 }

@@ -10,9 +10,11 @@ pub use home::{Home, home_of};
 pub use waiter::Waiter;
 
 use crate::event_loop::Loop;
-use crate::gevent_greenlet::{TrackedObject, make_type, slots_for, tracked_type};
+use crate::gevent_greenlet::{TrackedObject, tracked_type};
 use crate::greenlet::{Carry, Flags, PyGreenlet, globals, switch_to};
 use crate::raw::{self, noargs};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
 use crate::thread_data::ThreadData;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
@@ -22,7 +24,6 @@ use pyo3::types::PyTuple;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 /// A `gevent.hub.Hub`.
 #[repr(C)]
@@ -40,22 +41,11 @@ struct Statics {
     hub_type: *mut PyTypeObject,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Statics {}
-// SAFETY: as above.
-unsafe impl Sync for Statics {}
-
-static STATICS: OnceLock<Statics> = OnceLock::new();
-
-fn statics() -> &'static Statics {
-    STATICS
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
+static STATICS: Immortal<Statics> = Immortal::new();
 
 /// The raw type of hubs.
 fn hub_type() -> *mut PyTypeObject {
-    statics().hub_type
+    STATICS.hub_type
 }
 
 static EXCEPTIONS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -152,7 +142,7 @@ fn make_hub() -> Result<&'static HubCore, ()> {
 unsafe fn switch_out(g: *mut PyGreenlet) -> Result<(), ()> {
     // SAFETY: the running greenlet; look-ups are borrowed.
     unsafe {
-        let s = statics();
+        let s = &*STATICS;
         let dict = (*g).dict.get();
         let on_class = raw::_PyType_Lookup(ffi::Py_TYPE(g.cast()), s.str_switch_out);
         if on_class.is_null()
@@ -186,7 +176,7 @@ unsafe fn switch_out(g: *mut PyGreenlet) -> Result<(), ()> {
 pub unsafe fn id_of(hub: *mut PyObject) -> u64 {
     // SAFETY: null or an object; the type is checked.
     unsafe {
-        if hub.is_null() || ffi::PyObject_TypeCheck(hub, statics().hub_type) == 0 {
+        if hub.is_null() || ffi::PyObject_TypeCheck(hub, STATICS.hub_type) == 0 {
             return 0;
         }
         let core = &(*hub.cast::<HubObject>()).core;
@@ -195,13 +185,13 @@ pub unsafe fn id_of(hub: *mut PyObject) -> u64 {
 }
 
 fn update_now_name() -> *mut PyObject {
-    statics().str_update_now
+    STATICS.str_update_now
 }
 
 /// Whether a hub class still has the native `switch`.
 unsafe fn is_native_switch(ty: *mut PyTypeObject) -> bool {
     // SAFETY: a type; the GIL is held.
-    unsafe { raw::_PyType_Lookup(ty, globals().str_switch) == statics().switch_method }
+    unsafe { raw::_PyType_Lookup(ty, globals().str_switch) == STATICS.switch_method }
 }
 
 // ---- the type --------------------------------------------------------------------------------------
@@ -421,7 +411,6 @@ unsafe extern "C" fn py_switch_out(_: *mut PyObject, _: *mut PyObject) -> *mut P
 
 /// Adds the type and the functions.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = m.py();
     // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
         let methods = vec![
@@ -443,25 +432,24 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
                 c"Raise BlockingSwitchOutError: the hub cannot block.",
             ),
         ];
-        let mut slots = slots_for(tp_new, tp_init, dealloc, traverse, clear).to_vec();
-        slots.push((ffi::Py_tp_setattro, set_attribute as *mut c_void));
-        let hub_type = make_type(
-            py,
-            c"gevent._core.Hub",
-            size_of::<HubObject>(),
-            tracked_type(),
-            methods,
-            vec![],
-            &slots,
-        )?;
-        let str_switch_out = ffi::PyUnicode_InternFromString(c"switch_out".as_ptr());
-        let _ = STATICS.set(Statics {
+        let hub_type = NewType::of::<HubObject>(c"gevent._core.Hub")
+            .below(tracked_type())
+            .methods(methods)
+            .new_by(tp_new)
+            .init_by(tp_init)
+            .ended_by(dealloc, traverse, clear)
+            .slot(
+                ffi::Py_tp_is_gc,
+                crate::greenlet::lifecycle::is_gc as *mut c_void,
+            )
+            .slot(ffi::Py_tp_setattro, set_attribute as *mut c_void)
+            .add(m, None)?;
+        STATICS.set(Statics {
             switch_method: raw::_PyType_Lookup(hub_type, globals().str_switch),
-            str_switch_out,
-            str_update_now: ffi::PyUnicode_InternFromString(c"update_now".as_ptr()),
+            str_switch_out: intern(c"switch_out"),
+            str_update_now: intern(c"update_now"),
             hub_type,
         });
-        m.add("Hub", Bound::from_borrowed_ptr(py, hub_type.cast()))?;
     }
     wait::register(m)
 }

@@ -6,8 +6,9 @@
 
 mod state;
 
-use crate::gevent_greenlet::make_type;
 use crate::raw::{_PyType_Lookup, is_name, noargs};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
 use crate::sync::object::{alloc, attribute, free};
 use crate::thread_data::ThreadData;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
@@ -15,7 +16,6 @@ use pyo3::prelude::*;
 use state::State;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 
 type Obj = *mut PyObject;
 
@@ -30,6 +30,7 @@ struct Local {
 }
 
 struct Names {
+    local: *mut PyTypeObject,
     /// The descriptor of `object.__class__`.
     class: Obj,
     /// The descriptor of `local._local__impl`.
@@ -40,18 +41,7 @@ struct Names {
     str_delete: Obj,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Names {}
-// SAFETY: as above.
-unsafe impl Sync for Names {}
-
-static NAMES: OnceLock<Names> = OnceLock::new();
-
-fn names() -> &'static Names {
-    NAMES
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
+static NAMES: Immortal<Names> = Immortal::new();
 
 /// The running greenlet's values: a new reference, null with an error set. Calls `__init__` if it has
 /// none yet.
@@ -79,7 +69,7 @@ unsafe fn first_values(slf: Obj) -> Obj {
             return values;
         }
         ffi::Py_INCREF(values);
-        let init = ffi::PyObject_GetAttr(slf, names().str_init);
+        let init = ffi::PyObject_GetAttr(slf, NAMES.str_init);
         let r = if init.is_null() {
             init
         } else {
@@ -100,7 +90,7 @@ unsafe fn first_values(slf: Obj) -> Obj {
 unsafe fn is_dict(name: Obj) -> bool {
     // SAFETY: a string; the GIL is held.
     unsafe {
-        name == names().str_dict
+        name == NAMES.str_dict
             || (ffi::PyUnicode_GetLength(name) == 8 && is_name(name, c"__dict__"))
     }
 }
@@ -174,7 +164,7 @@ unsafe extern "C" fn getattro(slf: Obj, name: Obj) -> Obj {
 unsafe fn get_from_class(slf: Obj, name: Obj, found: Obj) -> Obj {
     // SAFETY: as `getattro`.
     unsafe {
-        let n = names();
+        let n = &*NAMES;
         if found == n.class || found == n.state {
             // isinstance() asks for the class: that is no use of the object by this greenlet.
             return ffi::PyObject_GenericGetAttr(slf, name);
@@ -207,7 +197,7 @@ unsafe fn get_from_class(slf: Obj, name: Obj, found: Obj) -> Obj {
 unsafe fn has_method(descriptor: Obj, value: Obj) -> bool {
     // SAFETY: an object; a borrowed look-up.
     unsafe {
-        let n = names();
+        let n = &*NAMES;
         let name = if value.is_null() {
             n.str_delete
         } else {
@@ -238,7 +228,7 @@ unsafe extern "C" fn setattro(slf: Obj, name: Obj, value: Obj) -> c_int {
         {
             ffi::Py_INCREF(found);
             // Assigning is a use of the object by this greenlet.
-            let uses = !value.is_null() && found != names().class && found != names().state;
+            let uses = !value.is_null() && found != NAMES.class && found != NAMES.state;
             let values = if uses { values(slf) } else { null_mut() };
             let r = if uses && values.is_null() {
                 -1
@@ -376,7 +366,7 @@ unsafe extern "C" fn copy(slf: Obj, _: Obj) -> Obj {
         }
         let ty: Obj = ffi::Py_TYPE(slf).cast();
         let duplicate = ffi::PyObject_Call(ty, (*state).args, (*state).kwargs);
-        if duplicate.is_null() || ffi::PyObject_TypeCheck(duplicate, local_type()) == 0 {
+        if duplicate.is_null() || ffi::PyObject_TypeCheck(duplicate, NAMES.local) == 0 {
             ffi::Py_DECREF(values);
             return duplicate;
         }
@@ -394,34 +384,11 @@ unsafe extern "C" fn get_state(slf: Obj, _: *mut c_void) -> Obj {
     unsafe { ffi::Py_NewRef((*slf.cast::<Local>()).state.cast()) }
 }
 
-struct Type(*mut PyTypeObject);
-
-// SAFETY: an immortal type, used with the GIL held.
-unsafe impl Send for Type {}
-// SAFETY: as above.
-unsafe impl Sync for Type {}
-
-static TYPE: OnceLock<Type> = OnceLock::new();
-
-fn local_type() -> *mut PyTypeObject {
-    TYPE.get().map_or(null_mut(), |t| t.0)
-}
-
 const ABOUT: &CStr = c"An object whose attributes are greenlet-local.\n\nA subclass may have an `__init__` with arguments: it is called, with the arguments of the constructor, in each greenlet that uses the object. Slots are shared by all greenlets.";
 
 /// Adds the types.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     state::register(m)?;
-    let py = m.py();
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_getattro, getattro as *mut c_void),
-        (ffi::Py_tp_setattro, setattro as *mut c_void),
-        (ffi::Py_tp_doc, ABOUT.as_ptr().cast_mut().cast()),
-    ];
     let methods = vec![noargs(
         c"__copy__",
         copy,
@@ -433,19 +400,19 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         c"What stands behind the object.",
     )];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let ty = make_type(
-            py,
-            c"gevent.local.local",
-            size_of::<Local>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        let intern = |text: &CStr| ffi::PyUnicode_InternFromString(text.as_ptr());
-        let _ = NAMES.set(Names {
+        let ty = NewType::of::<Local>(c"gevent.local.local")
+            .about(ABOUT)
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .ended_by(dealloc, traverse, clear)
+            .slot(ffi::Py_tp_getattro, getattro as *mut c_void)
+            .slot(ffi::Py_tp_setattro, setattro as *mut c_void)
+            .add(m, None)?;
+        NAMES.set(Names {
+            local: ty,
             class: _PyType_Lookup(ty, intern(c"__class__")),
             state: _PyType_Lookup(ty, intern(c"_local__impl")),
             str_dict: intern(c"__dict__"),
@@ -453,8 +420,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             str_set: intern(c"__set__"),
             str_delete: intern(c"__delete__"),
         });
-        let _ = TYPE.set(Type(ty));
-        m.add("local", Bound::from_borrowed_ptr(py, ty.cast()))?;
         m.add("_local_key_prefix", KEY_PREFIX)
     }
 }

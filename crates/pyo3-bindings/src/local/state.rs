@@ -5,10 +5,12 @@
 //! even where a link tells of the end.
 
 use super::Obj;
-use crate::gevent_greenlet::{is_gevent, link, make_type, unlink};
+use crate::gevent_greenlet::{is_gevent, link, unlink};
 use crate::greenlet::PyGreenlet;
 use crate::raw::{_PyType_Lookup, none};
-use crate::sync::object::{alloc, attribute, free, or_none, weakly_referenced};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
+use crate::sync::object::{alloc, attribute, free, or_none};
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::collections::HashMap;
@@ -16,7 +18,6 @@ use std::ffi::{CString, c_int, c_void};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::offset_of;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 
 /// Spreads an address: the default hasher would be most of a look-up.
 #[derive(Default)]
@@ -82,18 +83,7 @@ struct Types {
     str_unlink: Obj,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Types {}
-// SAFETY: as above.
-unsafe impl Sync for Types {}
-
-static TYPES: OnceLock<Types> = OnceLock::new();
-
-fn types() -> &'static Types {
-    TYPES
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
+static TYPES: Immortal<Types> = Immortal::new();
 
 /// What a weak reference refers to: a new reference, or null.
 unsafe fn target(weak: Obj) -> Obj {
@@ -155,7 +145,7 @@ impl State {
     pub unsafe fn make(class: *mut PyTypeObject, owner: Obj, args: Obj, kwargs: Obj) -> *mut Self {
         // SAFETY: zeroed memory, in which what is no plain value is written.
         unsafe {
-            let me = alloc(types().state).cast::<State>();
+            let me = alloc(TYPES.state).cast::<State>();
             if me.is_null() {
                 return me;
             }
@@ -232,7 +222,7 @@ impl State {
                 ffi::Py_DECREF(old);
                 return values;
             }
-            let ended = alloc(types().ended);
+            let ended = alloc(TYPES.ended);
             if ended.is_null() {
                 ffi::Py_DECREF(values);
                 return null_mut();
@@ -266,7 +256,7 @@ impl State {
     unsafe fn announce(me: *mut Self, g: *mut PyGreenlet, ended: Obj) -> bool {
         // SAFETY: as `enter`; `ended` is held by the caller.
         unsafe {
-            let t = types();
+            let t = &*TYPES;
             if is_gevent(g.cast()) {
                 let r = link(g.cast(), ended);
                 if r.is_null() {
@@ -324,7 +314,7 @@ impl State {
                 let g = target(entry.greenlet);
                 if !g.is_null() {
                     quietly(|| {
-                        let t = types();
+                        let t = &*TYPES;
                         let r = if is_gevent(g) {
                             unlink(g, entry.ended)
                         } else if !_PyType_Lookup(ffi::Py_TYPE(g), t.str_unlink).is_null() {
@@ -477,7 +467,6 @@ unsafe extern "C" fn values_of(slf: Obj, greenlet: Obj) -> Obj {
 
 /// Adds the types.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = m.py();
     let attributes = vec![
         attribute(
             c"localargs",
@@ -509,61 +498,31 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         values_of,
         c"values_of(greenlet)\n\nReturn the dictionary that a greenlet has, or None.",
     )];
-    let slots = [
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (
-            ffi::Py_tp_members,
-            weakly_referenced(offset_of!(State, weak)),
-        ),
-        (
-            ffi::Py_tp_doc,
-            c"The state of one local: its constructor's arguments and a dictionary for each greenlet."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    let ended_slots = [
-        (ffi::Py_tp_dealloc, ended_dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, ended_traverse as *mut c_void),
-        (ffi::Py_tp_call, ended_call as *mut c_void),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the sizes are those of the structs.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let base = &raw mut ffi::PyBaseObject_Type;
-        let state = make_type(
-            py,
-            c"gevent.local._localimpl",
-            size_of::<State>(),
-            base,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        let ended = make_type(
-            py,
-            c"gevent.local._greenlet_deleted",
-            size_of::<Ended>(),
-            base,
-            vec![],
-            vec![],
-            &ended_slots,
-        )?;
+        let state = NewType::of::<State>(c"gevent.local._localimpl")
+            .about(
+                c"The state of one local: its constructor's arguments and a dictionary for each greenlet.",
+            )
+            .methods(methods)
+            .attributes(attributes)
+            .ended_by(dealloc, traverse, clear)
+            .weak(offset_of!(State, weak))
+            .add(m, None)?;
+        let ended = NewType::of::<Ended>(c"gevent.local._greenlet_deleted")
+            .slot(ffi::Py_tp_dealloc, ended_dealloc as *mut c_void)
+            .slot(ffi::Py_tp_traverse, ended_traverse as *mut c_void)
+            .call_by(ended_call)
+            .add(m, None)?;
         for ty in [state, ended] {
             (*ty).tp_new = None;
         }
-        let _ = TYPES.set(Types {
+        TYPES.set(Types {
             state,
             ended,
-            str_rawlink: ffi::PyUnicode_InternFromString(c"rawlink".as_ptr()),
-            str_unlink: ffi::PyUnicode_InternFromString(c"unlink".as_ptr()),
+            str_rawlink: intern(c"rawlink"),
+            str_unlink: intern(c"unlink"),
         });
-        m.add("_localimpl", Bound::from_borrowed_ptr(py, state.cast()))?;
-        m.add(
-            "_greenlet_deleted",
-            Bound::from_borrowed_ptr(py, ended.cast()),
-        )
     }
+    Ok(())
 }

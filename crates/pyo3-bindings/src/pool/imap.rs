@@ -1,18 +1,17 @@
 //! How the results of an `imap`'s tasks come into its queue.
 
-use super::{Obj, done};
-use crate::gevent_greenlet::{
-    has_ended, is_gevent, is_plain_greenlet, link, make_type, outcome_of,
-};
-use crate::raw::{Args, fast, none};
-use crate::sync::object::{alloc, attribute, free, set};
+use super::Obj;
+use crate::gevent_greenlet::{has_ended, is_gevent, is_plain_greenlet, link, outcome_of};
+use crate::raw::{Args, done, fast, none};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
+use crate::sync::object::{self, Fields, alloc, attribute};
 use crate::sync::queue;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::collections::HashMap;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 
 /// Linked to every task of one `imap`. `owner` and `queue` are owned references.
 #[repr(C)]
@@ -35,17 +34,19 @@ struct Names {
     last: Obj,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Names {}
-// SAFETY: as above.
-unsafe impl Sync for Names {}
+static NAMES: Immortal<Names> = Immortal::new();
 
-static NAMES: OnceLock<Names> = OnceLock::new();
+// SAFETY: the struct begins so, and these are all of its references.
+unsafe impl Fields for Sink {
+    unsafe fn fields(me: *mut Self) -> impl Iterator<Item = *mut Obj> {
+        // SAFETY: addresses only.
+        unsafe { [&raw mut (*me).owner, &raw mut (*me).queue] }.into_iter()
+    }
 
-fn names() -> &'static Names {
-    NAMES
-        .get()
-        .expect("gevent._core is initialised before its types are used")
+    unsafe fn finish(me: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::drop_in_place(&raw mut (*me).indexes) };
+    }
 }
 
 fn cast(slf: Obj) -> *mut Sink {
@@ -104,10 +105,10 @@ unsafe extern "C" fn expect(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kw:
             }
             link(task, slf)
         } else {
-            if ffi::PyObject_SetAttr(task, names().index, index) < 0 {
+            if ffi::PyObject_SetAttr(task, NAMES.index, index) < 0 {
                 return null_mut();
             }
-            ffi::PyObject_CallMethodOneArg(task, names().rawlink, slf)
+            ffi::PyObject_CallMethodOneArg(task, NAMES.rawlink, slf)
         };
         if done(r).is_err() {
             return null_mut();
@@ -144,7 +145,7 @@ unsafe extern "C" fn call(slf: Obj, args: Obj, _kwargs: Obj) -> Obj {
             return null_mut();
         }
         if (*me).outstanding <= 0 && has_ended((*me).owner) {
-            let r = ffi::PyObject_CallMethodNoArgs((*me).owner, names().last);
+            let r = ffi::PyObject_CallMethodNoArgs((*me).owner, NAMES.last);
             if done(r).is_err() {
                 return null_mut();
             }
@@ -184,7 +185,7 @@ unsafe fn put_slowly(me: *mut Sink, task: Obj, index: Option<isize>) -> Result<(
     unsafe {
         if let Some(index) = index {
             let index = ffi::PyLong_FromSsize_t(index);
-            let set = ffi::PyObject_SetAttr(task, names().index, index);
+            let set = ffi::PyObject_SetAttr(task, NAMES.index, index);
             ffi::Py_XDECREF(index);
             if set < 0 {
                 return Err(());
@@ -192,44 +193,9 @@ unsafe fn put_slowly(me: *mut Sink, task: Obj, index: Option<isize>) -> Result<(
         }
         done(ffi::PyObject_CallMethodOneArg(
             (*me).owner,
-            names().slow,
+            NAMES.slow,
             task,
         ))
-    }
-}
-
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(slf.cast());
-        clear(slf);
-        std::ptr::drop_in_place(&raw mut (*cast(slf)).indexes);
-        free(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        let me = cast(slf);
-        for p in [ffi::Py_TYPE(slf).cast(), (*me).owner, (*me).queue] {
-            if !p.is_null() {
-                let r = visit(p, arg);
-                if r != 0 {
-                    return r;
-                }
-            }
-        }
-        0
-    }
-}
-
-unsafe extern "C" fn clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol. Only when it is unreachable, so that nobody calls it any more.
-    unsafe {
-        set(&raw mut (*cast(slf)).owner, null_mut());
-        set(&raw mut (*cast(slf)).queue, null_mut());
-        0
     }
 }
 
@@ -240,17 +206,15 @@ unsafe extern "C" fn get_outstanding(slf: Obj, _: *mut c_void) -> Obj {
 
 /// Adds the type.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = m.py();
-    let intern = |text: &CStr| {
-        // SAFETY: at the module's initialisation, with the GIL held.
-        unsafe { ffi::PyUnicode_InternFromString(text.as_ptr()) }
-    };
-    let _ = NAMES.set(Names {
-        rawlink: intern(c"rawlink"),
-        index: intern(c"_imap_task_index"),
-        slow: intern(c"_on_result"),
-        last: intern(c"_on_last_result"),
-    });
+    // SAFETY: at the module's initialisation, with the GIL held.
+    unsafe {
+        NAMES.set(Names {
+            rawlink: intern(c"rawlink"),
+            index: intern(c"_imap_task_index"),
+            slow: intern(c"_on_result"),
+            last: intern(c"_on_last_result"),
+        });
+    }
     let methods = vec![fast(
         c"expect",
         expect,
@@ -263,31 +227,20 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         c"How many tasks have not ended.",
     )];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_call, call as *mut c_void),
-        (
-            ffi::Py_tp_doc,
-            c"ImapSink(owner, queue, ordered)\n\nBrings the results of tasks into a queue."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: as above.
     unsafe {
-        let ty = make_type(
-            py,
-            c"gevent._imap.ImapSink",
-            size_of::<Sink>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        m.add("ImapSink", Bound::from_borrowed_ptr(py, ty.cast()))
+        NewType::of::<Sink>(c"gevent._imap.ImapSink")
+            .about(c"ImapSink(owner, queue, ordered)\n\nBrings the results of tasks into a queue.")
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .ended_by(
+                object::dealloc::<Sink>,
+                object::traverse::<Sink>,
+                object::clear::<Sink>,
+            )
+            .call_by(call)
+            .add(m, None)?;
     }
+    Ok(())
 }

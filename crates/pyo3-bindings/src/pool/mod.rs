@@ -5,17 +5,18 @@
 
 mod imap;
 
-use crate::gevent_greenlet::{is_gevent, link, make_greenlet, make_type, start_greenlet};
-use crate::raw::{Args, fast, none, one};
+use crate::errors::ErrorClass;
+use crate::gevent_greenlet::{is_gevent, link, make_greenlet, start_greenlet};
+use crate::raw::{Args, answer, done, fast, one};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
 use crate::sync::args::Limit;
-use crate::sync::object::{attribute, free, or_none, set};
+use crate::sync::object::{self, Fields, attribute, or_none, set};
 use crate::sync::{event, flag, semaphore};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 
 type Obj = *mut PyObject;
 
@@ -44,31 +45,10 @@ struct Names {
     greenlet_class: Obj,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Names {}
-// SAFETY: as above.
-unsafe impl Sync for Names {}
-
-static NAMES: OnceLock<Names> = OnceLock::new();
-
-fn names() -> &'static Names {
-    NAMES
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
+static NAMES: Immortal<Names> = Immortal::new();
 
 fn cast(slf: Obj) -> *mut Group {
     slf.cast()
-}
-
-/// Drops the result of a call. `Err` if it is null.
-unsafe fn done(r: Obj) -> Result<(), ()> {
-    if r.is_null() {
-        return Err(());
-    }
-    // SAFETY: an owned reference; the GIL is held.
-    unsafe { ffi::Py_DECREF(r) };
-    Ok(())
 }
 
 /// `Err` with an error set if `__init__` has not filled the fields.
@@ -88,7 +68,7 @@ unsafe fn check_ready(me: *mut Group) -> Result<(), ()> {
 unsafe fn join_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
     // SAFETY: a group and an object, which the caller holds.
     unsafe {
-        let n = names();
+        let n = &*NAMES;
         check_ready(cast(slf))?;
         let gevents = is_gevent(greenlet);
         if gevents || ffi::PyObject_HasAttr(greenlet, n.rawlink) != 0 {
@@ -138,7 +118,7 @@ unsafe fn discard_from(field: Obj, item: Obj) -> Result<(), ()> {
                 Ok(())
             }
         } else {
-            done(ffi::PyObject_CallMethodOneArg(field, names().discard, item))
+            done(ffi::PyObject_CallMethodOneArg(field, NAMES.discard, item))
         };
         ffi::Py_DECREF(field);
         r
@@ -163,18 +143,10 @@ unsafe fn leave_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
             event::raise_flag(empty);
             Ok(())
         } else {
-            done(ffi::PyObject_CallMethodNoArgs(empty, names().set))
+            done(ffi::PyObject_CallMethodNoArgs(empty, NAMES.set))
         };
         ffi::Py_DECREF(empty);
         told
-    }
-}
-
-fn answer(done: Result<(), ()>) -> Obj {
-    match done {
-        // SAFETY: callers hold the GIL.
-        Ok(()) => unsafe { none() },
-        Err(()) => null_mut(),
     }
 }
 
@@ -189,21 +161,7 @@ unsafe extern "C" fn discard(slf: Obj, greenlet: Obj) -> Obj {
 }
 
 /// The error of a pool without room.
-unsafe fn raise_full() {
-    static FULL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    // SAFETY: callers hold the GIL.
-    let py = unsafe { Python::assume_attached() };
-    let class = FULL.get_or_try_init(py, || {
-        py.import("gevent.pool")?
-            .getattr("PoolFull")
-            .map(Bound::unbind)
-    });
-    match class {
-        // SAFETY: a class of exceptions.
-        Ok(class) => unsafe { ffi::PyErr_SetNone(class.as_ptr()) },
-        Err(e) => e.restore(py),
-    }
-}
+static FULL: ErrorClass = ErrorClass::new("gevent.pool", "PoolFull");
 
 /// Takes a place in a pool. `Err` with an error set.
 unsafe fn take_place(semaphore: Obj, blocking: Obj, timeout: Obj) -> Result<bool, ()> {
@@ -221,7 +179,7 @@ unsafe fn take_place(semaphore: Obj, blocking: Obj, timeout: Obj) -> Result<bool
         let or = |given: Obj, default: Obj| if given.is_null() { default } else { given };
         let r = ffi::PyObject_CallMethodObjArgs(
             semaphore,
-            names().acquire,
+            NAMES.acquire,
             or(blocking, ffi::Py_True()),
             or(timeout, ffi::Py_None()),
             null_mut::<PyObject>(),
@@ -243,7 +201,7 @@ unsafe fn give_place(semaphore: Obj) -> Result<(), ()> {
             semaphore::put_back(semaphore.cast());
             Ok(())
         } else {
-            done(ffi::PyObject_CallMethodNoArgs(semaphore, names().release))
+            done(ffi::PyObject_CallMethodNoArgs(semaphore, NAMES.release))
         };
         ffi::Py_DECREF(semaphore);
         r
@@ -284,7 +242,7 @@ unsafe extern "C" fn pool_add(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, n
         let joined = match take_place(semaphore, blocking, timeout) {
             Err(()) => Err(()),
             Ok(false) => {
-                raise_full();
+                FULL.raise();
                 Err(())
             }
             Ok(true) => join_members(slf, greenlet).inspect_err(|()| {
@@ -319,11 +277,11 @@ unsafe extern "C" fn start(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwna
         let greenlet = *items;
         let plain = n == 1 && kwnames.is_null();
         let r = if plain {
-            ffi::PyObject_CallMethodOneArg(slf, names().add, greenlet)
+            ffi::PyObject_CallMethodOneArg(slf, NAMES.add, greenlet)
         } else {
             let all = Args::new(items, n, kwnames);
             let (tuple, kwargs) = (all.tuple_from(0), all.dict(None));
-            let f = ffi::PyObject_GetAttr(slf, names().add);
+            let f = ffi::PyObject_GetAttr(slf, NAMES.add);
             let r = match kwargs {
                 Ok(kwargs) if !tuple.is_null() && !f.is_null() => {
                     let r = ffi::PyObject_Call(f, tuple, kwargs);
@@ -339,14 +297,14 @@ unsafe extern "C" fn start(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwna
         if done(r).is_err() {
             return null_mut();
         }
-        answer(start_greenlet(greenlet, names().start))
+        answer(start_greenlet(greenlet, NAMES.start))
     }
 }
 
 unsafe extern "C" fn spawn(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwnames: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
-        let class = ffi::PyObject_GetAttr(slf, names().greenlet_class);
+        let class = ffi::PyObject_GetAttr(slf, NAMES.greenlet_class);
         if class.is_null() {
             return class;
         }
@@ -355,7 +313,7 @@ unsafe extern "C" fn spawn(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwna
         if greenlet.is_null() {
             return greenlet;
         }
-        let r = ffi::PyObject_CallMethodOneArg(slf, names().start, greenlet);
+        let r = ffi::PyObject_CallMethodOneArg(slf, NAMES.start, greenlet);
         if done(r).is_err() {
             ffi::Py_DECREF(greenlet);
             return null_mut();
@@ -378,35 +336,11 @@ unsafe fn fields(me: *mut Group) -> [*mut Obj; 4] {
     }
 }
 
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(slf.cast());
-        clear(slf);
-        free(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        let mut r = visit(ffi::Py_TYPE(slf).cast(), arg);
-        for f in fields(cast(slf)) {
-            if r == 0 && !(*f).is_null() {
-                r = visit(*f, arg);
-            }
-        }
-        r
-    }
-}
-
-unsafe extern "C" fn clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        for f in fields(cast(slf)) {
-            set(f, null_mut());
-        }
-        0
+// SAFETY: the struct begins so, and these are all of its references.
+unsafe impl Fields for Group {
+    unsafe fn fields(me: *mut Self) -> impl Iterator<Item = *mut Obj> {
+        // SAFETY: the caller's promise.
+        unsafe { fields(me) }.into_iter()
     }
 }
 
@@ -436,23 +370,21 @@ field!(get_semaphore, set_semaphore, 3);
 
 /// Adds the types.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = m.py();
-    let intern = |text: &CStr| {
-        // SAFETY: at the module's initialisation, with the GIL held.
-        unsafe { ffi::PyUnicode_InternFromString(text.as_ptr()) }
-    };
-    let _ = NAMES.set(Names {
-        add: intern(c"add"),
-        start: intern(c"start"),
-        discard: intern(c"discard"),
-        discard_: intern(c"_discard"),
-        clear: intern(c"clear"),
-        set: intern(c"set"),
-        acquire: intern(c"acquire"),
-        release: intern(c"release"),
-        rawlink: intern(c"rawlink"),
-        greenlet_class: intern(c"greenlet_class"),
-    });
+    // SAFETY: at the module's initialisation, with the GIL held.
+    unsafe {
+        NAMES.set(Names {
+            add: intern(c"add"),
+            start: intern(c"start"),
+            discard: intern(c"discard"),
+            discard_: intern(c"_discard"),
+            clear: intern(c"clear"),
+            set: intern(c"set"),
+            acquire: intern(c"acquire"),
+            release: intern(c"release"),
+            rawlink: intern(c"rawlink"),
+            greenlet_class: intern(c"greenlet_class"),
+        });
+    }
     let methods = vec![
         one(
             c"add",
@@ -514,27 +446,18 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             c"What limits a pool.",
         ),
     ];
-    let slots = [
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (
-            ffi::Py_tp_doc,
-            c"The base of groups and pools.".as_ptr().cast_mut().cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: as above.
     unsafe {
-        let ty = make_type(
-            py,
-            c"gevent.pool.GroupBase",
-            size_of::<Group>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        m.add("GroupBase", Bound::from_borrowed_ptr(py, ty.cast()))?;
+        NewType::of::<Group>(c"gevent.pool.GroupBase")
+            .about(c"The base of groups and pools.")
+            .methods(methods)
+            .attributes(attributes)
+            .ended_by(
+                object::dealloc::<Group>,
+                object::traverse::<Group>,
+                object::clear::<Group>,
+            )
+            .add(m, None)?;
     }
     imap::register(m)
 }

@@ -4,28 +4,32 @@
 //! `gevent.event`.
 
 use super::args::{Limit, flag, raise_timeout};
-use super::linkable::{Kind, Linkable, members};
-use super::object::{attribute, class_name, free, or_none, set, text};
-use super::wait::{Ended, wait_core};
+use super::linkable::{Kind, Linkable};
+use super::object::{attribute, class_name, free, or_none, set, set_or_empty, text, visit_all};
+use super::wait::wait_core;
 use super::{Obj, call_python};
-use crate::gevent_greenlet::make_type;
-use crate::raw::{Args, absent, boolean, fast, noargs, none};
-use pyo3::ffi::{self, PyTypeObject};
+use crate::raw::{Args, boolean, fast, noargs, none};
+use crate::raw_type::{NewType, takes_nothing};
+use crate::statics::Immortal;
+use gevent_sync::parker::Ended;
+use gevent_sync::state::Outcome;
+use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
-use std::ptr::null_mut;
-use std::sync::OnceLock;
+use std::mem::offset_of;
+use std::ptr::{NonNull, null_mut};
 
-/// A result. `value` and `exc_info` are owned references, null until there is one.
+/// A result.
 #[repr(C)]
 struct AsyncResult {
     base: Linkable,
-    value: Obj,
-    /// Class, exception and dumped traceback.
-    exc_info: Obj,
-    /// Which task of an `imap` it is for.
+    /// Owned references. A failure is class, exception and dumped traceback.
+    outcome: Outcome<Owned, Owned>,
+    /// Which task of an `imap` it is for: an owned reference or null.
     index: Obj,
 }
+
+type Owned = NonNull<PyObject>;
 
 const HOME: &std::ffi::CStr = c"gevent.event";
 
@@ -40,10 +44,7 @@ fn cast(slf: Obj) -> *mut AsyncResult {
 #[inline]
 pub unsafe fn is_ready(me: *mut Linkable) -> bool {
     // SAFETY: the caller's promise.
-    unsafe {
-        let me = me.cast::<AsyncResult>();
-        !(*me).value.is_null() || !(*me).exc_info.is_null()
-    }
+    unsafe { (*me.cast::<AsyncResult>()).outcome.is_ready() }
 }
 
 /// What `value` and `wait` return: a new reference.
@@ -52,17 +53,29 @@ pub unsafe fn is_ready(me: *mut Linkable) -> bool {
 /// A result; the GIL is held.
 pub unsafe fn value(slf: Obj) -> Obj {
     // SAFETY: the caller's promise.
-    unsafe { or_none((*cast(slf)).value) }
+    unsafe { or_none(pointer((*cast(slf)).outcome.value())) }
 }
 
-struct Type(*mut PyTypeObject);
+/// A value or a failure, borrowed; null for none.
+fn pointer(object: Option<&Owned>) -> Obj {
+    object.map_or(null_mut(), |o| o.as_ptr())
+}
 
-// SAFETY: an immortal type, used with the GIL held.
-unsafe impl Send for Type {}
-// SAFETY: as above.
-unsafe impl Sync for Type {}
+/// A new reference to what is stored.
+unsafe fn owned(object: Obj) -> Owned {
+    // SAFETY: an object; the GIL is held.
+    unsafe { NonNull::new_unchecked(ffi::Py_NewRef(object)) }
+}
 
-static TYPE: OnceLock<Type> = OnceLock::new();
+/// Drops what was replaced. May run Python.
+unsafe fn drop_old(old: Option<Owned>) {
+    if let Some(old) = old {
+        // SAFETY: an owned reference; the GIL is held.
+        unsafe { ffi::Py_DECREF(old.as_ptr()) };
+    }
+}
+
+static TYPE: Immortal<*mut PyTypeObject> = Immortal::new();
 
 /// Whether an object is exactly an `AsyncResult`, whose methods are the native ones.
 ///
@@ -70,8 +83,7 @@ static TYPE: OnceLock<Type> = OnceLock::new();
 /// An object; the GIL is held.
 pub unsafe fn is_plain(p: Obj) -> bool {
     // SAFETY: the caller's promise.
-    TYPE.get()
-        .is_some_and(|ty| ty.0 == unsafe { ffi::Py_TYPE(p) })
+    TYPE.get() == Some(&unsafe { ffi::Py_TYPE(p) })
 }
 
 /// Stores a value (borrowed) and wakes everyone.
@@ -81,8 +93,8 @@ pub unsafe fn is_plain(p: Obj) -> bool {
 pub unsafe fn put(slf: Obj, value: Obj) {
     // SAFETY: a result, to which the caller has a reference.
     unsafe {
-        Linkable::saw_thread(slf.cast());
-        set(&raw mut (*cast(slf)).value, ffi::Py_NewRef(value));
+        (*cast(slf)).base.users.saw();
+        drop_old((*cast(slf)).outcome.set(owned(value)));
         Linkable::check_and_notify(slf.cast());
     }
 }
@@ -91,10 +103,10 @@ pub unsafe fn put(slf: Obj, value: Obj) {
 unsafe fn outcome(slf: Obj) -> Obj {
     // SAFETY: a result that is ready.
     unsafe {
-        if !(*cast(slf)).value.is_null() {
-            return ffi::Py_NewRef((*cast(slf)).value);
+        match (*cast(slf)).outcome.get() {
+            Some(Ok(value)) => ffi::Py_NewRef(value.as_ptr()),
+            _ => call_python(HOME, c"_raise_exception", &[slf]),
         }
-        call_python(HOME, c"_raise_exception", &[slf])
     }
 }
 
@@ -107,25 +119,16 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
 
 unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract.
-    unsafe {
-        if ffi::PyTuple_GET_SIZE(args) != 0 || (!kwargs.is_null() && ffi::PyDict_Size(kwargs) != 0)
-        {
-            let text = c"AsyncResult() takes no arguments";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
-            return -1;
-        }
-        0
-    }
+    unsafe { takes_nothing(args, kwargs, c"AsyncResult() takes no arguments") }
 }
 
-unsafe fn fields(me: *mut AsyncResult) -> [*mut Obj; 3] {
-    // SAFETY: addresses only.
+unsafe fn empty(me: *mut AsyncResult) {
+    // SAFETY: a result that nobody uses any more; fields are empty before what they held is dropped.
     unsafe {
-        [
-            &raw mut (*me).value,
-            &raw mut (*me).exc_info,
-            &raw mut (*me).index,
-        ]
+        let (value, failure) = (*me).outcome.take();
+        drop_old(value);
+        drop_old(failure);
+        set(&raw mut (*me).index, null_mut());
     }
 }
 
@@ -133,9 +136,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
         Linkable::finish(slf.cast());
-        for f in fields(cast(slf)) {
-            set(f, null_mut());
-        }
+        empty(cast(slf));
         free(slf);
     }
 }
@@ -143,24 +144,19 @@ unsafe extern "C" fn dealloc(slf: Obj) {
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
-        for f in fields(cast(slf)) {
-            if !(*f).is_null() {
-                let r = visit(*f, arg);
-                if r != 0 {
-                    return r;
-                }
-            }
+        let outcome = &(*cast(slf)).outcome;
+        let (value, failure) = (pointer(outcome.value()), pointer(outcome.failure()));
+        match visit_all([value, failure, (*cast(slf)).index], visit, arg) {
+            0 => Linkable::traverse(slf.cast(), visit, arg),
+            r => r,
         }
-        Linkable::traverse(slf.cast(), visit, arg)
     }
 }
 
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
-        for f in fields(cast(slf)) {
-            set(f, null_mut());
-        }
+        empty(cast(slf));
         Linkable::clear(slf.cast());
         0
     }
@@ -173,7 +169,7 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
             let mut words = class_name(py, slf)?;
             let value = Bound::from_owned_ptr(py, value(slf));
             let exception = Bound::from_owned_ptr(py, get_exception(slf, null_mut()));
-            let failed = !(*cast(slf)).exc_info.is_null();
+            let failed = (*cast(slf)).outcome.failure().is_some();
             if !value.is_none() || failed {
                 words.push_str(&format!(" value={}", value.repr()?));
             }
@@ -264,8 +260,8 @@ unsafe extern "C" fn set_exception(
         if dumped.is_null() {
             return null_mut();
         }
-        Linkable::saw_thread(slf.cast());
-        set(&raw mut (*cast(slf)).exc_info, dumped);
+        (*cast(slf)).base.users.saw();
+        drop_old((*cast(slf)).outcome.fail(NonNull::new_unchecked(dumped)));
         Linkable::check_and_notify(slf.cast());
         none()
     }
@@ -278,12 +274,12 @@ unsafe fn wait_for(slf: Obj, limit: Option<Limit>, timeout: Obj) -> Obj {
         let Some(limit) = limit else {
             return raise_timeout(null_mut());
         };
-        Linkable::saw_thread(slf.cast());
+        (*cast(slf)).base.users.saw();
         match wait_core(slf.cast(), limit) {
             Ended::Woken(_) if is_ready(slf.cast()) => outcome(slf),
             Ended::Woken(_) => raise_timeout(null_mut()),
             Ended::TimedOut => raise_timeout(timeout),
-            Ended::Raised => null_mut(),
+            Ended::Interrupted => null_mut(),
         }
     }
 }
@@ -338,11 +334,6 @@ unsafe extern "C" fn result(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, nam
     }
 }
 
-unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe { super::wait::py_wait(slf, items, n, names) }
-}
-
 unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a result.
     unsafe { boolean(is_ready(slf.cast())) }
@@ -350,7 +341,7 @@ unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
 
 unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a result.
-    unsafe { boolean(!(*cast(slf)).value.is_null()) }
+    unsafe { boolean((*cast(slf)).outcome.value().is_some()) }
 }
 
 unsafe extern "C" fn no(_: Obj, _: Obj) -> Obj {
@@ -373,7 +364,7 @@ unsafe extern "C" fn get_value(slf: Obj, _: *mut c_void) -> Obj {
 unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a result; its `exc_info` is a tuple of three.
     unsafe {
-        let info = (*cast(slf)).exc_info;
+        let info = pointer((*cast(slf)).outcome.failure());
         if info.is_null() {
             none()
         } else {
@@ -385,7 +376,7 @@ unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
 unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a result.
     unsafe {
-        let info = (*cast(slf)).exc_info;
+        let info = pointer((*cast(slf)).outcome.failure());
         if info.is_null() {
             return ffi::PyTuple_New(0);
         }
@@ -399,7 +390,7 @@ unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
 unsafe extern "C" fn get_dumped(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a result.
     unsafe {
-        let info = (*cast(slf)).exc_info;
+        let info = pointer((*cast(slf)).outcome.failure());
         if info.is_null() {
             ffi::PyTuple_New(0)
         } else {
@@ -415,15 +406,7 @@ unsafe extern "C" fn get_index(slf: Obj, _: *mut c_void) -> Obj {
 
 unsafe extern "C" fn set_index(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a result.
-    unsafe {
-        let value = if absent(value) {
-            null_mut()
-        } else {
-            ffi::Py_NewRef(value)
-        };
-        set(&raw mut (*cast(slf)).index, value);
-        0
-    }
+    unsafe { set_or_empty(&raw mut (*cast(slf)).index, value) }
 }
 
 const ABOUT: &std::ffi::CStr = c"A value or an exception that will be known later.\n\n`set` and `set_exception` store it and wake those who wait; `get` returns or raises it::\n\n    >>> from gevent.event import AsyncResult\n    >>> result = AsyncResult()\n    >>> result.set(100)\n    >>> result.get()\n    100\n\nIt can be linked to a greenlet, and then holds that greenlet's result::\n\n    >>> import gevent\n    >>> result = AsyncResult()\n    >>> gevent.spawn(lambda: 1/0).link(result)\n    >>> try:\n    ...     result.get()\n    ... except ZeroDivisionError:\n    ...     print('ZeroDivisionError')\n    ZeroDivisionError\n\nThose who wait are woken in the order in which they came. All methods may be called from any native thread, with a hub or without.";
@@ -462,7 +445,7 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
         ),
         fast(
             c"wait",
-            py_wait,
+            super::wait::py_wait,
             0,
             c"wait(timeout=None)\n\nWait until there is a value or an exception, at most *timeout* seconds. Returns the value, or None if there is an exception or the time is over.",
         ),
@@ -502,23 +485,21 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
             c"Which task of an imap it is for.",
         ),
     ];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_init, tp_init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_str, str as *mut c_void),
-        (ffi::Py_tp_call, call as *mut c_void),
-        (ffi::Py_tp_members, members()),
-        (ffi::Py_tp_doc, ABOUT.as_ptr().cast_mut().cast()),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let size = size_of::<AsyncResult>();
-        let name = c"gevent.event.AsyncResult";
-        let ty = make_type(m.py(), name, size, base, methods, attributes, &slots)?;
-        let _ = TYPE.set(Type(ty));
-        m.add("AsyncResult", Bound::from_borrowed_ptr(m.py(), ty.cast()))
+        let ty = NewType::of::<AsyncResult>(c"gevent.event.AsyncResult")
+            .about(ABOUT)
+            .below(base)
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .init_by(tp_init)
+            .ended_by(dealloc, traverse, clear)
+            .str_by(str)
+            .call_by(call)
+            .weak(offset_of!(Linkable, weak))
+            .add(m, None)?;
+        TYPE.set(ty);
     }
+    Ok(())
 }

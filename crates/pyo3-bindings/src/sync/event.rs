@@ -1,22 +1,21 @@
 //! `Event`: a flag that can be waited for.
 
 use super::Obj;
-use super::args::Limit;
-use super::linkable::{Kind, Linkable, members};
-use super::object::{class_name, free, text};
-use super::wait::wait;
-use crate::gevent_greenlet::make_type;
-use crate::raw::{Args, boolean, fast, noargs, none};
+use super::linkable::{self, Kind, Linkable};
+use super::object::{class_name, text};
+use crate::raw::{boolean, fast, noargs, none};
+use crate::raw_type::{NewType, takes_nothing};
+use crate::statics::Immortal;
+use gevent_sync::state::Flag;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
-use std::ffi::{c_int, c_void};
-use std::ptr::null_mut;
-use std::sync::OnceLock;
+use std::ffi::c_int;
+use std::mem::offset_of;
 
 #[repr(C)]
 struct Event {
     base: Linkable,
-    flag: bool,
+    flag: Flag,
 }
 
 fn cast(slf: Obj) -> *mut Event {
@@ -30,7 +29,7 @@ fn cast(slf: Obj) -> *mut Event {
 #[inline]
 pub unsafe fn is_set(me: *mut Linkable) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { (*me.cast::<Event>()).flag }
+    unsafe { (*me.cast::<Event>()).flag.is_raised() }
 }
 
 /// Whether an object is exactly an event, whose methods are the native ones.
@@ -40,8 +39,7 @@ pub unsafe fn is_set(me: *mut Linkable) -> bool {
 #[inline]
 pub unsafe fn is_plain(p: Obj) -> bool {
     // SAFETY: the caller's promise.
-    TYPE.get()
-        .is_some_and(|ty| ty.0 == unsafe { ffi::Py_TYPE(p) })
+    TYPE.get() == Some(&unsafe { ffi::Py_TYPE(p) })
 }
 
 /// Clears an object that is an event.
@@ -51,7 +49,7 @@ pub unsafe fn is_plain(p: Obj) -> bool {
 #[inline]
 pub unsafe fn reset(slf: Obj) {
     // SAFETY: the caller's promise.
-    unsafe { (*cast(slf)).flag = false };
+    unsafe { (*cast(slf)).flag.lower() };
 }
 
 /// Sets an event and wakes everyone.
@@ -61,8 +59,8 @@ pub unsafe fn reset(slf: Obj) {
 pub unsafe fn raise_flag(slf: Obj) {
     // SAFETY: the caller's promise.
     unsafe {
-        Linkable::saw_thread(slf.cast());
-        (*cast(slf)).flag = true;
+        (*cast(slf)).base.users.saw();
+        (*cast(slf)).flag.raise();
         Linkable::check_and_notify(slf.cast());
     }
 }
@@ -73,64 +71,30 @@ pub unsafe fn raise_flag(slf: Obj) {
 /// The GIL is held.
 pub unsafe fn new_event(flag: bool) -> Obj {
     // SAFETY: the type lives for ever.
+    unsafe { make(*TYPE, flag) }
+}
+
+unsafe fn make(ty: *mut PyTypeObject, flag: bool) -> Obj {
+    // SAFETY: a type of this layout; the GIL is held.
     unsafe {
-        let Some(ty) = TYPE.get() else {
-            return null_mut();
-        };
-        let me = Linkable::make(ty.0, Kind::Event).cast::<Event>();
+        let me = Linkable::make(ty, Kind::Event).cast::<Event>();
         if !me.is_null() {
-            (*me).flag = flag;
+            (&raw mut (*me).flag).write(Flag::new(flag));
         }
         me.cast()
     }
 }
 
-struct Type(*mut PyTypeObject);
-
-// SAFETY: an immortal type, used with the GIL held.
-unsafe impl Send for Type {}
-// SAFETY: as above.
-unsafe impl Sync for Type {}
-
-static TYPE: OnceLock<Type> = OnceLock::new();
+static TYPE: Immortal<*mut PyTypeObject> = Immortal::new();
 
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
-    unsafe { Linkable::make(ty, Kind::Event).cast() }
+    unsafe { make(ty, false) }
 }
 
 unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract.
-    unsafe {
-        if ffi::PyTuple_GET_SIZE(args) != 0 || (!kwargs.is_null() && ffi::PyDict_Size(kwargs) != 0)
-        {
-            let text = c"Event() takes no arguments";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
-            return -1;
-        }
-        0
-    }
-}
-
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        Linkable::finish(slf.cast());
-        free(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
-}
-
-unsafe extern "C" fn tp_clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        Linkable::clear(slf.cast());
-        0
-    }
+    unsafe { takes_nothing(args, kwargs, c"Event() takes no arguments") }
 }
 
 unsafe extern "C" fn str(slf: Obj) -> Obj {
@@ -144,7 +108,11 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
                 "<{module}.{} at {:#x} {} _links[{}]>",
                 class_name(py, slf)?,
                 slf as usize,
-                if (*cast(slf)).flag { "set" } else { "clear" },
+                if (*cast(slf)).flag.is_raised() {
+                    "set"
+                } else {
+                    "clear"
+                },
                 (*cast(slf)).base.links.len()
             ))
         })
@@ -153,7 +121,7 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
 
 unsafe extern "C" fn py_is_set(slf: Obj, _: Obj) -> Obj {
     // SAFETY: an event.
-    unsafe { boolean((*cast(slf)).flag) }
+    unsafe { boolean((*cast(slf)).flag.is_raised()) }
 }
 
 unsafe extern "C" fn py_set(slf: Obj, _: Obj) -> Obj {
@@ -167,26 +135,8 @@ unsafe extern "C" fn py_set(slf: Obj, _: Obj) -> Obj {
 unsafe extern "C" fn py_clear(slf: Obj, _: Obj) -> Obj {
     // SAFETY: an event.
     unsafe {
-        (*cast(slf)).flag = false;
+        (*cast(slf)).flag.lower();
         none()
-    }
-}
-
-unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([timeout]) = args.parse(c"wait", [c"timeout"]) else {
-            return null_mut();
-        };
-        let came = match Limit::new(timeout) {
-            Ok(limit) => wait(slf.cast(), limit),
-            Err(()) => Err(()),
-        };
-        match came {
-            Ok(came) => boolean(came),
-            Err(()) => null_mut(),
-        }
     }
 }
 
@@ -206,7 +156,7 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
         noargs(c"clear", py_clear, c"Clear the event; from now on `wait` blocks."),
         fast(
             c"wait",
-            py_wait,
+            super::wait::py_wait,
             0,
             c"wait(timeout=None)\n\nBlock until the event is set. Returns true if it was set when the call began or while it waited, and false only if *timeout*, in seconds, passed before.",
         ),
@@ -216,28 +166,19 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
             c"Do nothing; threading.Event once had this method for the child of a fork.",
         ),
     ];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_init, tp_init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, tp_clear as *mut c_void),
-        (ffi::Py_tp_str, str as *mut c_void),
-        (ffi::Py_tp_members, members()),
-        (
-            ffi::Py_tp_doc,
-            c"A flag that greenlets and threads can wait for, like `threading.Event`.\n\nGreenlets that wait are woken in the order in which they came. A greenlet that finds the event set while others are being woken runs after them. The event may be cleared again before they run: `wait` tells that it was set at some time while they waited.\n\nAll methods may be called from any native thread, with a hub or without."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let size = size_of::<Event>();
-        let name = c"gevent.event.Event";
-        let ty = make_type(m.py(), name, size, base, methods, vec![], &slots)?;
-        let _ = TYPE.set(Type(ty));
-        m.add("Event", Bound::from_borrowed_ptr(m.py(), ty.cast()))
+        let ty = NewType::of::<Event>(c"gevent.event.Event")
+            .about(c"A flag that greenlets and threads can wait for, like `threading.Event`.\n\nGreenlets that wait are woken in the order in which they came. A greenlet that finds the event set while others are being woken runs after them. The event may be cleared again before they run: `wait` tells that it was set at some time while they waited.\n\nAll methods may be called from any native thread, with a hub or without.")
+            .below(base)
+            .methods(methods)
+            .new_by(tp_new)
+            .init_by(tp_init)
+            .ended_by(linkable::dealloc, linkable::traverse, linkable::clear)
+            .str_by(str)
+            .weak(offset_of!(Linkable, weak))
+            .add(m, None)?;
+        TYPE.set(ty);
     }
+    Ok(())
 }

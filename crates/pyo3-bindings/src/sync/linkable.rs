@@ -1,24 +1,23 @@
-//! [`Linkable`]: what has a list of waiters, and how they are notified. The list and its rules are
-//! [`gevent_sync::links`].
+//! [`Linkable`]: what has a list of waiters, and the ways to those who are linked. The list, its rules, and
+//! who is told when are [`gevent_sync::links`].
 //!
 //! When an object becomes ready, each hub with waiters gets one entry in its queue, and what comes of it
 //! is upstream's: the hub calls the functions and goes on with the greenlets one after the other, in the
 //! order in which they were linked. A greenlet that finds the object ready while that is going on runs
 //! after them.
 
-use super::object::{alloc, set, weakly_referenced};
-use super::parker::Parker;
-use super::{Obj, async_result, enter_python, event, homes, semaphore, thread_mark};
+use super::object::{alloc, clear_weak, free, set, set_or_empty, visit_all};
+use super::{Obj, Users, async_result, enter_python, event, homes, semaphore};
 use crate::event_loop::{Loop, LoopHost, Payload};
 use crate::hub::HubCore;
-use gevent_hub_core::reactor::{Entry, Token, Wake};
-use gevent_sync::links::{self, Link, Links, Next, Ready};
+use gevent_hub_core::reactor::{Entry, Wake};
+use gevent_sync::links::{self, Link, Linked, Links};
+use gevent_sync::parker::Sleeper;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
-use std::mem::offset_of;
+use std::mem;
 use std::ptr::null_mut;
-use std::sync::Arc;
 
 /// What an object is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,26 +34,41 @@ pub enum Kind {
 
 /// Who is told.
 pub enum Who {
-    /// A parked greenlet of the link's hub.
-    Fiber(Token),
+    /// A parked greenlet of the link's hub, or a native thread without a hub.
+    Sleeper(Sleeper),
     /// A function; an owned reference.
     Callable(Obj),
-    /// A native thread without a hub.
-    Thread(Arc<Parker>),
+}
+
+impl From<Sleeper> for Who {
+    #[inline]
+    fn from(sleeper: Sleeper) -> Self {
+        Who::Sleeper(sleeper)
+    }
 }
 
 impl links::Who for Who {
     type Function = Obj;
 
+    #[inline]
     fn function(&self) -> Option<Obj> {
         match self {
             Who::Callable(f) => Some(*f),
-            _ => None,
+            Who::Sleeper(_) => None,
         }
     }
 
+    #[inline]
     fn is_thread(&self) -> bool {
-        matches!(self, Who::Thread(_))
+        matches!(self, Who::Sleeper(Sleeper::Thread(_)))
+    }
+
+    #[inline]
+    fn id(&self) -> Option<u64> {
+        match self {
+            Who::Sleeper(sleeper) => Some(sleeper.id()),
+            Who::Callable(_) => None,
+        }
     }
 }
 
@@ -62,19 +76,17 @@ impl links::Who for Who {
 #[repr(C)]
 pub struct Linkable {
     base: ffi::PyObject,
-    weak: Obj,
+    /// The list of weak references.
+    pub weak: Obj,
     /// The hub of the first greenlet that waited: an owned reference or null.
     pub hub: Obj,
     /// In the order of their coming.
     pub links: Links<Who>,
-    /// The only thread that used it; 0 for none, [`MULTI`] for several.
-    thread: usize,
+    /// Which threads use it.
+    pub users: Users,
     /// See [`Kind`].
     pub kind: Kind,
 }
-
-/// More than one thread used the object.
-const MULTI: usize = 1;
 
 impl Linkable {
     /// Makes an object of `ty` whose other fields are zeros.
@@ -101,9 +113,7 @@ impl Linkable {
         // SAFETY: the object is going; the collector does not look at it any more.
         unsafe {
             ffi::PyObject_GC_UnTrack(me.cast());
-            if !(*me).weak.is_null() {
-                ffi::PyObject_ClearWeakRefs(me.cast());
-            }
+            clear_weak(me.cast(), (*me).weak);
             Self::clear(me);
             std::ptr::drop_in_place(&raw mut (*me).links);
         }
@@ -118,6 +128,9 @@ impl Linkable {
         // reference to the object, so when it is really unreachable only functions are left.
         unsafe {
             set(&raw mut (*me).hub, null_mut());
+            if (*me).links.is_empty() {
+                return;
+            }
             let functions = (*me)
                 .links
                 .retain(|l| !matches!(l.who, Who::Callable(_)), |_| true);
@@ -132,91 +145,12 @@ impl Linkable {
     pub unsafe fn traverse(me: *mut Self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
         // SAFETY: the collector's protocol; nothing here runs Python.
         unsafe {
+            let functions = (*me).links.iter().map(|link| match link.who {
+                Who::Callable(f) => f,
+                Who::Sleeper(_) => null_mut(),
+            });
             let ty: Obj = ffi::Py_TYPE(me.cast()).cast();
-            let mut r = visit(ty, arg);
-            if r == 0 && !(*me).hub.is_null() {
-                r = visit((*me).hub, arg);
-            }
-            for link in (*me).links.iter() {
-                if r != 0 {
-                    break;
-                }
-                if let Who::Callable(f) = link.who {
-                    r = visit(f, arg);
-                }
-            }
-            r
-        }
-    }
-
-    /// Remembers that the calling thread uses the object.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    #[inline]
-    pub unsafe fn saw_thread(me: *mut Self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mark = thread_mark();
-            if (*me).thread != mark {
-                (*me).thread = if (*me).thread == 0 { mark } else { MULTI };
-            }
-        }
-    }
-
-    /// Whether several threads have used it.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    pub unsafe fn is_shared(me: *mut Self) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { (*me).thread == MULTI }
-    }
-
-    /// Adds a waiter at the end.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    pub unsafe fn push(me: *mut Self, who: Who, hub: u64, taking: bool, arrived: bool) {
-        // SAFETY: the caller's promise; nothing runs meanwhile.
-        unsafe { (*me).links.push(who, hub, taking, arrived) };
-    }
-
-    /// Takes the waiter with this park off. False if it is not there: somebody has given it what it
-    /// waits for.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    pub unsafe fn remove(me: *mut Self, hub: u64, token: Token) -> bool {
-        // SAFETY: the caller's promise; nothing runs meanwhile.
-        unsafe {
-            let is = |l: &Link<Who>| l.hub == hub && matches!(l.who, Who::Fiber(t) if t == token);
-            (*me).links.remove(is).is_some()
-        }
-    }
-
-    /// The waiter goes on waiting under another name.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    pub unsafe fn rename(me: *mut Self, hub: u64, old: Token, new: Token) -> bool {
-        // SAFETY: the caller's promise; nothing runs meanwhile.
-        unsafe {
-            let is = |l: &Link<Who>| l.hub == hub && matches!(l.who, Who::Fiber(t) if t == old);
-            let found = (*me).links.find(is);
-            found.map(|link| link.who = Who::Fiber(new)).is_some()
-        }
-    }
-
-    /// Takes a native thread off. False if it was woken.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    pub unsafe fn remove_thread(me: *mut Self, parker: &Arc<Parker>) -> bool {
-        // SAFETY: the caller's promise; nothing runs meanwhile.
-        unsafe {
-            let is = |l: &Link<Who>| matches!(&l.who, Who::Thread(p) if Arc::ptr_eq(p, parker));
-            (*me).links.remove(is).is_some()
+            visit_all([ty, (*me).hub].into_iter().chain(functions), visit, arg)
         }
     }
 
@@ -232,18 +166,9 @@ impl Linkable {
                 Kind::Plain => false,
                 Kind::Event => event::is_set(me),
                 Kind::Result => async_result::is_ready(me),
-                Kind::Semaphore => semaphore::is_free(me),
+                Kind::Semaphore => (*semaphore::permits(me)).is_free(),
             }
         }
-    }
-
-    /// Whether a notification is queued or running in this hub.
-    ///
-    /// # Safety
-    /// The GIL is held.
-    pub unsafe fn notifies(me: *mut Self, hub: u64) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { (*me).links.notifies(hub) }
     }
 
     /// Wakes who is linked, if the object is ready. Any thread may call this.
@@ -255,32 +180,8 @@ impl Linkable {
         // SAFETY: the caller's promise.
         unsafe {
             if !(*me).links.is_empty() {
-                Self::choose(me);
+                links::check_and_notify(&mut Told::new(me));
             }
-        }
-    }
-
-    /// Wakes native threads, and queues notifications in the hubs of the others.
-    unsafe fn choose(me: *mut Self) {
-        // SAFETY: as `check_and_notify`. No Python runs before the end.
-        unsafe {
-            let here = HubCore::current().map_or(0, |h| h.core().id());
-            let mut object = Object {
-                me,
-                here,
-                indirect: Vec::new(),
-                inline: false,
-                gone: Vec::new(),
-            };
-            (*me).links.choose(here, &mut object);
-            for hub in object.indirect {
-                Self::ask(me, hub);
-            }
-            if object.inline {
-                // No hub at all: nothing else is running, so it may as well happen now.
-                Self::notify(me, 0);
-            }
-            object.gone.into_iter().for_each(|who| drop_who(who));
         }
     }
 
@@ -311,50 +212,10 @@ impl Linkable {
             }
         }
     }
-
-    /// In `hub`: calls the links that belong to it.
-    unsafe fn notify(me: *mut Self, hub: u64) {
-        // SAFETY: the caller has a reference; no reference into the list is kept over a call.
-        unsafe {
-            let tells_all = (*me).kind != Kind::Semaphore;
-            let mut functions: Vec<Obj> = Vec::new();
-            let mut round = (*me).links.begin(hub);
-            let blocked = loop {
-                let ready = || tells_all || Self::ready(me);
-                match (*me).links.next(&mut round, ready) {
-                    Next::Blocked => break true,
-                    Next::Done => break false,
-                    Next::Tell(Who::Fiber(token), _) => {
-                        if let Some(h) = HubCore::current() {
-                            h.core().hand_over(token, Wake::Event);
-                        }
-                    }
-                    Next::Tell(Who::Callable(f), fresh) => {
-                        functions.push(f);
-                        if fresh {
-                            call(f, me.cast());
-                        }
-                    }
-                    Next::Tell(Who::Thread(_), _) => {}
-                }
-            };
-            if !functions.is_empty() {
-                enter_python();
-                functions.into_iter().for_each(|f| ffi::Py_DECREF(f));
-            }
-            if !(*me).links.end(&round, blocked) {
-                Self::check_and_notify(me);
-            } else if hub == 0 {
-                Self::notify(me, 0);
-            } else if !schedule(me, hub, hub) {
-                (*me).links.forget(hub);
-            }
-        }
-    }
 }
 
-/// What the list asks while it chooses whom to wake. Runs no Python.
-struct Object {
+/// A linkable as [`gevent_sync::links`] sees it. Its maker holds the object and the GIL.
+pub struct Told {
     me: *mut Linkable,
     here: u64,
     /// Hubs whose loop was replaced by something of Python's.
@@ -362,14 +223,54 @@ struct Object {
     /// Waiters are to be told at once, by this thread, which has no hub.
     inline: bool,
     gone: Vec<Who>,
+    /// Functions that were called.
+    called: Vec<Obj>,
 }
 
-impl Ready<Who> for Object {
+impl Told {
+    /// For one use, by the calling thread.
+    ///
+    /// # Safety
+    /// A linkable to which the caller has a reference; the GIL is held.
+    #[inline]
+    pub unsafe fn new(me: *mut Linkable) -> Self {
+        Told {
+            me,
+            here: HubCore::current().map_or(0, |h| h.core().id()),
+            indirect: Vec::new(),
+            inline: false,
+            gone: Vec::new(),
+            called: Vec::new(),
+        }
+    }
+
+    /// The object.
+    pub fn object(&self) -> *mut Linkable {
+        self.me
+    }
+}
+
+impl Linked for Told {
+    type Who = Who;
+
+    #[inline]
+    fn links<R>(&self, f: impl FnOnce(&mut Links<Who>) -> R) -> R {
+        // SAFETY: the object is alive, and the GIL is held; `f` does not come to the links otherwise.
+        f(unsafe { &mut (*self.me).links })
+    }
+
+    #[inline]
+    fn here(&self) -> u64 {
+        self.here
+    }
+
+    #[inline]
     fn is_ready(&self) -> bool {
-        // SAFETY: the object is alive, and the GIL is held.
+        // SAFETY: as above.
         unsafe { Linkable::ready(self.me) }
     }
 
+    #[inline]
     fn tells_all(&self) -> bool {
         // SAFETY: as above.
         unsafe { (*self.me).kind != Kind::Semaphore }
@@ -377,7 +278,7 @@ impl Ready<Who> for Object {
 
     fn give(&self) {
         // SAFETY: as above; only those who wait for a semaphore take something.
-        unsafe { semaphore::give(self.me) };
+        unsafe { (*semaphore::permits(self.me)).give() };
     }
 
     fn exists(&self, hub: u64) -> bool {
@@ -385,15 +286,17 @@ impl Ready<Who> for Object {
     }
 
     fn wake_thread(&self, who: Who) {
-        if let Who::Thread(parker) = who {
-            parker.wake();
+        if let Who::Sleeper(Sleeper::Thread(parker)) = who {
+            parker.end(Wake::Event);
         }
     }
 
-    fn hand_over(&self, hub: u64, who: Who) -> Result<bool, Who> {
+    fn hand_over(&self, hub: u64, who: Who) -> bool {
         match who {
-            Who::Fiber(token) => Ok(homes::push(hub, Entry::Wake(token, Wake::Ready))),
-            other => Err(other),
+            Who::Sleeper(Sleeper::Fiber(token)) => {
+                homes::push(hub, Entry::Wake(token, Wake::Ready))
+            }
+            _ => false,
         }
     }
 
@@ -403,14 +306,63 @@ impl Ready<Who> for Object {
         } else if hub != self.here && homes::replaced_loop(hub).is_some() {
             self.indirect.push(hub);
         } else {
-            // SAFETY: the caller of `choose` has a reference; the GIL is held.
-            return unsafe { schedule(self.me, hub, self.here) };
+            // SAFETY: as above; the entry has a reference of its own.
+            return unsafe {
+                let queued = schedule(self.me.cast(), Payload::Links, hub, self.here);
+                if !queued {
+                    // The caller has a reference too.
+                    ffi::Py_DECREF(self.me.cast());
+                }
+                queued
+            };
         }
         true
     }
 
     fn drop_later(&mut self, who: Who) {
         self.gone.push(who);
+    }
+
+    #[inline]
+    fn tell(&mut self, who: Who, fresh: bool) {
+        match who {
+            Who::Sleeper(Sleeper::Fiber(token)) => {
+                if let Some(h) = HubCore::current() {
+                    h.core().hand_over(token, Wake::Event);
+                }
+            }
+            Who::Callable(f) => {
+                self.called.push(f);
+                if fresh {
+                    // SAFETY: the link's reference is kept until the object is settled.
+                    unsafe { call(f, self.me.cast()) };
+                }
+            }
+            Who::Sleeper(_) => {}
+        }
+    }
+
+    #[inline]
+    fn settle(&mut self) {
+        // SAFETY: as above. What was put off is taken before it is done, as Python runs there.
+        unsafe {
+            for hub in mem::take(&mut self.indirect) {
+                Linkable::ask(self.me, hub);
+            }
+            if mem::take(&mut self.inline) {
+                // No hub at all: nothing else is running, so it may as well happen now.
+                links::notify(self, 0);
+            }
+            mem::take(&mut self.gone)
+                .into_iter()
+                .for_each(|who| drop_who(who));
+            if !self.called.is_empty() {
+                enter_python();
+                for f in mem::take(&mut self.called) {
+                    ffi::Py_DECREF(f);
+                }
+            }
+        }
     }
 }
 
@@ -450,25 +402,37 @@ unsafe fn call(f: Obj, arg: Obj) {
     }
 }
 
-/// Queues a notification in `hub`. False if that is gone.
+/// Queues an entry for an object in `hub`, with a reference to it that is the entry's. False if the hub is
+/// gone: then the reference is the caller's.
+///
+/// # Safety
+/// The GIL is held; `here` is the hub of the calling thread, or 0.
 #[inline]
-unsafe fn schedule(me: *mut Linkable, hub: u64, here: u64) -> bool {
-    // SAFETY: the entry has a reference of its own.
-    unsafe {
-        ffi::Py_INCREF(me.cast());
-        let entry = Entry::Call(Payload::Links(me.cast()).into_word());
-        let queued = match HubCore::current() {
-            Some(h) if hub == here => {
-                h.reactor().push(entry);
-                true
-            }
-            _ => homes::push(hub, entry),
-        };
-        if !queued {
-            // The caller has a reference too.
-            ffi::Py_DECREF(me.cast());
+pub unsafe fn schedule(slf: Obj, what: fn(Obj) -> Payload, hub: u64, here: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::Py_INCREF(slf) };
+    let entry = Entry::Call(what(slf).into_word());
+    match HubCore::current() {
+        Some(h) if hub == here => {
+            h.reactor().push(entry);
+            true
         }
-        queued
+        _ => homes::push(hub, entry),
+    }
+}
+
+/// Drops the reference of an entry of a hub's queue, when that was dealt with.
+///
+/// # Safety
+/// The entry's own reference; in the hub, with the GIL held.
+#[inline]
+pub unsafe fn drop_entry(p: Obj) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if ffi::Py_REFCNT(p) == 1 {
+            enter_python();
+        }
+        ffi::Py_DECREF(p);
     }
 }
 
@@ -480,19 +444,15 @@ unsafe fn schedule(me: *mut Linkable, hub: u64, here: u64) -> bool {
 pub unsafe fn notify_from_queue(p: Obj) {
     // SAFETY: the queue's own reference.
     unsafe {
+        let me = p.cast::<Linkable>();
         if let Some(hub) = HubCore::current() {
             let id = hub.core().id();
             // Else it was revoked.
-            if Linkable::notifies(p.cast(), id) {
-                Linkable::notify(p.cast(), id);
+            if (*me).links.notifies(id) {
+                links::notify(&mut Told::new(me), id);
             }
         }
-        if ffi::Py_REFCNT(p) > 1 {
-            ffi::Py_DECREF(p);
-        } else {
-            enter_python();
-            ffi::Py_DECREF(p);
-        }
+        drop_entry(p);
     }
 }
 
@@ -504,9 +464,8 @@ pub unsafe fn reinit(me: *mut Linkable) {
     // SAFETY: the caller's promise; what is dropped is dropped last.
     unsafe {
         let here = HubCore::current().map_or(0, |h| h.core().id());
-        (*me).thread = 0;
-        let stays =
-            |l: &Link<Who>| !matches!(l.who, Who::Thread(_)) && (l.hub == 0 || l.hub == here);
+        (*me).users = Users::default();
+        let stays = |l: &Link<Who>| !links::Who::is_thread(&l.who) && (l.hub == 0 || l.hub == here);
         // What is queued in this thread's hub still is.
         let gone = (*me).links.retain(stays, |hub| hub == here);
         set(&raw mut (*me).hub, null_mut());
@@ -520,14 +479,7 @@ pub unsafe fn reinit(me: *mut Linkable) {
 /// A linkable; the GIL is held.
 pub unsafe fn set_hub(slf: Obj, value: Obj) {
     // SAFETY: the caller's promise.
-    unsafe {
-        let value = if crate::raw::absent(value) {
-            null_mut()
-        } else {
-            ffi::Py_NewRef(value)
-        };
-        set(&raw mut (*slf.cast::<Linkable>()).hub, value);
-    }
+    unsafe { set_or_empty(&raw mut (*slf.cast::<Linkable>()).hub, value) };
 }
 
 /// Links a function, which is called at once if the object is ready and there is no hub.
@@ -537,13 +489,13 @@ pub unsafe fn set_hub(slf: Obj, value: Obj) {
 pub unsafe fn link(me: *mut Linkable, callback: Obj) {
     // SAFETY: the caller's promise.
     unsafe {
-        Linkable::saw_thread(me);
+        (*me).users.saw();
         let hub = match HubCore::current() {
             Some(hub) => hub.core().id(),
             None => crate::hub::id_of((*me).hub),
         };
         let f = ffi::Py_NewRef(callback);
-        Linkable::push(me, Who::Callable(f), hub, false, false);
+        (*me).links.push(Who::Callable(f), hub, false, false);
         Linkable::check_and_notify(me);
     }
 }
@@ -583,12 +535,43 @@ pub unsafe fn unlink(me: *mut Linkable, callback: Obj) -> Result<(), ()> {
 pub unsafe fn notify_here(me: *mut Linkable) {
     // SAFETY: the caller's promise.
     unsafe {
-        let hub = HubCore::current().map_or(0, |h| h.core().id());
-        Linkable::notify(me, hub);
+        let mut told = Told::new(me);
+        let hub = told.here;
+        links::notify(&mut told, hub);
     }
 }
 
-/// The table of a linkable's weak references.
-pub fn members() -> *mut c_void {
-    weakly_referenced(offset_of!(Linkable, weak))
+// ---- the slots of types that add no references ------------------------------------------------------
+
+/// `tp_dealloc`.
+///
+/// # Safety
+/// The slot's contract.
+pub unsafe extern "C" fn dealloc(slf: Obj) {
+    // SAFETY: the slot's contract.
+    unsafe {
+        Linkable::finish(slf.cast());
+        free(slf);
+    }
+}
+
+/// `tp_traverse`.
+///
+/// # Safety
+/// The slot's contract.
+pub unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
+}
+
+/// `tp_clear`.
+///
+/// # Safety
+/// The slot's contract.
+pub unsafe extern "C" fn clear(slf: Obj) -> c_int {
+    // SAFETY: the collector's protocol.
+    unsafe {
+        Linkable::clear(slf.cast());
+        0
+    }
 }

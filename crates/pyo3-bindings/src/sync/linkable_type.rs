@@ -1,13 +1,14 @@
 //! `AbstractLinkable`: the base type of what can be waited for, as Python sees it.
 
 use super::Obj;
-use super::linkable::{self, Kind, Linkable, Who, members};
-use super::object::{attribute, free, or_none};
-use crate::gevent_greenlet::make_type;
-use crate::raw::{fast, noargs, none, one};
+use super::linkable::{self, Kind, Linkable, Who};
+use super::object::{attribute, or_none};
+use crate::raw::{answer, fast, noargs, none, one};
+use crate::raw_type::NewType;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
 use std::ptr::null_mut;
 
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
@@ -31,27 +32,6 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
             return -1;
         }
         linkable::set_hub(slf, hub);
-        0
-    }
-}
-
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        Linkable::finish(slf.cast());
-        free(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
-}
-
-unsafe extern "C" fn clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        Linkable::clear(slf.cast());
         0
     }
 }
@@ -87,12 +67,7 @@ unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
 
 unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
     // SAFETY: a linkable.
-    unsafe {
-        match linkable::unlink(slf.cast(), callback) {
-            Ok(()) => none(),
-            Err(()) => null_mut(),
-        }
-    }
+    unsafe { answer(linkable::unlink(slf.cast(), callback)) }
 }
 
 unsafe extern "C" fn check(slf: Obj, _: Obj) -> Obj {
@@ -167,19 +142,8 @@ unsafe extern "C" fn get_notifier(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
-unsafe extern "C" fn wait_fallback(
-    slf: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe { super::wait::py_wait(slf, items, n, names) }
-}
-
 /// Adds the base type and returns it.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<*mut PyTypeObject> {
-    let py = m.py();
     let methods = vec![
         noargs(
             c"linkcount",
@@ -211,7 +175,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<*mut PyTypeObject> {
             notify_links,
             c"In a hub: call the links that belong to it.",
         ),
-        fast(c"_wait", wait_fallback, 0, c"_wait(timeout=None)"),
+        fast(c"_wait", super::wait::py_wait, 0, c"_wait(timeout=None)"),
         noargs(
             c"_at_fork_reinit",
             at_fork_reinit,
@@ -238,36 +202,16 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<*mut PyTypeObject> {
             c"In how many hubs a notification is due or running; None if in none.",
         ),
     ];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_init, tp_init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_members, members()),
-        (
-            ffi::Py_tp_doc,
-            c"The base of objects that can be waited for."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let base = make_type(
-            py,
-            c"gevent._abstract_linkable.AbstractLinkable",
-            size_of::<Linkable>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        m.add(
-            "AbstractLinkable",
-            Bound::from_borrowed_ptr(py, base.cast()),
-        )?;
-        Ok(base)
+        NewType::of::<Linkable>(c"gevent._abstract_linkable.AbstractLinkable")
+            .about(c"The base of objects that can be waited for.")
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .init_by(tp_init)
+            .ended_by(linkable::dealloc, linkable::traverse, linkable::clear)
+            .weak(offset_of!(Linkable, weak))
+            .add(m, None)
     }
 }

@@ -1,15 +1,17 @@
 //! Semaphores, locks, events, asynchronous results and queues: the raw types behind the public modules.
 //!
-//! What may wait has a list of waiters ([`linkable`]): functions to call, parked greenlets, and native
-//! threads without a hub. All state is guarded by the GIL: nothing that can run Python happens between
-//! looking at an object and changing it. A greenlet is only ever gone on with by its own hub; other
-//! threads ask that hub through its reactor's remote queue ([`homes`]). A wake hands something over
-//! only if it comes from another thread, since the hub goes on with a greenlet at once; and a greenlet
-//! that was interrupted with such a gift under way gives it back.
+//! What they know, who waits for them, who is told when, and what comes of a wait is [`gevent_sync`]'s; here
+//! Python's values are converted, its functions called and its errors raised. All state is guarded by the
+//! GIL: nothing that can run Python happens between looking at an object and changing it. A greenlet is
+//! only ever gone on with by its own hub; other threads ask that hub through its reactor's remote queue
+//! ([`homes`]). A wake hands something over only if it comes from another thread, since the hub goes on
+//! with a greenlet at once; and a greenlet that was interrupted with such a gift under way gives it back.
 
 pub mod args;
 pub mod async_result;
+mod channel;
 pub mod event;
+pub mod exchange;
 pub mod homes;
 pub mod linkable;
 mod linkable_type;
@@ -23,6 +25,7 @@ mod wait;
 
 pub use args::flag;
 
+use crate::hub::HubCore;
 use crate::thread_data::ThreadData;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -42,6 +45,35 @@ static MAIN: AtomicUsize = AtomicUsize::new(0);
 #[inline]
 fn thread_mark() -> usize {
     THREAD.with(|t| std::ptr::from_ref(t) as usize)
+}
+
+/// Which threads have used an object: none, one, or several.
+#[derive(Clone, Copy, Default)]
+pub struct Users(usize);
+
+impl Users {
+    const SEVERAL: usize = 1;
+
+    /// The calling thread uses it.
+    #[inline]
+    pub fn saw(&mut self) {
+        let mark = thread_mark();
+        if self.0 != mark {
+            self.0 = if self.0 == 0 { mark } else { Self::SEVERAL };
+        }
+    }
+
+    /// Whether another thread may have to do with it.
+    #[inline]
+    pub fn are_several(self) -> bool {
+        self.0 == Self::SEVERAL
+    }
+}
+
+/// Whether the running greenlet is the hub, which cannot wait.
+#[inline]
+pub fn in_hub() -> bool {
+    HubCore::current().is_some_and(|hub| hub.td().current.get() == hub.greenlet())
 }
 
 /// Says that the calling thread is the main one: at the import of gevent, and in the child of a fork.
@@ -91,5 +123,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     rlock::register(m)?;
     event::register(m, base)?;
     async_result::register(m, base)?;
-    queue::register(m)
+    queue::register(m)?;
+    channel::register(m)
 }

@@ -1,25 +1,26 @@
 //! `RLock`: a lock that its owner can acquire again.
 
 use super::args::{Limit, flag};
-use super::object::{alloc, attribute, class_name, free, or_none, set, text, weakly_referenced};
+use super::object::{alloc, attribute, class_name, clear_weak, free, or_none, text, visit_all};
 use super::{Obj, semaphore};
-use crate::gevent_greenlet::make_type;
-use crate::raw::{Args, absent, boolean, fast, noargs, none};
+use crate::raw::{Args, absent, answer_bool, boolean, fast, noargs, none};
+use crate::raw_type::NewType;
 use crate::thread_data::ThreadData;
-use pyo3::ffi::{self, PyTypeObject};
+use gevent_sync::state::Ownership;
+use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
-use std::ptr::null_mut;
+use std::ptr::{NonNull, null_mut};
 
-/// A lock. `block` and `owner` are owned references or null.
+/// A lock. `block` is an owned reference.
 #[repr(C)]
 struct RLock {
     base: ffi::PyObject,
     weak: Obj,
     block: *mut semaphore::Semaphore,
-    owner: Obj,
-    count: isize,
+    /// The owner is a reference too.
+    held: Ownership<NonNull<PyObject>>,
 }
 
 fn cast(slf: Obj) -> *mut RLock {
@@ -28,9 +29,23 @@ fn cast(slf: Obj) -> *mut RLock {
 
 /// The running greenlet; borrowed.
 #[inline]
-unsafe fn running() -> Obj {
-    // SAFETY: the GIL is held.
-    unsafe { ThreadData::get().current.get().cast() }
+unsafe fn running() -> NonNull<PyObject> {
+    // SAFETY: the GIL is held; a thread with the GIL runs a greenlet.
+    unsafe { NonNull::new_unchecked(ThreadData::get().current.get().cast()) }
+}
+
+/// The owner; borrowed or null.
+unsafe fn owner(me: *mut RLock) -> Obj {
+    // SAFETY: a lock.
+    unsafe { (*me).held.owner().map_or(null_mut(), |o| o.as_ptr()) }
+}
+
+/// Drops a reference to an owner. May run Python.
+unsafe fn drop_owner(owner: Option<NonNull<PyObject>>) {
+    if let Some(owner) = owner {
+        // SAFETY: the lock's own reference; the GIL is held.
+        unsafe { ffi::Py_DECREF(owner.as_ptr()) };
+    }
 }
 
 /// Acquires the semaphore. `Err` with an error set.
@@ -44,11 +59,14 @@ unsafe fn take(me: *mut RLock, limit: Result<Limit, ()>) -> Result<bool, ()> {
     }
 }
 
-unsafe fn owned_by(me: *mut RLock, owner: Obj, count: isize) {
+/// Says who (borrowed) holds the lock, and how often.
+unsafe fn held_by(me: *mut RLock, owner: Option<NonNull<PyObject>>, count: usize) {
     // SAFETY: a lock that its caller holds.
     unsafe {
-        (*me).count = count;
-        set(&raw mut (*me).owner, ffi::Py_NewRef(owner));
+        if let Some(owner) = owner {
+            ffi::Py_INCREF(owner.as_ptr());
+        }
+        drop_owner((*me).held.put(owner, count));
     }
 }
 
@@ -57,8 +75,7 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
     unsafe {
         let me = cast(slf);
         let running = running();
-        if (*me).owner == running {
-            (*me).count += 1;
+        if (*me).held.again(&running) {
             return ffi::PyLong_FromLong(1);
         }
         let args = Args::new(items, n, names);
@@ -70,15 +87,10 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
             Ok(true) => take(me, Limit::new(timeout)),
             Ok(false) => Ok(semaphore::try_acquire((*me).block)),
         };
-        match taken {
-            Err(()) => null_mut(),
-            Ok(taken) => {
-                if taken {
-                    owned_by(me, running, 1);
-                }
-                boolean(taken)
-            }
+        if taken == Ok(true) {
+            held_by(me, Some(running), 1);
         }
+        answer_bool(taken)
     }
 }
 
@@ -92,17 +104,17 @@ unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
     unsafe {
         let me = cast(slf);
         let running = running();
-        if (*me).owner != running {
-            let owner = or_none((*me).owner);
+        let Ok(free) = (*me).held.leave(&running) else {
+            let owner = or_none(owner(me));
             let text = c"cannot release un-acquired lock. Owner: %R Current: %R";
-            ffi::PyErr_Format(ffi::PyExc_RuntimeError, text.as_ptr(), owner, running);
+            let class = ffi::PyExc_RuntimeError;
+            ffi::PyErr_Format(class, text.as_ptr(), owner, running.as_ptr());
             ffi::Py_DECREF(owner);
             return null_mut();
-        }
-        (*me).count -= 1;
-        if (*me).count == 0 {
+        };
+        if free.is_some() {
             // The running greenlet, which has other references: nothing runs.
-            set(&raw mut (*me).owner, null_mut());
+            drop_owner(free);
             semaphore::put_back((*me).block);
         }
         none()
@@ -116,7 +128,7 @@ unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _na
 
 unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a lock.
-    unsafe { boolean((*cast(slf)).count > 0) }
+    unsafe { boolean((*cast(slf)).held.depth() > 0) }
 }
 
 /// For `threading.Condition`: `(count, owner)`.
@@ -127,20 +139,16 @@ unsafe extern "C" fn acquire_restore(slf: Obj, saved: Obj) -> Obj {
             ffi::PyErr_SetString(ffi::PyExc_TypeError, c"a pair is needed".as_ptr());
             return null_mut();
         }
-        let count = ffi::PyLong_AsSsize_t(ffi::PyTuple_GET_ITEM(saved, 0));
-        if count == -1 && !ffi::PyErr_Occurred().is_null() {
+        let count = ffi::PyLong_AsSize_t(ffi::PyTuple_GET_ITEM(saved, 0));
+        if count == usize::MAX && !ffi::PyErr_Occurred().is_null() {
             return null_mut();
         }
         if take(cast(slf), Ok(Limit::Never)).is_err() {
             return null_mut();
         }
         let owner = ffi::PyTuple_GET_ITEM(saved, 1);
-        if absent(owner) {
-            (*cast(slf)).count = count;
-            set(&raw mut (*cast(slf)).owner, null_mut());
-        } else {
-            owned_by(cast(slf), owner, count);
-        }
+        let owner = NonNull::new(owner).filter(|o| !absent(o.as_ptr()));
+        held_by(cast(slf), owner, count);
         none()
     }
 }
@@ -149,14 +157,13 @@ unsafe extern "C" fn release_save(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a lock.
     unsafe {
         let me = cast(slf);
-        let count = ffi::PyLong_FromSsize_t((*me).count);
-        let owner = or_none((*me).owner);
+        let count = ffi::PyLong_FromSize_t((*me).held.depth());
+        let owner = or_none(owner(me));
         let saved = crate::raw::pair(count, owner);
         ffi::Py_XDECREF(count);
         ffi::Py_DECREF(owner);
         if !saved.is_null() {
-            (*me).count = 0;
-            set(&raw mut (*me).owner, null_mut());
+            drop_owner((*me).held.take().0);
             semaphore::put_back((*me).block);
         }
         saved
@@ -165,7 +172,7 @@ unsafe extern "C" fn release_save(slf: Obj, _: Obj) -> Obj {
 
 unsafe extern "C" fn is_owned(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a lock.
-    unsafe { boolean((*cast(slf)).owner == running()) }
+    unsafe { boolean((*cast(slf)).held.is(&running())) }
 }
 
 /// In the child of a fork it is free.
@@ -178,8 +185,7 @@ unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
             return null_mut();
         }
         let old = std::mem::replace(&mut (*me).block, block);
-        (*me).count = 0;
-        set(&raw mut (*me).owner, null_mut());
+        drop_owner((*me).held.take().0);
         ffi::Py_DECREF(old.cast());
         none()
     }
@@ -194,6 +200,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
         if me.is_null() {
             return null_mut();
         }
+        (&raw mut (*me).held).write(Ownership::default());
         (*me).block = semaphore::new_lock(null_mut());
         if (*me).block.is_null() {
             ffi::Py_DECREF(me.cast());
@@ -228,10 +235,8 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
         let me = cast(slf);
-        if !(*me).weak.is_null() {
-            ffi::PyObject_ClearWeakRefs(slf);
-        }
-        set(&raw mut (*me).owner, null_mut());
+        clear_weak(slf, (*me).weak);
+        clear(slf);
         ffi::Py_XDECREF((*me).block.cast());
         free(slf);
     }
@@ -241,26 +246,15 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
     // SAFETY: the collector's protocol.
     unsafe {
         let me = cast(slf);
-        for p in [
-            ffi::Py_TYPE(slf).cast::<ffi::PyObject>(),
-            (*me).block.cast(),
-            (*me).owner,
-        ] {
-            if !p.is_null() {
-                let r = visit(p, arg);
-                if r != 0 {
-                    return r;
-                }
-            }
-        }
-        0
+        let ty = ffi::Py_TYPE(slf).cast();
+        visit_all([ty, (*me).block.cast(), owner(me)], visit, arg)
     }
 }
 
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol. The semaphore stays, for whoever still holds the lock.
     unsafe {
-        set(&raw mut (*cast(slf)).owner, null_mut());
+        drop_owner((*cast(slf)).held.take().0);
         0
     }
 }
@@ -270,13 +264,13 @@ unsafe extern "C" fn repr(slf: Obj) -> Obj {
     unsafe {
         text(|py| {
             let me = cast(slf);
-            let owner = Bound::from_owned_ptr(py, or_none((*me).owner));
+            let owner = Bound::from_owned_ptr(py, or_none(owner(me)));
             Ok(format!(
                 "<{} at {:#x} _block={} _count={} _owner={})>",
                 class_name(py, slf)?,
                 slf as usize,
                 Bound::from_borrowed_ptr(py, (*me).block.cast()).str()?,
-                (*me).count,
+                (*me).held.depth(),
                 owner.repr()?
             ))
         })
@@ -290,12 +284,12 @@ unsafe extern "C" fn get_block(slf: Obj, _: *mut c_void) -> Obj {
 
 unsafe extern "C" fn get_owner(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a lock.
-    unsafe { or_none((*cast(slf)).owner) }
+    unsafe { or_none(owner(cast(slf))) }
 }
 
 unsafe extern "C" fn get_count(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a lock.
-    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).count) }
+    unsafe { ffi::PyLong_FromSize_t((*cast(slf)).held.depth()) }
 }
 
 /// Adds the type.
@@ -342,33 +336,18 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         attribute(c"_owner", get_owner, None, c"The greenlet that holds it."),
         attribute(c"_count", get_count, None, c"How often it was acquired."),
     ];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_init, tp_init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_repr, repr as *mut c_void),
-        (ffi::Py_tp_members, weakly_referenced(offset_of!(RLock, weak))),
-        (
-            ffi::Py_tp_doc,
-            c"RLock(hub=None)\n\nA lock that belongs to a greenlet, which may acquire it any number of times. It must release it as many times. A native thread without other greenlets counts as a greenlet, so this works between threads as well as between greenlets."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let ty = make_type(
-            m.py(),
-            c"gevent.lock.RLock",
-            size_of::<RLock>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        m.add("RLock", Bound::from_borrowed_ptr(m.py(), ty.cast()))
+        NewType::of::<RLock>(c"gevent.lock.RLock")
+            .about(c"RLock(hub=None)\n\nA lock that belongs to a greenlet, which may acquire it any number of times. It must release it as many times. A native thread without other greenlets counts as a greenlet, so this works between threads as well as between greenlets.")
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .init_by(tp_init)
+            .ended_by(dealloc, traverse, clear)
+            .repr_by(repr)
+            .weak(offset_of!(RLock, weak))
+            .add(m, None)?;
     }
+    Ok(())
 }

@@ -1,28 +1,27 @@
 //! `Semaphore` and `BoundedSemaphore`.
 
+use super::Obj;
 use super::args::{Limit, flag};
-use super::linkable::{Linkable, Who, members, reinit};
-use super::object::{attribute, class_name, free, set, text};
-use super::wait::{Ended, begin, hub_for_waiting, limited, park, take_in_thread, wait};
-use super::{Obj, linkable};
-use crate::gevent_greenlet::make_type;
-use crate::hub::HubCore;
-use crate::raw::{_PyType_Lookup, Args, boolean, fast, noargs, none};
-use gevent_hub_core::reactor::Wake;
+use super::linkable::{self, Linkable, Told, reinit};
+use super::object::{attribute, class_name, set, text};
+use super::wait::{InHub, InThread, begin, hub_for_waiting, limited, wait};
+use crate::raw::{_PyType_Lookup, Args, answer_bool, boolean, fast, noargs, none};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
+use gevent_sync::links::{self, Taken};
+use gevent_sync::parker::Ended;
+use gevent_sync::state::Permits;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 
 /// A semaphore.
 #[repr(C)]
 pub struct Semaphore {
     base: Linkable,
-    counter: isize,
-    /// What the counter must not exceed.
-    initial: isize,
-    bounded: bool,
+    permits: Permits,
 }
 
 struct Statics {
@@ -35,18 +34,7 @@ struct Statics {
     release_bounded: Obj,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Statics {}
-// SAFETY: as above.
-unsafe impl Sync for Statics {}
-
-static STATICS: OnceLock<Statics> = OnceLock::new();
-
-fn statics() -> &'static Statics {
-    STATICS
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
+static STATICS: Immortal<Statics> = Immortal::new();
 
 fn cast(slf: Obj) -> *mut Semaphore {
     slf.cast()
@@ -59,37 +47,35 @@ fn cast(slf: Obj) -> *mut Semaphore {
 #[inline]
 pub unsafe fn is_plain(p: Obj) -> bool {
     // SAFETY: the caller's promise.
-    statics().semaphore == unsafe { ffi::Py_TYPE(p) }
+    STATICS.semaphore == unsafe { ffi::Py_TYPE(p) }
 }
 
-/// Whether an acquire would not wait.
+/// What a semaphore knows.
 ///
 /// # Safety
 /// `me` is a semaphore.
 #[inline]
-pub unsafe fn is_free(me: *mut Linkable) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { (*me.cast::<Semaphore>()).counter > 0 }
+pub unsafe fn permits(me: *mut Linkable) -> *mut Permits {
+    // SAFETY: the caller's promise; an address only.
+    unsafe { &raw mut (*me.cast::<Semaphore>()).permits }
 }
 
-/// Takes a permit for a waiter, to whom it is on its way.
-///
-/// # Safety
-/// `me` is a semaphore.
-pub unsafe fn give(me: *mut Linkable) {
-    // SAFETY: the caller's promise.
-    unsafe { (*me.cast::<Semaphore>()).counter -= 1 };
-}
+impl Taken for Told {
+    #[inline]
+    fn take(&self) -> bool {
+        // SAFETY: only semaphores are taken from; the GIL is held.
+        unsafe { (*permits(self.object())).take() }
+    }
 
-/// A waiter that was given a permit could not take it.
-unsafe fn give_back(me: *mut Semaphore) {
-    // SAFETY: a semaphore; an error that is set survives.
-    unsafe {
-        let error = crate::tstate::take_raised();
-        (*me).counter += 1;
-        Linkable::check_and_notify(me.cast());
-        if !error.is_null() {
-            crate::tstate::set_raised(error);
+    fn give_back(&mut self) {
+        // SAFETY: as above; an error that is set survives.
+        unsafe {
+            let error = crate::tstate::take_raised();
+            (*permits(self.object())).add();
+            links::check_and_notify(self);
+            if !error.is_null() {
+                crate::tstate::set_raised(error);
+            }
         }
     }
 }
@@ -102,10 +88,10 @@ unsafe fn give_back(me: *mut Semaphore) {
 pub unsafe fn new_lock(hub: Obj) -> *mut Semaphore {
     // SAFETY: the caller's promise.
     unsafe {
-        let me = Linkable::make(statics().semaphore, linkable::Kind::Semaphore);
+        let me = Linkable::make(STATICS.semaphore, linkable::Kind::Semaphore);
         let me = me.cast::<Semaphore>();
         if !me.is_null() {
-            (*me).counter = 1;
+            (*me).permits = Permits::new(1, false);
             linkable::set_hub(me.cast(), hub);
         }
         me
@@ -119,9 +105,7 @@ pub unsafe fn new_lock(hub: Obj) -> *mut Semaphore {
 pub unsafe fn make_lock(me: *mut Semaphore) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*me).counter = 1;
-        (*me).initial = 1;
-        (*me).bounded = true;
+        (*me).permits = Permits::new(1, true);
     }
 }
 
@@ -133,12 +117,8 @@ pub unsafe fn make_lock(me: *mut Semaphore) {
 pub unsafe fn try_acquire(me: *mut Semaphore) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        Linkable::saw_thread(me.cast());
-        if (*me).counter > 0 {
-            (*me).counter -= 1;
-            return true;
-        }
-        false
+        (*me).base.users.saw();
+        (*me).permits.take()
     }
 }
 
@@ -149,59 +129,28 @@ pub unsafe fn try_acquire(me: *mut Semaphore) -> bool {
 pub unsafe fn acquire_waiting(me: *mut Semaphore, limit: Limit) -> Result<bool, ()> {
     // SAFETY: the caller's promise.
     unsafe {
-        let Some(hub) = hub_for_waiting()? else {
-            let deadline = limit.without_hub()?;
-            if (*me).counter > 0 {
-                (*me).counter -= 1;
-                return Ok(true);
+        let ended = match hub_for_waiting()? {
+            Some(hub) => {
+                begin(&raw mut (*me).base.hub, hub)?;
+                limited(limit, |deadline| {
+                    let mut parking = InHub {
+                        hub,
+                        shared: (*me).base.users.are_several(),
+                        deadline,
+                        what: c"Semaphore.acquire()",
+                    };
+                    links::take(&mut Told::new(me.cast()), &mut parking)
+                })
             }
-            return Ok(take_in_thread(me.cast(), deadline));
+            None => {
+                let mut parking = InThread::new(limit.without_hub()?);
+                links::take(&mut Told::new(me.cast()), &mut parking)
+            }
         };
-        begin(me.cast(), hub)?;
-        match limited(limit, |deadline| acquire_in_hub(me, hub, deadline)) {
+        match ended {
             Ended::Woken(_) => Ok(true),
             Ended::TimedOut => Ok(false),
-            Ended::Raised => Err(()),
-        }
-    }
-}
-
-unsafe fn acquire_in_hub(me: *mut Semaphore, hub: &HubCore, deadline: Option<u64>) -> Ended {
-    // SAFETY: as `acquire_waiting`.
-    unsafe {
-        let id = hub.core().id();
-        loop {
-            if (*me).counter > 0 {
-                (*me).counter -= 1;
-                return Ended::Woken(Wake::Event);
-            }
-            let (ended, token) = park(
-                hub,
-                Linkable::is_shared(me.cast()),
-                deadline,
-                c"Semaphore.acquire()",
-                |token| Linkable::push(me.cast(), Who::Fiber(token), id, true, false),
-                |old, new| Linkable::rename(me.cast(), id, old, new),
-            );
-            match ended {
-                // Given, by another thread.
-                Ended::Woken(Wake::Ready) => return ended,
-                // Woken by this thread's hub: a permit is there for the taking, unless yet another thread
-                // was faster.
-                Ended::Woken(_) => {}
-                Ended::TimedOut => {
-                    if Linkable::remove(me.cast(), id, token) {
-                        return ended;
-                    }
-                    return Ended::Woken(Wake::Ready);
-                }
-                Ended::Raised => {
-                    if !Linkable::remove(me.cast(), id, token) {
-                        give_back(me);
-                    }
-                    return ended;
-                }
-            }
+            Ended::Interrupted => Err(()),
         }
     }
 }
@@ -214,9 +163,8 @@ unsafe fn acquire_in_hub(me: *mut Semaphore, hub: &HubCore, deadline: Option<u64
 pub unsafe fn put_back(me: *mut Semaphore) -> isize {
     // SAFETY: the caller's promise.
     unsafe {
-        (*me).counter += 1;
-        let counter = (*me).counter;
-        Linkable::saw_thread(me.cast());
+        let counter = (*me).permits.add();
+        (*me).base.users.saw();
         Linkable::check_and_notify(me.cast());
         counter
     }
@@ -251,31 +199,9 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
             ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
             return -1;
         }
-        (*cast(slf)).counter = value;
-        (*cast(slf)).initial = value;
-        (*cast(slf)).bounded = ffi::PyObject_TypeCheck(slf, statics().bounded) != 0;
+        let bounded = ffi::PyObject_TypeCheck(slf, STATICS.bounded) != 0;
+        (*cast(slf)).permits = Permits::new(value, bounded);
         linkable::set_hub(slf, hub);
-        0
-    }
-}
-
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        Linkable::finish(slf.cast());
-        free(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
-}
-
-unsafe extern "C" fn clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        Linkable::clear(slf.cast());
         0
     }
 }
@@ -288,7 +214,7 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
                 "<{} at {:#x} counter={} _links[{}]>",
                 class_name(py, slf)?,
                 slf as usize,
-                (*cast(slf)).counter,
+                (*cast(slf)).permits.free(),
                 (*cast(slf)).base.links.len()
             ))
         })
@@ -316,10 +242,7 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
             Ok(limit) => acquire_waiting(cast(slf), limit),
             Err(()) => Err(()),
         };
-        match taken {
-            Ok(taken) => boolean(taken),
-            Err(()) => null_mut(),
-        }
+        answer_bool(taken)
     }
 }
 
@@ -332,16 +255,18 @@ unsafe extern "C" fn release_bounded(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a semaphore.
     unsafe {
         let me = cast(slf);
-        if (*me).counter >= (*me).initial {
+        let Ok(counter) = (*me).permits.release() else {
             let class = ffi::PyObject_GetAttrString(slf, c"_OVER_RELEASE_ERROR".as_ptr());
             if !class.is_null() {
                 ffi::PyErr_SetString(class, c"Semaphore released too many times".as_ptr());
                 ffi::Py_DECREF(class);
             }
             return null_mut();
-        }
-        let counter = put_back(me);
-        if counter == (*me).initial && !(*me).base.hub.is_null() {
+        };
+        let whole = (*me).permits.is_whole();
+        (*me).base.users.saw();
+        Linkable::check_and_notify(slf.cast());
+        if whole && !(*me).base.hub.is_null() {
             // Nobody holds it: the next thread that uses it may be another one.
             set(&raw mut (*me).base.hub, null_mut());
         }
@@ -352,7 +277,7 @@ unsafe extern "C" fn release_bounded(slf: Obj, _: Obj) -> Obj {
 unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a semaphore.
     unsafe {
-        let s = statics();
+        let s = &*STATICS;
         let ty = ffi::Py_TYPE(slf);
         let ours =
             ty == s.bounded || ty == s.semaphore || _PyType_Lookup(ty, s.str_acquire) == s.acquire;
@@ -374,7 +299,7 @@ unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
 unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _names: Obj) -> Obj {
     // SAFETY: a semaphore.
     unsafe {
-        let s = statics();
+        let s = &*STATICS;
         let found = _PyType_Lookup(ffi::Py_TYPE(slf), s.str_release);
         let r = if found == s.release {
             release(slf, null_mut())
@@ -398,7 +323,7 @@ unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
         let Ok([timeout]) = args.parse(c"wait", [c"timeout"]) else {
             return null_mut();
         };
-        if (*cast(slf)).counter <= 0 {
+        if !(*cast(slf)).permits.is_free() {
             let Ok(limit) = Limit::new(timeout) else {
                 return null_mut();
             };
@@ -406,18 +331,18 @@ unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
                 return null_mut();
             }
         }
-        ffi::PyLong_FromSsize_t((*cast(slf)).counter)
+        ffi::PyLong_FromSsize_t((*cast(slf)).permits.free())
     }
 }
 
 unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a semaphore.
-    unsafe { boolean((*cast(slf)).counter <= 0) }
+    unsafe { boolean(!(*cast(slf)).permits.is_free()) }
 }
 
 unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a semaphore.
-    unsafe { boolean((*cast(slf)).counter > 0) }
+    unsafe { boolean((*cast(slf)).permits.is_free()) }
 }
 
 unsafe extern "C" fn start_notify(slf: Obj, _: Obj) -> Obj {
@@ -432,20 +357,18 @@ unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a semaphore.
     unsafe {
         reinit(slf.cast());
-        if (*cast(slf)).bounded {
-            (*cast(slf)).counter = (*cast(slf)).initial;
-        }
+        (*cast(slf)).permits.reset();
         none()
     }
 }
 
 unsafe extern "C" fn get_counter(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a semaphore.
-    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).counter) }
+    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).permits.free()) }
 }
 
-unsafe fn set_number(field: *mut isize, value: Obj) -> c_int {
-    // SAFETY: a field of a semaphore; the GIL is held.
+unsafe fn set_number(value: Obj, put: impl FnOnce(isize)) -> c_int {
+    // SAFETY: an object or null; the GIL is held.
     unsafe {
         if value.is_null() {
             ffi::PyErr_SetString(ffi::PyExc_TypeError, c"cannot be deleted".as_ptr());
@@ -455,24 +378,24 @@ unsafe fn set_number(field: *mut isize, value: Obj) -> c_int {
         if number == -1 && !ffi::PyErr_Occurred().is_null() {
             return -1;
         }
-        *field = number;
+        put(number);
         0
     }
 }
 
 unsafe extern "C" fn set_counter(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a semaphore.
-    unsafe { set_number(&raw mut (*cast(slf)).counter, value) }
+    unsafe { set_number(value, |n| (*cast(slf)).permits.set_free(n)) }
 }
 
 unsafe extern "C" fn get_initial(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a semaphore.
-    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).initial) }
+    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).permits.most()) }
 }
 
 unsafe extern "C" fn set_initial(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a semaphore.
-    unsafe { set_number(&raw mut (*cast(slf)).initial, value) }
+    unsafe { set_number(value, |n| (*cast(slf)).permits.set_most(n)) }
 }
 
 // ---- the types -------------------------------------------------------------------------------------
@@ -483,7 +406,6 @@ const ABOUT_BOUNDED: &std::ffi::CStr = c"BoundedSemaphore(value=1) -> BoundedSem
 
 /// Adds the types.
 pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()> {
-    let py = m.py();
     let acquire_doc = c"acquire(blocking=True, timeout=None)\n\nDecrease the counter, after waiting until it is above zero. Returns true if that was done. It was not if the counter was zero and *blocking* is false, or it stayed zero for *timeout* seconds.";
     let methods = vec![
         fast(c"acquire", acquire, 0, acquire_doc),
@@ -519,17 +441,6 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
         release_bounded,
         c"Increase the counter and wake a waiter; an error if nobody had acquired it.",
     )];
-    let slots = |about: &'static std::ffi::CStr| {
-        vec![
-            (ffi::Py_tp_new, tp_new as *mut c_void),
-            (ffi::Py_tp_init, tp_init as *mut c_void),
-            (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-            (ffi::Py_tp_traverse, traverse as *mut c_void),
-            (ffi::Py_tp_clear, clear as *mut c_void),
-            (ffi::Py_tp_str, str as *mut c_void),
-            (ffi::Py_tp_doc, about.as_ptr().cast_mut().cast()),
-        ]
-    };
     let counter = attribute(
         c"counter",
         get_counter,
@@ -542,32 +453,33 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
         Some(set_initial),
         c"What the counter must not exceed.",
     );
-    let mut first = slots(ABOUT);
-    first.push((ffi::Py_tp_members, members()));
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let size = size_of::<Semaphore>();
-        let name = c"gevent._semaphore.Semaphore";
-        let semaphore = make_type(py, name, size, base, methods, vec![counter], &first)?;
-        let name = c"gevent._semaphore.BoundedSemaphore";
-        let slots = slots(ABOUT_BOUNDED);
-        let attributes = vec![initial];
-        let bounded = make_type(
-            py,
-            name,
-            size,
-            semaphore,
-            bounded_methods,
-            attributes,
-            &slots,
-        )?;
+        let new = |name, about| {
+            NewType::of::<Semaphore>(name)
+                .about(about)
+                .new_by(tp_new)
+                .init_by(tp_init)
+                .ended_by(linkable::dealloc, linkable::traverse, linkable::clear)
+                .str_by(str)
+        };
+        let semaphore = new(c"gevent._semaphore.Semaphore", ABOUT)
+            .below(base)
+            .methods(methods)
+            .attributes(vec![counter])
+            .weak(offset_of!(Linkable, weak))
+            .add(m, None)?;
+        let bounded = new(c"gevent._semaphore.BoundedSemaphore", ABOUT_BOUNDED)
+            .below(semaphore)
+            .methods(bounded_methods)
+            .attributes(vec![initial])
+            .add(m, None)?;
         let error = ffi::PyExc_ValueError;
         if ffi::PyObject_SetAttrString(bounded.cast(), c"_OVER_RELEASE_ERROR".as_ptr(), error) < 0 {
-            return Err(PyErr::fetch(py));
+            return Err(PyErr::fetch(m.py()));
         }
-        let str_acquire = ffi::PyUnicode_InternFromString(c"acquire".as_ptr());
-        let str_release = ffi::PyUnicode_InternFromString(c"release".as_ptr());
-        let _ = STATICS.set(Statics {
+        let (str_acquire, str_release) = (intern(c"acquire"), intern(c"release"));
+        STATICS.set(Statics {
             semaphore,
             bounded,
             str_acquire,
@@ -576,11 +488,6 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
             release: _PyType_Lookup(semaphore, str_release),
             release_bounded: _PyType_Lookup(bounded, str_release),
         });
-        super::thread_lock::register(m, bounded)?;
-        m.add("Semaphore", Bound::from_borrowed_ptr(py, semaphore.cast()))?;
-        m.add(
-            "BoundedSemaphore",
-            Bound::from_borrowed_ptr(py, bounded.cast()),
-        )
+        super::thread_lock::register(m, bounded)
     }
 }

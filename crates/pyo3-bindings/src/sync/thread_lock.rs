@@ -1,16 +1,15 @@
 //! `gevent.thread.LockType`: the lock that stands for `threading.Lock` in patched programs.
 
 use super::args::{Limit, flag, seconds};
-use super::linkable::{self, Linkable};
-use super::object::free;
+use super::linkable;
 use super::semaphore::{self, Semaphore, acquire_waiting, try_acquire};
 use super::{Obj, call_python};
-use crate::gevent_greenlet::make_type;
-use crate::raw::{Args, boolean, fast, noargs, none};
+use crate::raw::{Args, answer_bool, boolean, fast, noargs, none};
+use crate::raw_type::{NewType, takes_nothing};
 use gevent_hub_core::reactor::monotonic;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int};
 use std::ptr::null_mut;
 
 /// The limit of an acquire. `Ok(None)`: it is not to wait at all. `Err` with an error set.
@@ -80,10 +79,7 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
             ffi::Py_DECREF(r);
             return boolean(false);
         };
-        match acquire_waiting(me, limit) {
-            Ok(taken) => boolean(taken),
-            Err(()) => null_mut(),
-        }
+        answer_bool(acquire_waiting(me, limit))
     }
 }
 
@@ -101,34 +97,10 @@ unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
-        if ffi::PyTuple_GET_SIZE(args) != 0 || (!kwargs.is_null() && ffi::PyDict_Size(kwargs) != 0)
-        {
-            let text = c"LockType() takes no arguments";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        if takes_nothing(args, kwargs, c"LockType() takes no arguments") < 0 {
             return -1;
         }
         semaphore::make_lock(slf.cast());
-        0
-    }
-}
-
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        Linkable::finish(slf.cast());
-        free(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe { Linkable::traverse(slf.cast(), visit, arg) }
-}
-
-unsafe extern "C" fn clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        Linkable::clear(slf.cast());
         0
     }
 }
@@ -144,7 +116,6 @@ unsafe extern "C" fn reinit(slf: Obj, _: Obj) -> Obj {
 
 /// Adds the type; `base` is `BoundedSemaphore`.
 pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()> {
-    let py = m.py();
     let methods = vec![
         fast(
             c"acquire",
@@ -159,32 +130,16 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
             c"Make it free, in the child after a fork.",
         ),
     ];
-    let slots = [
-        (ffi::Py_tp_init, tp_init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (
-            ffi::Py_tp_doc,
-            c"A lock. It cannot be subclassed, as the one it replaces."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct. Nothing
-    // was made of the type yet.
+    // SAFETY: at the module's initialisation, with the GIL held. Nothing was made of the type yet.
     unsafe {
-        let ty = make_type(
-            py,
-            c"gevent.thread.LockType",
-            size_of::<Semaphore>(),
-            base,
-            methods,
-            vec![],
-            &slots,
-        )?;
+        let ty = NewType::of::<Semaphore>(c"gevent.thread.LockType")
+            .about(c"A lock. It cannot be subclassed, as the one it replaces.")
+            .below(base)
+            .methods(methods)
+            .init_by(tp_init)
+            .ended_by(linkable::dealloc, linkable::traverse, linkable::clear)
+            .add(m, None)?;
         (*ty).tp_flags &= !ffi::Py_TPFLAGS_BASETYPE;
-        m.add("LockType", Bound::from_borrowed_ptr(py, ty.cast()))
     }
+    Ok(())
 }

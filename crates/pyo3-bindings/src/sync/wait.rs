@@ -1,30 +1,25 @@
-//! Waiting for a [`Linkable`]: in a greenlet, or in a native thread without a hub.
+//! How Python waits: [`InHub`] parks a greenlet, [`InThread`] a native thread without a hub. What they wait
+//! for, and what comes of it, is [`gevent_sync`]'s.
 
 use super::args::Limit;
-use super::linkable::{Kind, Linkable, Who};
-use super::parker::Parker;
+use super::linkable::{Kind, Linkable, Told};
+use super::object::set;
+use super::parker::wait_after;
 use super::{Obj, async_result, call_python, in_main_thread};
+use crate::errors::ErrorClass;
 use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
-use crate::raw::{Args, boolean};
+use crate::raw::{Args, answer_bool};
 use crate::tstate;
-use gevent_hub_core::reactor::{Nanos, Token, Wake};
+use gevent_hub_core::reactor::{Nanos, Wake};
+use gevent_sync::links;
+use gevent_sync::parker::{Ended, Parker, Parking, Sleeper};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use std::ffi::CStr;
 use std::ptr::null_mut;
+use std::sync::Arc;
 
-/// How a wait ended.
-pub enum Ended {
-    /// By this wake.
-    Woken(Wake),
-    /// The time is over.
-    TimedOut,
-    /// An error is set.
-    Raised,
-}
-
-static LOOP_EXIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static LOOP_EXIT: ErrorClass = ErrorClass::new("gevent.exceptions", "LoopExit");
 
 /// Whether the loop ended under a greenlet, though there are other threads that could wake it. Then the
 /// error is cleared.
@@ -34,12 +29,7 @@ unsafe fn may_go_on() -> bool {
     unsafe {
         let py = Python::assume_attached();
         let error = tstate::take_raised();
-        let class = LOOP_EXIT.get_or_try_init(py, || {
-            py.import("gevent.exceptions")?
-                .getattr("LoopExit")
-                .map(Bound::unbind)
-        });
-        let goes_on = match class {
+        let goes_on = match LOOP_EXIT.get(py) {
             Ok(class) if ffi::PyErr_GivenExceptionMatches(error, class.as_ptr()) != 0 => {
                 let r = call_python(c"gevent._abstract_linkable", c"_other_threads_exist", &[]);
                 if r.is_null() {
@@ -60,46 +50,58 @@ unsafe fn may_go_on() -> bool {
     }
 }
 
-/// Parks the running greenlet on its hub. `link` gets the park's name, and `rename` is told if that
-/// changes; it says whether the waiter is still linked. With `shared`, the loop does not end meanwhile.
-/// Returns the last name as well.
-///
-/// # Safety
-/// The GIL is held; `hub` is this thread's.
-pub unsafe fn park(
-    hub: &HubCore,
-    shared: bool,
-    deadline: Option<Nanos>,
-    what: &CStr,
-    link: impl FnOnce(Token),
-    rename: impl Fn(Token, Token) -> bool,
-) -> (Ended, Token) {
-    // SAFETY: the caller's promise; `may_block` has seen that this is not the hub itself.
-    unsafe {
-        let mut kept = shared;
+/// The running greenlet, on this thread's hub. An interruption is an error that is set.
+pub struct InHub<'a> {
+    /// The hub.
+    pub hub: &'a HubCore,
+    /// The loop does not end meanwhile: another thread may end the wait.
+    pub shared: bool,
+    /// The end of the wait.
+    pub deadline: Option<Nanos>,
+    /// What waits, for the text of an error.
+    pub what: &'static CStr,
+}
+
+impl Parking for InHub<'_> {
+    #[inline]
+    fn hub(&self) -> u64 {
+        self.hub.core().id()
+    }
+
+    #[inline]
+    fn park(
+        &mut self,
+        enter: impl FnOnce(Sleeper),
+        rename: impl Fn(u64, Sleeper) -> bool,
+    ) -> (Ended, u64) {
+        let hub = self.hub;
+        let mut kept = self.shared;
         if kept {
             hub.reactor().reference();
         }
         let mut park = hub.core().prepare();
         let mut token = park.token();
-        link(token);
+        enter(Sleeper::Fiber(token));
         let ended = loop {
-            match hub.park(park, deadline) {
+            // SAFETY: the GIL is held; `may_block` has seen that this is not the hub itself.
+            match unsafe { hub.park(park, self.deadline) } {
                 Parked::Woken(Wake::Timeout) => break Ended::TimedOut,
                 Parked::Woken(wake) => break Ended::Woken(wake),
                 Parked::Switched(value, _) => {
-                    unexpected_switch(what, value);
-                    break Ended::Raised;
+                    // SAFETY: as above; the reference is ours.
+                    unsafe { unexpected_switch(self.what, value) };
+                    break Ended::Interrupted;
                 }
                 Parked::Raised(_) => {
-                    if kept || !may_go_on() {
-                        break Ended::Raised;
+                    // SAFETY: as above; an error is set.
+                    if kept || !unsafe { may_go_on() } {
+                        break Ended::Interrupted;
                     }
                     kept = true;
                     hub.reactor().reference();
                     park = hub.core().prepare();
                     let new = park.token();
-                    if !rename(token, new) {
+                    if !rename(token.0, Sleeper::Fiber(new)) {
                         break Ended::Woken(Wake::Ready);
                     }
                     token = new;
@@ -109,7 +111,73 @@ pub unsafe fn park(
         if kept {
             hub.reactor().unreference();
         }
-        (ended, token)
+        (ended, token.0)
+    }
+}
+
+/// The calling thread, which has no hub.
+pub struct InThread {
+    parker: Arc<Parker>,
+    deadline: Option<Nanos>,
+}
+
+impl InThread {
+    /// Until this moment.
+    pub fn new(deadline: Option<Nanos>) -> Self {
+        InThread {
+            parker: Parker::new(),
+            deadline,
+        }
+    }
+}
+
+impl Parking for InThread {
+    fn hub(&self) -> u64 {
+        0
+    }
+
+    fn park(
+        &mut self,
+        enter: impl FnOnce(Sleeper),
+        _rename: impl Fn(u64, Sleeper) -> bool,
+    ) -> (Ended, u64) {
+        self.parker.reset();
+        let sleeper = Sleeper::Thread(self.parker.clone());
+        let id = sleeper.id();
+        enter(sleeper);
+        // SAFETY: the GIL is held; it is this thread's parker.
+        let ended = unsafe { wait_after(&self.parker, self.deadline, || {}) };
+        (ended.map_or(Ended::TimedOut, Ended::Woken), id)
+    }
+}
+
+/// A [`Parking`] within a limit of its own, for what parks once.
+pub struct Limited<'a>(pub InHub<'a>, pub Limit);
+
+impl Parking for Limited<'_> {
+    fn hub(&self) -> u64 {
+        self.0.hub()
+    }
+
+    fn park(
+        &mut self,
+        enter: impl FnOnce(Sleeper),
+        rename: impl Fn(u64, Sleeper) -> bool,
+    ) -> (Ended, u64) {
+        let mut enter = Some(enter);
+        let mut id = u64::MAX;
+        let limit = self.1;
+        // SAFETY: the GIL is held.
+        let ended = unsafe {
+            limited(limit, |deadline| {
+                self.0.deadline = deadline;
+                let enter = enter.take().expect("it parks once");
+                let (ended, last) = self.0.park(enter, &rename);
+                id = last;
+                ended
+            })
+        };
+        (ended, id)
     }
 }
 
@@ -128,12 +196,12 @@ pub unsafe fn limited(limit: Limit, mut wait: impl FnMut(Option<Nanos>) -> Ended
         };
         let r = ffi::PyObject_CallMethod(timer, c"__enter__".as_ptr(), std::ptr::null());
         if r.is_null() {
-            return Ended::Raised;
+            return Ended::Interrupted;
         }
         ffi::Py_DECREF(r);
         let mut ended = wait(None);
         let mut error = null_mut();
-        if matches!(ended, Ended::Raised) {
+        if ended == Ended::Interrupted {
             error = tstate::take_raised();
             if error == timer {
                 ffi::Py_DECREF(error);
@@ -144,7 +212,7 @@ pub unsafe fn limited(limit: Limit, mut wait: impl FnMut(Option<Nanos>) -> Ended
         let r = ffi::PyObject_CallMethod(timer, c"close".as_ptr(), std::ptr::null());
         if r.is_null() {
             ffi::Py_XDECREF(error);
-            return Ended::Raised;
+            return Ended::Interrupted;
         }
         ffi::Py_DECREF(r);
         if !error.is_null() {
@@ -168,17 +236,18 @@ pub unsafe fn hub_for_waiting() -> Result<Option<&'static HubCore>, ()> {
     }
 }
 
-/// Notes the hub of a greenlet that is going to wait. `Err` with an error set if it must not.
+/// Notes the hub of a greenlet that is going to wait in the field of what it waits for. `Err` with an error
+/// set if it must not.
 ///
 /// # Safety
-/// The GIL is held.
+/// The GIL is held; the field is an owned reference or null.
 #[inline]
-pub unsafe fn begin(me: *mut Linkable, hub: &HubCore) -> Result<(), ()> {
+pub unsafe fn begin(field: *mut Obj, hub: &HubCore) -> Result<(), ()> {
     // SAFETY: the caller's promise.
     unsafe {
         hub.may_block()?;
-        if (*me).hub.is_null() {
-            (*me).hub = ffi::Py_NewRef(hub.greenlet().cast());
+        if (*field).is_null() {
+            set(field, ffi::Py_NewRef(hub.greenlet().cast()));
         }
         Ok(())
     }
@@ -192,9 +261,12 @@ pub unsafe fn wait_core(me: *mut Linkable, limit: Limit) -> Ended {
     // SAFETY: the caller's promise.
     unsafe {
         match hub_for_waiting() {
-            Err(()) => Ended::Raised,
-            Ok(None) => wait_in_thread(me, limit),
+            Err(()) => Ended::Interrupted,
             Ok(Some(hub)) => wait_in_hub(me, hub, limit, false),
+            Ok(None) => match limit.without_hub() {
+                Ok(deadline) => links::wait(&Told::new(me), &mut InThread::new(deadline), false),
+                Err(()) => Ended::Interrupted,
+            },
         }
     }
 }
@@ -202,61 +274,18 @@ pub unsafe fn wait_core(me: *mut Linkable, limit: Limit) -> Ended {
 unsafe fn wait_in_hub(me: *mut Linkable, hub: &HubCore, limit: Limit, arrived: bool) -> Ended {
     // SAFETY: as `wait_core`.
     unsafe {
-        if begin(me, hub).is_err() {
-            return Ended::Raised;
+        if begin(&raw mut (*me).hub, hub).is_err() {
+            return Ended::Interrupted;
         }
         limited(limit, |deadline| {
-            if !arrived && Linkable::ready(me) {
-                return Ended::Woken(Wake::Event);
-            }
-            let id = hub.core().id();
-            let (ended, token) = park(
+            let mut parking = InHub {
                 hub,
-                Linkable::is_shared(me),
+                shared: (*me).users.are_several(),
                 deadline,
-                what(me),
-                |token| Linkable::push(me, Who::Fiber(token), id, false, arrived),
-                |old, new| Linkable::rename(me, id, old, new),
-            );
-            if !matches!(ended, Ended::Woken(_)) {
-                Linkable::remove(me, id, token);
-            }
-            ended
+                what: what(me),
+            };
+            links::wait(&Told::new(me), &mut parking, arrived)
         })
-    }
-}
-
-unsafe fn wait_in_thread(me: *mut Linkable, limit: Limit) -> Ended {
-    // SAFETY: as `wait_core`.
-    unsafe {
-        let Ok(deadline) = limit.without_hub() else {
-            return Ended::Raised;
-        };
-        if Linkable::ready(me) {
-            return Ended::Woken(Wake::Event);
-        }
-        let parker = Parker::new();
-        Linkable::push(me, Who::Thread(parker.clone()), 0, false, false);
-        parker.wait(deadline);
-        if Linkable::remove_thread(me, &parker) {
-            Ended::TimedOut
-        } else {
-            Ended::Woken(Wake::Event)
-        }
-    }
-}
-
-/// Waits in a thread for something that is given by taking the link off. True if it was given.
-///
-/// # Safety
-/// As [`wait_core`].
-pub unsafe fn take_in_thread(me: *mut Linkable, deadline: Option<Nanos>) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let parker = Parker::new();
-        Linkable::push(me, Who::Thread(parker.clone()), 0, true, false);
-        parker.wait(deadline);
-        !Linkable::remove_thread(me, &parker)
     }
 }
 
@@ -268,18 +297,18 @@ pub unsafe fn take_in_thread(me: *mut Linkable, deadline: Option<Nanos>) -> bool
 pub unsafe fn wait(me: *mut Linkable, limit: Limit) -> Result<bool, ()> {
     // SAFETY: the caller's promise.
     unsafe {
-        Linkable::saw_thread(me);
+        (*me).users.saw();
         if !Linkable::ready(me) {
             return match wait_core(me, limit) {
                 Ended::Woken(_) => Ok(true),
                 Ended::TimedOut => Ok(false),
-                Ended::Raised => Err(()),
+                Ended::Interrupted => Err(()),
             };
         }
         if let Some(hub) = HubCore::current()
-            && Linkable::notifies(me, hub.core().id())
+            && (*me).links.notifies(hub.core().id())
             && hub.td().current.get() != hub.greenlet()
-            && matches!(wait_in_hub(me, hub, Limit::Never, true), Ended::Raised)
+            && wait_in_hub(me, hub, Limit::Never, true) == Ended::Interrupted
         {
             return Err(());
         }
@@ -299,23 +328,25 @@ unsafe fn what(me: *mut Linkable) -> &'static CStr {
 }
 
 /// `_wait(timeout=None)`: what `wait` does.
-///
-/// # Safety
-/// As the C API calls it.
-pub unsafe fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: the caller's promise.
+pub unsafe extern "C" fn py_wait(
+    slf: Obj,
+    items: *const Obj,
+    n: ffi::Py_ssize_t,
+    names: Obj,
+) -> Obj {
+    // SAFETY: as the C API calls it.
     unsafe {
         let args = Args::new(items, n, names);
         let Ok([timeout]) = args.parse(c"wait", [c"timeout"]) else {
             return null_mut();
         };
-        let Ok(limit) = Limit::new(timeout) else {
-            return null_mut();
+        let came = match Limit::new(timeout) {
+            Ok(limit) => wait(slf.cast(), limit),
+            Err(()) => Err(()),
         };
-        match wait(slf.cast(), limit) {
-            Err(()) => null_mut(),
-            Ok(_) if (*slf.cast::<Linkable>()).kind == Kind::Result => async_result::value(slf),
-            Ok(came) => boolean(came),
+        if came.is_ok() && (*slf.cast::<Linkable>()).kind == Kind::Result {
+            return async_result::value(slf);
         }
+        answer_bool(came)
     }
 }

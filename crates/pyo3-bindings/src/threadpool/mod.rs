@@ -9,9 +9,8 @@ mod queue;
 mod result;
 
 use crate::event_loop::Payload;
-use crate::sync::parker::Parker;
-use gevent_hub_core::reactor::{Entry, Remote};
-use pyo3::ffi;
+use gevent_hub_core::reactor::{Entry, Remote, Wake};
+use gevent_sync::parker::Parker;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -61,7 +60,7 @@ impl Later {
     #[cold]
     fn send(&self) {
         for parker in self.threads.take() {
-            parker.wake();
+            parker.end(Wake::Event);
         }
         for (remote, word) in self.results.take() {
             if !remote.push(Entry::Call(word)) {
@@ -88,21 +87,6 @@ fn flush_wakes() {
     flush();
     // SAFETY: functions of Python's are called with the GIL held.
     unsafe { settle() };
-}
-
-/// A new reference to `gevent._threading.EmptyTimeout`, raised.
-unsafe fn raise_empty_timeout() {
-    // SAFETY: the GIL is held.
-    unsafe {
-        let py = Python::assume_attached();
-        match py
-            .import("gevent._threading")
-            .and_then(|m| m.getattr("EmptyTimeout"))
-        {
-            Ok(class) => ffi::PyErr_SetNone(class.as_ptr()),
-            Err(e) => e.restore(py),
-        }
-    }
 }
 
 /// Adds the types and functions of this folder.

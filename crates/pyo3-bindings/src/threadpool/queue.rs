@@ -2,36 +2,34 @@
 //!
 //! It works the same whether threading has been patched or not, and takes no lock: the GIL guards it.
 
-use super::{flush, raise_empty_timeout, settle, wake_later};
+use super::{flush, settle, wake_later};
+use crate::errors::ErrorClass;
 use crate::event_loop::nanos;
-use crate::gevent_greenlet::make_type;
 use crate::hub::HubCore;
 use crate::raw::{Args, boolean, fast, noargs, none};
-use crate::sync::object::{alloc, attribute, free, weakly_referenced};
-use crate::sync::parker::Parker;
+use crate::raw_type::NewType;
+use crate::sync::object::{alloc, attribute, clear_weak, free, visit_all};
+use crate::sync::parker::wait_after;
 use crate::sync::{args, flag};
-use gevent_hub_core::reactor::monotonic;
+use gevent_hub_core::reactor::{Wake, monotonic};
+use gevent_sync::jobs::Jobs;
+use gevent_sync::parker::Parker;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
-use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
-use std::mem::{self, offset_of};
+use std::mem::offset_of;
 use std::ptr::null_mut;
-use std::sync::Arc;
 
 type Obj = *mut PyObject;
+
+static EMPTY_TIMEOUT: ErrorClass = ErrorClass::new("gevent._threading", "EmptyTimeout");
 
 /// A queue. The items are owned references.
 #[repr(C)]
 struct Queue {
     base: ffi::PyObject,
     weak: Obj,
-    items: VecDeque<Obj>,
-    /// The one that came last is woken first, so that threads there is no work for can expire.
-    waiters: Vec<Arc<Parker>>,
-    unfinished: isize,
-    /// It was given up, in the child of a fork.
-    killed: bool,
+    jobs: Jobs<Obj>,
 }
 
 fn cast(slf: Obj) -> *mut Queue {
@@ -43,8 +41,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
     unsafe {
         let me = alloc(ty).cast::<Queue>();
         if !me.is_null() {
-            (&raw mut (*me).items).write(VecDeque::new());
-            (&raw mut (*me).waiters).write(Vec::new());
+            (&raw mut (*me).jobs).write(Jobs::default());
         }
         me.cast()
     }
@@ -54,12 +51,9 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract. Waiting threads have references.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
-        if !(*cast(slf)).weak.is_null() {
-            ffi::PyObject_ClearWeakRefs(slf);
-        }
+        clear_weak(slf, (*cast(slf)).weak);
         clear(slf);
-        std::ptr::drop_in_place(&raw mut (*cast(slf)).items);
-        std::ptr::drop_in_place(&raw mut (*cast(slf)).waiters);
+        std::ptr::drop_in_place(&raw mut (*cast(slf)).jobs);
         free(slf);
     }
 }
@@ -67,21 +61,16 @@ unsafe extern "C" fn dealloc(slf: Obj) {
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol; nothing here runs Python.
     unsafe {
-        let mut r = visit(ffi::Py_TYPE(slf).cast(), arg);
-        for &item in &(*cast(slf)).items {
-            if r != 0 {
-                break;
-            }
-            r = visit(item, arg);
-        }
-        r
+        let ty: Obj = ffi::Py_TYPE(slf).cast();
+        let items = (*cast(slf)).jobs.iter().copied();
+        visit_all(std::iter::once(ty).chain(items), visit, arg)
     }
 }
 
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol; items are dropped when the queue is empty.
     unsafe {
-        for item in mem::take(&mut (*cast(slf)).items) {
+        for item in (*cast(slf)).jobs.take_all() {
             ffi::Py_DECREF(item);
         }
         0
@@ -91,7 +80,7 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
 unsafe fn check_alive(me: *mut Queue) -> Result<(), ()> {
     // SAFETY: a queue; the GIL is held.
     unsafe {
-        if !(*me).killed {
+        if !(*me).jobs.is_abandoned() {
             return Ok(());
         }
         let text = c"the queue belongs to the parent of this process";
@@ -120,9 +109,7 @@ unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
         if check_alive(me).is_err() {
             return null_mut();
         }
-        (*me).items.push_back(ffi::Py_NewRef(item));
-        (*me).unfinished += 1;
-        if let Some(parker) = (*me).waiters.pop() {
+        if let Some(parker) = (*me).jobs.put(ffi::Py_NewRef(item)) {
             // If the hub has anything else to do first, the worker should not wait for that.
             let idle = HubCore::current().is_some_and(|hub| {
                 hub.reactor().queue_len() == 0 && hub.td().current.get() != hub.greenlet()
@@ -130,7 +117,7 @@ unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
             if lazily && idle {
                 wake_later(parker);
             } else {
-                parker.wake();
+                parker.end(Wake::Event);
             }
         }
         none()
@@ -160,21 +147,20 @@ unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
             if check_alive(me).is_err() {
                 return null_mut();
             }
-            if let Some(item) = (*me).items.pop_front() {
+            if let Some(item) = (*me).jobs.take() {
                 flush();
                 settle();
                 return item;
             }
             let parker = parker.get_or_insert_with(Parker::new);
-            parker.reset();
-            (*me).waiters.push(parker.clone());
-            let woken = parker.wait_after(deadline, flush);
+            (*me).jobs.enter(parker);
+            let woken = wait_after(parker, deadline, flush).is_some();
             if !woken {
-                (*me).waiters.retain(|p| !Arc::ptr_eq(p, parker));
+                (*me).jobs.leave(parker);
             }
             settle();
-            if !woken && (*me).items.is_empty() {
-                raise_empty_timeout();
+            if !woken && (*me).jobs.is_empty() {
+                EMPTY_TIMEOUT.raise();
                 return null_mut();
             }
         }
@@ -188,23 +174,23 @@ unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
         if check_alive(me).is_err() {
             return null_mut();
         }
-        if (*me).unfinished <= 0 {
-            let text = c"task_done() called too many times; %zd remaining tasks";
-            return ffi::PyErr_Format(ffi::PyExc_ValueError, text.as_ptr(), (*me).unfinished);
+        if !(*me).jobs.done() {
+            let text = c"task_done() called too many times; 0 remaining tasks";
+            ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
+            return null_mut();
         }
-        (*me).unfinished -= 1;
         none()
     }
 }
 
 unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue.
-    unsafe { ffi::PyLong_FromSize_t((*cast(slf)).items.len()) }
+    unsafe { ffi::PyLong_FromSize_t((*cast(slf)).jobs.len()) }
 }
 
 unsafe extern "C" fn empty(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue.
-    unsafe { boolean((*cast(slf)).items.is_empty()) }
+    unsafe { boolean((*cast(slf)).jobs.is_empty()) }
 }
 
 unsafe extern "C" fn full(_: Obj, _: Obj) -> Obj {
@@ -220,11 +206,9 @@ unsafe extern "C" fn allocate_cookie(_: Obj, _: Obj) -> Obj {
 unsafe extern "C" fn kill(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue. The threads that waited are not in this process.
     unsafe {
-        let me = cast(slf);
-        (*me).killed = true;
-        (*me).unfinished = 0;
-        (*me).waiters.clear();
-        clear(slf);
+        for item in (*cast(slf)).jobs.abandon() {
+            ffi::Py_DECREF(item);
+        }
         none()
     }
 }
@@ -232,16 +216,16 @@ unsafe extern "C" fn kill(slf: Obj, _: Obj) -> Obj {
 unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a queue.
     unsafe {
-        if (*cast(slf)).killed {
+        let jobs = &(*cast(slf)).jobs;
+        if jobs.is_abandoned() {
             return none();
         }
-        ffi::PyLong_FromSsize_t((*cast(slf)).unfinished)
+        ffi::PyLong_FromSize_t(jobs.unfinished())
     }
 }
 
 /// Adds the type.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = m.py();
     let methods = vec![
         fast(
             c"put",
@@ -288,34 +272,16 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         None,
         c"How many items there were for which `task_done` was not called.",
     )];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (
-            ffi::Py_tp_members,
-            weakly_referenced(offset_of!(Queue, weak)),
-        ),
-        (
-            ffi::Py_tp_doc,
-            c"A queue without a limit, between a hub's thread and native threads."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let ty = make_type(
-            py,
-            c"gevent._threading.Queue",
-            size_of::<Queue>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        m.add("TaskQueue", Bound::from_borrowed_ptr(py, ty.cast()))
+        NewType::of::<Queue>(c"gevent._threading.Queue")
+            .about(c"A queue without a limit, between a hub's thread and native threads.")
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .ended_by(dealloc, traverse, clear)
+            .weak(offset_of!(Queue, weak))
+            .add(m, Some("TaskQueue"))?;
     }
+    Ok(())
 }

@@ -2,15 +2,16 @@
 
 use super::send_later;
 use crate::event_loop::Payload;
-use crate::gevent_greenlet::{make_type, nothing};
+use crate::gevent_greenlet::nothing;
 use crate::hub::{HubCore, get_core};
-use crate::raw::{Args, boolean, fast, noargs, none};
-use crate::sync::object::{alloc, attribute, free, or_none, set};
+use crate::raw::{Args, answer, boolean, done, fast, noargs, none};
+use crate::raw_type::NewType;
+use crate::sync::object::{self, Fields, alloc, attribute, or_none, set};
 use crate::sync::{async_result, enter_python, flag};
 use gevent_hub_core::reactor::{Entry, Remote};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -40,17 +41,33 @@ fn cast(slf: Obj) -> *mut ThreadResult {
     slf.cast()
 }
 
-unsafe fn fields(me: *mut ThreadResult) -> [*mut Obj; 6] {
-    // SAFETY: addresses only.
-    unsafe {
-        [
-            &raw mut (*me).receiver,
-            &raw mut (*me).hub,
-            &raw mut (*me).when_ready,
-            &raw mut (*me).context,
-            &raw mut (*me).value,
-            &raw mut (*me).exc_info,
-        ]
+// SAFETY: the struct begins so, and these are all of its references.
+unsafe impl Fields for ThreadResult {
+    unsafe fn fields(me: *mut Self) -> impl Iterator<Item = *mut Obj> {
+        // SAFETY: addresses only.
+        unsafe {
+            [
+                &raw mut (*me).receiver,
+                &raw mut (*me).hub,
+                &raw mut (*me).when_ready,
+                &raw mut (*me).context,
+                &raw mut (*me).value,
+                &raw mut (*me).exc_info,
+            ]
+        }
+        .into_iter()
+    }
+
+    unsafe fn finish(me: *mut Self) {
+        // SAFETY: the caller's promise; an error that is set survives.
+        unsafe {
+            let error = crate::tstate::take_raised();
+            release_loop(me);
+            if !error.is_null() {
+                crate::tstate::set_raised(error);
+            }
+            std::ptr::drop_in_place(&raw mut (*me).remote);
+        }
     }
 }
 
@@ -221,11 +238,7 @@ unsafe fn report(me: *mut ThreadResult) -> Result<(), ()> {
             ffi::Py_DECREF(p);
         }
         ffi::Py_XDECREF(f);
-        if r.is_null() {
-            return Err(());
-        }
-        ffi::Py_DECREF(r);
-        Ok(())
+        done(r)
     }
 }
 
@@ -266,10 +279,7 @@ unsafe fn tell(slf: Obj) -> Result<(), ()> {
         if !when_ready.is_null() {
             let r = ffi::PyObject_CallNoArgs(when_ready);
             ffi::Py_DECREF(when_ready);
-            if r.is_null() {
-                return Err(());
-            }
-            ffi::Py_DECREF(r);
+            done(r)?;
         }
         if !(*me).exc_info.is_null() {
             report(me)?;
@@ -288,11 +298,7 @@ unsafe fn tell(slf: Obj) -> Result<(), ()> {
             crate::tstate::call_one_at_bottom(receiver, slf)
         };
         ffi::Py_DECREF(receiver);
-        if r.is_null() {
-            return Err(());
-        }
-        ffi::Py_DECREF(r);
-        Ok(())
+        done(r)
     }
 }
 
@@ -316,12 +322,7 @@ pub unsafe fn finish_from_queue(p: Obj, report: impl FnOnce(&Bound<'_, PyAny>, P
 
 unsafe extern "C" fn py_on_async(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a result.
-    unsafe {
-        match on_async(slf) {
-            Ok(()) => none(),
-            Err(()) => null_mut(),
-        }
-    }
+    unsafe { answer(on_async(slf)) }
 }
 
 unsafe extern "C" fn destroy(slf: Obj, _: Obj) -> Obj {
@@ -371,16 +372,6 @@ unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
-/// A getter of the field with this index.
-macro_rules! field {
-    ($get:ident, $at:expr) => {
-        unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
-            // SAFETY: a result.
-            unsafe { or_none(*fields(cast(slf))[$at]) }
-        }
-    };
-}
-
 /// The receiver; when it has been told, a function that does nothing.
 unsafe extern "C" fn get_receiver(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a result.
@@ -397,51 +388,23 @@ unsafe extern "C" fn get_watcher(_: Obj, _: *mut c_void) -> Obj {
     unsafe { none() }
 }
 
-field!(get_hub, 1);
-field!(get_context, 3);
-field!(get_value, 4);
-
-unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(slf.cast());
-        let error = crate::tstate::take_raised();
-        release_loop(cast(slf));
-        if !error.is_null() {
-            crate::tstate::set_raised(error);
-        }
-        std::ptr::drop_in_place(&raw mut (*cast(slf)).remote);
-        clear(slf);
-        free(slf);
-    }
+unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe { or_none((*cast(slf)).hub) }
 }
 
-unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        let mut r = visit(ffi::Py_TYPE(slf).cast(), arg);
-        for f in fields(cast(slf)) {
-            if r == 0 && !(*f).is_null() {
-                r = visit(*f, arg);
-            }
-        }
-        r
-    }
+unsafe extern "C" fn get_context(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe { or_none((*cast(slf)).context) }
 }
 
-unsafe extern "C" fn clear(slf: Obj) -> c_int {
-    // SAFETY: the collector's protocol.
-    unsafe {
-        for f in fields(cast(slf)) {
-            set(f, null_mut());
-        }
-        0
-    }
+unsafe extern "C" fn get_value(slf: Obj, _: *mut c_void) -> Obj {
+    // SAFETY: a result.
+    unsafe { or_none((*cast(slf)).value) }
 }
 
 /// Adds the type.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = m.py();
     let methods = vec![
         fast(
             c"set",
@@ -515,30 +478,19 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             c"The exception of the task, or None.",
         ),
     ];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (
-            ffi::Py_tp_doc,
-            c"ThreadResult(receiver, hub, call_when_ready)\n\nCarries the result of a task from a worker to the hub's thread, which makes and destroys it.\n\nThere it calls *call_when_ready*, prints the exception if there is one, and gives itself to *receiver*, as a greenlet does to its links. Until then it keeps the hub's loop running."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let ty = make_type(
-            py,
-            c"gevent.threadpool.ThreadResult",
-            size_of::<ThreadResult>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        m.add("ThreadResult", Bound::from_borrowed_ptr(py, ty.cast()))
+        NewType::of::<ThreadResult>(c"gevent.threadpool.ThreadResult")
+            .about(c"ThreadResult(receiver, hub, call_when_ready)\n\nCarries the result of a task from a worker to the hub's thread, which makes and destroys it.\n\nThere it calls *call_when_ready*, prints the exception if there is one, and gives itself to *receiver*, as a greenlet does to its links. Until then it keeps the hub's loop running.")
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .ended_by(
+                object::dealloc::<ThreadResult>,
+                object::traverse::<ThreadResult>,
+                object::clear::<ThreadResult>,
+            )
+            .add(m, None)?;
     }
+    Ok(())
 }

@@ -62,10 +62,10 @@ pub(super) unsafe extern "C" fn on_expiration(
 pub(super) unsafe fn start_any(t: Obj) -> Result<(), ()> {
     // SAFETY: a timeout.
     unsafe {
-        if ffi::Py_TYPE(t) == statics().timeout {
+        if ffi::Py_TYPE(t) == STATICS.timeout {
             return begin(cast(t));
         }
-        let r = ffi::PyObject_CallMethodNoArgs(t, statics().str_start);
+        let r = ffi::PyObject_CallMethodNoArgs(t, STATICS.str_start);
         if r.is_null() {
             return Err(());
         }
@@ -89,7 +89,7 @@ pub(super) unsafe fn new_started(
             }
             return ffi::Py_NewRef(timeout);
         }
-        let t = if class == statics().timeout.cast() {
+        let t = if class == STATICS.timeout.cast() {
             let t = tp_new(class.cast(), null_mut(), null_mut());
             if !t.is_null() && fill(cast(t), [timeout, exception, counts, null_mut(), one_shot]) < 0
             {
@@ -176,9 +176,9 @@ pub(super) unsafe extern "C" fn start_new_or_dummy(
     unsafe {
         let args = Args::new(items, n, names);
         match args.parse(c"_start_new_or_dummy", [c"timeout", c"exception", c"ref"]) {
-            Ok([timeout, ..]) if absent(timeout) => ffi::Py_NewRef(statics().never),
+            Ok([timeout, ..]) if absent(timeout) => ffi::Py_NewRef(STATICS.never),
             Ok([timeout, exception, counts]) => new_started(
-                statics().timeout.cast(),
+                STATICS.timeout.cast(),
                 timeout,
                 exception,
                 counts,
@@ -207,10 +207,10 @@ pub(super) unsafe extern "C" fn exit(
 ) -> Obj {
     // SAFETY: as the C API calls it; `value` is the second argument.
     unsafe {
-        let r = if ffi::Py_TYPE(slf) == statics().timeout {
+        let r = if ffi::Py_TYPE(slf) == STATICS.timeout {
             close(slf, null_mut())
         } else {
-            ffi::PyObject_CallMethodNoArgs(slf, statics().str_close)
+            ffi::PyObject_CallMethodNoArgs(slf, STATICS.str_close)
         };
         if r.is_null() {
             return r;

@@ -16,19 +16,21 @@ use text::*;
 use timer::*;
 
 use crate::event_loop::{LoopHost, Owner, nanos};
-use crate::gevent_greenlet::{make_type, throw_exception};
+use crate::gevent_greenlet::throw_exception;
 use crate::hub::{HubCore, get_core, set_os_error};
 use crate::raw::{self, Args, absent, boolean, fast, noargs, none};
+use crate::raw_type::NewType;
+use crate::statics::{Immortal, intern};
+use crate::sync::object::{attribute, set};
 use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::{Reactor, WatcherId, WatcherKind};
 use pyo3::exceptions::PyAssertionError;
-use pyo3::ffi::{self, PyGetSetDef, PyObject, PyTypeObject};
+use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 type Obj = *mut PyObject;
 
@@ -58,29 +60,10 @@ struct Statics {
     never: Obj,
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Statics {}
-// SAFETY: as above.
-unsafe impl Sync for Statics {}
-
-static STATICS: OnceLock<Statics> = OnceLock::new();
-
-fn statics() -> &'static Statics {
-    STATICS
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
+static STATICS: Immortal<Statics> = Immortal::new();
 
 fn cast(slf: Obj) -> *mut TimeoutObject {
     slf.cast()
-}
-
-unsafe fn set(field: *mut Obj, value: Obj) {
-    // SAFETY: an owned field; the GIL is held.
-    unsafe {
-        let old = std::mem::replace(&mut *field, value);
-        ffi::Py_XDECREF(old);
-    }
 }
 
 /// The timer of a timeout that never expires, and what `Timeout._start_new_or_dummy(None)` returns.
@@ -169,7 +152,7 @@ impl TimerView {
 /// An object; the GIL is held.
 pub unsafe fn is_timeout(p: Obj) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { ffi::PyObject_TypeCheck(p, statics().timeout) != 0 }
+    unsafe { ffi::PyObject_TypeCheck(p, STATICS.timeout) != 0 }
 }
 
 /// Raises a new `Timeout(seconds)`; null for none. Returns null.
@@ -179,7 +162,7 @@ pub unsafe fn is_timeout(p: Obj) -> bool {
 pub unsafe fn raise_new(seconds: Obj) -> Obj {
     // SAFETY: the caller's promise.
     unsafe {
-        let ty: Obj = statics().timeout.cast();
+        let ty: Obj = STATICS.timeout.cast();
         let t = if seconds.is_null() {
             ffi::PyObject_CallNoArgs(ty)
         } else {
@@ -197,14 +180,6 @@ pub unsafe fn raise_new(seconds: Obj) -> Obj {
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = m.py();
     let fake = Bound::new(py, Never)?;
-    let getset =
-        |name: &'static std::ffi::CStr, get, set, doc: &'static std::ffi::CStr| PyGetSetDef {
-            name: name.as_ptr(),
-            get: Some(get),
-            set,
-            doc: doc.as_ptr(),
-            closure: null_mut(),
-        };
     let methods = vec![
         noargs(c"start", start, c"Start it: it will be raised in this greenlet after its seconds."),
         noargs(c"cancel", cancel, c"Stop it, if it runs. It can be started again."),
@@ -216,53 +191,38 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         fast(c"__exit__", exit, 0, c"Close it; suppress it if its exception is False."),
     ];
     let attributes = vec![
-        getset(c"pending", get_pending, None, c"Whether it runs."),
-        getset(c"timer", get_timer, None, c"Its timer."),
-        getset(
+        attribute(c"pending", get_pending, None, c"Whether it runs."),
+        attribute(c"timer", get_timer, None, c"Its timer."),
+        attribute(
             c"seconds",
             get_seconds,
             Some(set_seconds),
             c"After how many seconds it is raised; None for never.",
         ),
-        getset(
+        attribute(
             c"exception",
             get_exception,
             Some(set_exception),
             c"What is raised instead of itself, if not None, False or a text.",
         ),
     ];
-    let slots: Vec<(c_int, *mut c_void)> = vec![
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_init, tp_init as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_repr, repr as *mut c_void),
-        (ffi::Py_tp_str, str as *mut c_void),
-        (ffi::Py_tp_richcompare, compare as *mut c_void),
-        (ffi::Py_tp_hash, hash as *mut c_void),
-        (
-            ffi::Py_tp_doc,
-            c"Timeout(seconds=None, exception=None, ref=True, priority=-1)\n\nRaise an exception in the current greenlet after some seconds: this one, unless another is given. Always close it when its time is over; a with statement does."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-    ];
     // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let timeout = make_type(
-            py,
-            c"gevent.timeout.Timeout",
-            size_of::<TimeoutObject>(),
-            ffi::PyExc_BaseException.cast(),
-            methods,
-            attributes,
-            &slots,
-        )?;
-        let intern = |t: &std::ffi::CStr| ffi::PyUnicode_InternFromString(t.as_ptr());
+        let timeout = NewType::of::<TimeoutObject>(c"gevent.timeout.Timeout")
+            .about(c"Timeout(seconds=None, exception=None, ref=True, priority=-1)\n\nRaise an exception in the current greenlet after some seconds: this one, unless another is given. Always close it when its time is over; a with statement does.")
+            .below(ffi::PyExc_BaseException.cast())
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .init_by(tp_init)
+            .ended_by(dealloc, traverse, clear)
+            .repr_by(repr)
+            .str_by(str)
+            .slot(ffi::Py_tp_richcompare, compare as *mut c_void)
+            .slot(ffi::Py_tp_hash, hash as *mut c_void)
+            .add(m, None)?;
         let str_on_expiration = intern(c"_on_expiration");
-        let _ = STATICS.set(Statics {
+        STATICS.set(Statics {
             timeout,
             on_expiration: raw::_PyType_Lookup(timeout, str_on_expiration),
             str_on_expiration,
@@ -270,7 +230,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             str_close: intern(c"close"),
             never: fake.clone().into_ptr(),
         });
-        m.add("Timeout", Bound::from_borrowed_ptr(py, timeout.cast()))?;
     }
     m.add("_FakeTimer", fake)
 }

@@ -13,7 +13,7 @@ pub(super) unsafe extern "C" fn get_timer(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a timeout.
     unsafe {
         if absent((*cast(slf)).seconds) || (*cast(slf)).closed {
-            return ffi::Py_NewRef(statics().never);
+            return ffi::Py_NewRef(STATICS.never);
         }
         let py = Python::assume_attached();
         match Bound::new(py, TimerView(Bound::from_borrowed_ptr(py, slf).unbind())) {

@@ -123,7 +123,7 @@ pub fn expire(host: &LoopHost<'_, '_>, id: WatcherId, p: Obj) {
             throws
         };
         if !greenlet.is_null() {
-            let s = statics();
+            let s = &*STATICS;
             let hook = raw::_PyType_Lookup(ffi::Py_TYPE(p), s.str_on_expiration);
             let r = if hook == s.on_expiration {
                 throw_exception(greenlet, throws)

@@ -6,39 +6,37 @@ mod error;
 pub use container::{Container, Fifo, Lifo, Priority};
 pub use error::{GetError, PutError};
 
+use crate::state::Ledger;
 use crate::waiters::{Guard, Lock, Outcome, Target, WaitList, wait};
 use gevent_hub_core::hub::Interrupted;
 use std::time::Duration;
 
 struct State<C: Container> {
     items: C,
-    capacity: usize,
-    closed: bool,
+    ledger: Ledger,
     /// Nobody waits here while there is an item. Granted an item, or nothing when the queue is closed.
     getters: WaitList<(), Option<C::Item>>,
     /// Nobody waits here while there is room. They bring their item; it is taken, or given back at the close.
     putters: WaitList<C::Item, Result<(), C::Item>>,
-    /// Items put for which nobody has called `task_done`.
-    unfinished: usize,
     joiners: WaitList<(), ()>,
 }
 
 impl<C: Container> State<C> {
     /// Puts an item where it belongs, if that needs no wait. The target has to be woken.
     fn offer(&mut self, item: C::Item) -> Result<Option<Target>, PutError<C::Item>> {
-        if self.closed {
+        if self.ledger.is_closed() {
             return Err(PutError::Closed(item));
         }
         let woken = match self.getters.grant(Some(item)) {
             Ok(getter) => Some(getter),
-            Err(Some(item)) if self.items.len() < self.capacity => {
+            Err(Some(item)) if self.ledger.has_room(self.items.len()) => {
                 self.items.push(item);
                 None
             }
             Err(Some(item)) => return Err(PutError::Full(item)),
             Err(None) => unreachable!("an item was offered"),
         };
-        self.unfinished += 1;
+        self.ledger.begin();
         Ok(woken)
     }
 
@@ -47,8 +45,7 @@ impl<C: Container> State<C> {
         let State {
             items,
             putters,
-            unfinished,
-            capacity,
+            ledger,
             ..
         } = self;
         let Some(item) = items.pop() else {
@@ -56,16 +53,16 @@ impl<C: Container> State<C> {
             let mut handed = None;
             let putter = putters.grant_with(|item| {
                 handed = Some(item);
-                *unfinished += 1;
+                ledger.begin();
                 Ok(())
             })?;
             return handed.map(|item| (item, Some(putter)));
         };
         // More than fit may be there, after an item was taken back.
-        let woken = if items.len() < *capacity {
+        let woken = if ledger.has_room(items.len()) {
             putters.grant_with(|item| {
                 items.push(item);
-                *unfinished += 1;
+                ledger.begin();
                 Ok(())
             })
         } else {
@@ -101,11 +98,9 @@ impl<C: Container> Queue<C> {
         Queue {
             state: Lock::new(State {
                 items: C::default(),
-                capacity,
-                closed: false,
+                ledger: Ledger::new(capacity),
                 getters: WaitList::new(),
                 putters: WaitList::new(),
-                unfinished: 0,
                 joiners: WaitList::new(),
             }),
         }
@@ -124,17 +119,17 @@ impl<C: Container> Queue<C> {
     /// Whether a put would have to wait.
     pub fn is_full(&self) -> bool {
         let state = self.state.lock();
-        state.items.len() >= state.capacity && state.getters.is_empty()
+        !state.ledger.has_room(state.items.len()) && state.getters.is_empty()
     }
 
     /// How many items it holds at most.
     pub fn capacity(&self) -> usize {
-        self.state.lock().capacity
+        self.state.lock().ledger.capacity()
     }
 
     /// Whether [`close`](Self::close) was called.
     pub fn is_closed(&self) -> bool {
-        self.state.lock().closed
+        self.state.lock().ledger.is_closed()
     }
 
     /// Puts an item if that needs no wait.
@@ -219,7 +214,7 @@ impl<C: Container> Queue<C> {
                 wake(woken);
                 Ok(item)
             }
-            None if state.closed => Err((state, GetError::Closed)),
+            None if state.ledger.is_closed() => Err((state, GetError::Closed)),
             None => Err((state, GetError::Empty)),
         }
     }
@@ -265,7 +260,7 @@ impl<C: Container> Queue<C> {
     pub fn close(&self) -> bool {
         let (putters, getters) = {
             let mut state = self.state.lock();
-            if std::mem::replace(&mut state.closed, true) {
+            if !state.ledger.close() {
                 return false;
             }
             (
@@ -281,14 +276,11 @@ impl<C: Container> Queue<C> {
     pub fn task_done(&self) -> bool {
         let joiners = {
             let mut state = self.state.lock();
-            if state.unfinished == 0 {
-                return false;
+            match state.ledger.done() {
+                None => return false,
+                Some(false) => return true,
+                Some(true) => state.joiners.grant_all(|()| ()),
             }
-            state.unfinished -= 1;
-            if state.unfinished > 0 {
-                return true;
-            }
-            state.joiners.grant_all(|()| ())
         };
         joiners.into_iter().for_each(Target::wake);
         true
@@ -296,7 +288,7 @@ impl<C: Container> Queue<C> {
 
     /// Items put that are not [done](Self::task_done).
     pub fn unfinished(&self) -> usize {
-        self.state.lock().unfinished
+        self.state.lock().ledger.unfinished()
     }
 
     /// Waits until every item that was put is [done](Self::task_done), for so long, or without a limit.
@@ -306,7 +298,7 @@ impl<C: Container> Queue<C> {
     /// [`Interrupted`].
     pub fn join(&self, timeout: Option<Duration>) -> Result<bool, Interrupted> {
         let state = self.state.lock();
-        if state.unfinished == 0 {
+        if state.ledger.unfinished() == 0 {
             return Ok(true);
         }
         match wait(&self.state, state, |s| &mut s.joiners, (), timeout) {

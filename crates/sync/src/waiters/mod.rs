@@ -9,7 +9,7 @@
 //! way of parking of their own, or with a callback in place of a park.
 
 mod list;
-mod sys;
+pub(crate) mod sys;
 mod target;
 
 pub use list::{Finished, Place, WaitList};

@@ -2,13 +2,19 @@
 
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8},
+    },
     thread::{self, Thread},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8},
+    },
     thread::{self, Thread},
 };
 

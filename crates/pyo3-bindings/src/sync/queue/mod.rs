@@ -4,80 +4,52 @@
 //! may override `_init`, `_put`, `_get`, `_qsize` and `_peek`, as in the standard library.
 
 mod storage;
-mod waiting;
-
-pub use waiting::serve_from_queue;
+pub(super) mod waiting;
 
 use super::args::{Limit, flag};
-use super::object::{alloc, attribute, free, or_none, set, weakly_referenced};
+use super::exchange::{self, Exchange, Headed};
+use super::object::{attribute, free, or_none, set, set_or_empty, visit_all};
 use super::wait::wait;
-use super::{Obj, event, thread_mark};
-use crate::gevent_greenlet::make_type;
-use crate::hub::HubCore;
-use crate::raw::{_PyType_Lookup, Args, absent, boolean, fast, noargs, none, one};
+use super::{Obj, event, in_hub};
+use crate::raw::{
+    _PyType_Lookup, Args, absent, answer, answer_bool, boolean, fast, noargs, none, one,
+};
+use crate::raw_type::NewType;
+use crate::statics::Immortal;
+use gevent_sync::lines::Line;
+use gevent_sync::state::Ledger;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
-use std::collections::VecDeque;
 use std::ffi::{CStr, c_int, c_void};
-use std::mem::{self, offset_of};
+use std::mem::offset_of;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 use storage::{How, Order};
-use waiting::Waiter;
+use waiting::{EMPTY, FULL, SHUT_DOWN};
 
 /// A queue. Each `Obj` is an owned reference or null.
 #[repr(C)]
 pub struct Queue {
-    base: ffi::PyObject,
-    weak: Obj,
-    /// The hub of the first greenlet that waited.
-    hub: Obj,
+    head: Exchange,
     /// `queue.queue`.
     store: Obj,
     /// An event that is set while no task is unfinished.
     cond: Obj,
     /// A lock for when Python runs in the middle of an operation.
     lock: Obj,
-    /// Not above 0 for no limit.
-    maxsize: isize,
-    unfinished: isize,
+    ledger: Ledger,
     /// Whether `_put` counts tasks.
     counts: bool,
-    is_shut: bool,
     order: Order,
-    getters: VecDeque<Waiter>,
-    putters: VecDeque<Waiter>,
-    /// The hubs in which a look at the waiters is queued or running.
-    notifiers: Vec<u64>,
-    /// Errors on their way to putters.
-    failures: Vec<((u64, u64), Obj)>,
-    /// The only thread that used it; 0 for none, 1 for several.
-    thread: usize,
 }
 
+// SAFETY: as it says.
+unsafe impl Headed for Queue {}
+
 impl Queue {
+    /// Whether somebody waits in a line.
     #[inline]
-    fn saw_thread(&mut self) {
-        let mark = thread_mark();
-        if self.thread != mark {
-            self.thread = if self.thread == 0 { mark } else { 1 };
-        }
-    }
-
-    fn is_shared(&self) -> bool {
-        self.thread == 1
-    }
-
-    /// A greenlet is going to wait. `Err` with an error set if it must not.
-    unsafe fn begin(&mut self, hub: &HubCore) -> Result<(), ()> {
-        // SAFETY: the GIL is held.
-        unsafe {
-            hub.may_block()?;
-            if self.hub.is_null() {
-                self.hub = ffi::Py_NewRef(hub.greenlet().cast());
-            }
-            Ok(())
-        }
+    fn waits(&self, line: Line) -> bool {
+        !self.head.lines.line(line).is_empty()
     }
 }
 
@@ -104,14 +76,11 @@ unsafe fn class_number(ty: *mut PyTypeObject, name: &CStr) -> std::ffi::c_long {
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: zeroed memory, in which what is no plain value is written.
     unsafe {
-        let me = alloc(ty).cast::<Queue>();
+        let me = Exchange::make(ty, waiting::round).cast::<Queue>();
         if me.is_null() {
             return null_mut();
         }
-        (&raw mut (*me).getters).write(VecDeque::new());
-        (&raw mut (*me).putters).write(VecDeque::new());
-        (&raw mut (*me).notifiers).write(Vec::new());
-        (&raw mut (*me).failures).write(Vec::new());
+        (&raw mut (*me).ledger).write(Ledger::new(usize::MAX));
         (*me).counts = class_number(ty, c"_counts_tasks") != 0;
         (&raw mut (*me).order).write(match class_number(ty, c"_order") {
             1 => Order::Lifo,
@@ -122,11 +91,10 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
     }
 }
 
-unsafe fn fields(me: *mut Queue) -> [*mut Obj; 4] {
+unsafe fn fields(me: *mut Queue) -> [*mut Obj; 3] {
     // SAFETY: addresses only.
     unsafe {
         [
-            &raw mut (*me).hub,
             &raw mut (*me).store,
             &raw mut (*me).cond,
             &raw mut (*me).lock,
@@ -135,19 +103,13 @@ unsafe fn fields(me: *mut Queue) -> [*mut Obj; 4] {
 }
 
 unsafe extern "C" fn dealloc(slf: Obj) {
-    // SAFETY: the slot's contract. Waiting greenlets and threads have references to the queue, so that
-    // whoever is left in a line waits on a stack that was given up.
+    // SAFETY: the slot's contract.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
-        let me = cast(slf);
-        if !(*me).weak.is_null() {
-            ffi::PyObject_ClearWeakRefs(slf);
+        Exchange::finish(slf.cast());
+        for f in fields(cast(slf)) {
+            set(f, null_mut());
         }
-        clear(slf);
-        std::ptr::drop_in_place(&raw mut (*me).getters);
-        std::ptr::drop_in_place(&raw mut (*me).putters);
-        std::ptr::drop_in_place(&raw mut (*me).notifiers);
-        std::ptr::drop_in_place(&raw mut (*me).failures);
         free(slf);
     }
 }
@@ -155,47 +117,19 @@ unsafe extern "C" fn dealloc(slf: Obj) {
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol; nothing here runs Python.
     unsafe {
-        let me = cast(slf);
-        let r = visit(ffi::Py_TYPE(slf).cast(), arg);
-        if r != 0 {
-            return r;
+        match visit_all(fields(cast(slf)).map(|f| *f), visit, arg) {
+            0 => Exchange::traverse(slf.cast(), visit, arg),
+            r => r,
         }
-        let items = (*me).putters.iter().map(|w| w.item);
-        let errors = (*me).failures.iter().map(|(_, e)| *e);
-        for p in fields(me)
-            .into_iter()
-            .map(|f| *f)
-            .chain(items)
-            .chain(errors)
-        {
-            if !p.is_null() {
-                let r = visit(p, arg);
-                if r != 0 {
-                    return r;
-                }
-            }
-        }
-        0
     }
 }
 
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol; fields are emptied before what they held is dropped.
     unsafe {
-        let me = cast(slf);
-        for f in fields(me) {
+        Exchange::clear(slf.cast());
+        for f in fields(cast(slf)) {
             set(f, null_mut());
-        }
-        for (_, error) in mem::take(&mut (*me).failures) {
-            ffi::Py_DECREF(error);
-        }
-        let items: Vec<Obj> = (*me)
-            .putters
-            .iter_mut()
-            .map(|w| mem::replace(&mut w.item, null_mut()))
-            .collect();
-        for item in items {
-            ffi::Py_XDECREF(item);
         }
         0
     }
@@ -215,36 +149,33 @@ unsafe extern "C" fn truth(_: Obj) -> c_int {
 unsafe fn put_item(me: *mut Queue, item: Obj, block: bool, timeout: Obj) -> Obj {
     // SAFETY: a queue; borrowed arguments.
     unsafe {
-        if (*me).is_shut {
-            waiting::raise_shut_down();
+        if (*me).ledger.is_closed() {
+            SHUT_DOWN.raise();
             return null_mut();
         }
-        (*me).saw_thread();
+        (*me).head.users.saw();
         if block && !absent(timeout) && waiting::check_timeout(timeout).is_err() {
             return null_mut();
         }
         let done = match storage::try_put(me, item) {
             Err(()) => return null_mut(),
             Ok(true) => {
-                if !(*me).getters.is_empty() {
+                if (*me).waits(Line::Getters) {
                     waiting::wake(me);
                 }
                 Ok(())
             }
-            Ok(false) if waiting::in_hub() => waiting::put_in_hub(me, item),
+            Ok(false) if in_hub() => waiting::put_in_hub(me, item),
             Ok(false) if block => match Limit::new(timeout) {
                 Ok(limit) => waiting::wait_to_put(me, item, limit),
                 Err(()) => Err(()),
             },
             Ok(false) => {
-                waiting::raise_full();
+                FULL.raise();
                 Err(())
             }
         };
-        match done {
-            Ok(()) => none(),
-            Err(()) => null_mut(),
-        }
+        answer(done)
     }
 }
 
@@ -270,13 +201,13 @@ unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
 unsafe fn get_item(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj {
     // SAFETY: a queue; borrowed arguments.
     unsafe {
-        (*me).saw_thread();
+        (*me).head.users.saw();
         let item = match storage::try_get(me, how) {
             Err(()) => return null_mut(),
             Ok(Some(item)) => item,
             Ok(None) => get_later(me, how, block, timeout),
         };
-        if how == How::Remove && !item.is_null() && !(*me).putters.is_empty() {
+        if how == How::Remove && !item.is_null() && (*me).waits(Line::Putters) {
             waiting::wake(me);
         }
         item
@@ -286,18 +217,18 @@ unsafe fn get_item(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj {
 unsafe fn get_later(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj {
     // SAFETY: a queue; borrowed arguments.
     unsafe {
-        if (*me).is_shut {
-            waiting::raise_shut_down();
+        if (*me).ledger.is_closed() {
+            SHUT_DOWN.raise();
             return null_mut();
         }
         if block && waiting::check_timeout(timeout).is_err() {
             return null_mut();
         }
-        if waiting::in_hub() {
+        if in_hub() {
             return waiting::get_in_hub(me, how);
         }
         if !block {
-            waiting::raise_empty();
+            EMPTY.raise();
             return null_mut();
         }
         match Limit::new(timeout) {
@@ -350,28 +281,21 @@ unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
 
 unsafe extern "C" fn empty(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue.
-    unsafe {
-        match storage::len(cast(slf)) {
-            Ok(n) => boolean(n == 0),
-            Err(()) => null_mut(),
-        }
-    }
+    unsafe { answer_bool(storage::len(cast(slf)).map(|n| n == 0)) }
 }
 
 unsafe extern "C" fn full(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue.
-    unsafe {
-        match storage::has_room(cast(slf)) {
-            Ok(room) => boolean(!room),
-            Err(()) => null_mut(),
-        }
-    }
+    unsafe { answer_bool(storage::has_room(cast(slf)).map(|room| !room)) }
 }
 
-unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue. The class `StopIteration` as an item ends the iteration.
+/// What `__next__` returns for an item (owned, or null): the class `StopIteration` ends the iteration.
+///
+/// # Safety
+/// The GIL is held.
+pub unsafe fn next_of(item: Obj) -> Obj {
+    // SAFETY: the caller's promise.
     unsafe {
-        let item = get_item(cast(slf), How::Remove, true, null_mut());
         if item == ffi::PyExc_StopIteration {
             ffi::PyErr_SetNone(item);
             ffi::Py_DECREF(item);
@@ -381,14 +305,12 @@ unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
     }
 }
 
-static TYPE: OnceLock<Base> = OnceLock::new();
+unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: a queue.
+    unsafe { next_of(get_item(cast(slf), How::Remove, true, null_mut())) }
+}
 
-struct Base(*mut PyTypeObject);
-
-// SAFETY: an immortal type, used with the GIL held.
-unsafe impl Send for Base {}
-// SAFETY: as above.
-unsafe impl Sync for Base {}
+static TYPE: Immortal<*mut PyTypeObject> = Immortal::new();
 
 /// Whether an object is one of the queues.
 ///
@@ -397,7 +319,7 @@ unsafe impl Sync for Base {}
 pub unsafe fn is_queue(p: Obj) -> bool {
     // SAFETY: the caller's promise.
     TYPE.get()
-        .is_some_and(|base| unsafe { ffi::PyObject_TypeCheck(p, base.0) } != 0)
+        .is_some_and(|base| unsafe { ffi::PyObject_TypeCheck(p, *base) } != 0)
 }
 
 /// `put(item, False)`: None, or null with an error set.
@@ -423,13 +345,12 @@ unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue; the event is held over what may run Python.
     unsafe {
         let me = cast(slf);
-        if (*me).unfinished <= 0 {
+        let Some(last) = (*me).ledger.done() else {
             let text = c"task_done() called too many times";
             ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
             return null_mut();
-        }
-        (*me).unfinished -= 1;
-        if (*me).unfinished == 0 && !(*me).cond.is_null() {
+        };
+        if last && !(*me).cond.is_null() {
             let cond = ffi::Py_NewRef((*me).cond);
             event::raise_flag(cond);
             ffi::Py_DECREF(cond);
@@ -454,10 +375,7 @@ unsafe extern "C" fn join(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names
         let cond = ffi::Py_NewRef((*cast(slf)).cond);
         let came = wait(cond.cast(), limit);
         ffi::Py_DECREF(cond);
-        match came {
-            Ok(came) => boolean(came),
-            Err(()) => null_mut(),
-        }
+        answer_bool(came)
     }
 }
 
@@ -469,11 +387,12 @@ unsafe extern "C" fn start_tasks(slf: Obj, n: Obj) -> Obj {
         if n == -1 && !ffi::PyErr_Occurred().is_null() {
             return null_mut();
         }
+        let n = usize::try_from(n).unwrap_or(0);
         let cond = event::new_event(n == 0);
         if cond.is_null() {
             return null_mut();
         }
-        (*cast(slf)).unfinished = n;
+        (*cast(slf)).ledger.set_unfinished(n);
         set(&raw mut (*cast(slf)).cond, cond);
         none()
     }
@@ -506,9 +425,11 @@ unsafe fn number_of(value: Obj) -> Result<isize, ()> {
 unsafe extern "C" fn get_maxsize(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a queue.
     unsafe {
-        match (*cast(slf)).maxsize {
-            n if n > 0 => ffi::PyLong_FromSsize_t(n),
-            _ => none(),
+        let ledger = &(*cast(slf)).ledger;
+        if ledger.is_bounded() {
+            ffi::PyLong_FromSize_t(ledger.capacity())
+        } else {
+            none()
         }
     }
 }
@@ -516,54 +437,51 @@ unsafe extern "C" fn get_maxsize(slf: Obj, _: *mut c_void) -> Obj {
 unsafe extern "C" fn set_maxsize(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a queue.
     unsafe {
-        match number_of(value) {
-            Ok(n) => {
-                (*cast(slf)).maxsize = if n > 0 { n } else { -1 };
-                0
-            }
-            Err(()) => -1,
-        }
+        let Ok(n) = number_of(value) else {
+            return -1;
+        };
+        let most = usize::try_from(n).ok().filter(|n| *n > 0);
+        (*cast(slf)).ledger.set_capacity(most.unwrap_or(usize::MAX));
+        0
     }
 }
 
 unsafe extern "C" fn get_raw_maxsize(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
-    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).maxsize) }
+    // SAFETY: a queue. No limit is -1.
+    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).ledger.capacity().cast_signed()) }
 }
 
 unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a queue.
-    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).unfinished) }
+    unsafe { ffi::PyLong_FromSize_t((*cast(slf)).ledger.unfinished()) }
 }
 
 unsafe extern "C" fn set_unfinished(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a queue.
     unsafe {
-        match number_of(value) {
-            Ok(n) => {
-                (*cast(slf)).unfinished = n;
-                0
-            }
-            Err(()) => -1,
-        }
+        let Ok(n) = number_of(value) else {
+            return -1;
+        };
+        let n = usize::try_from(n).unwrap_or(0);
+        (*cast(slf)).ledger.set_unfinished(n);
+        0
     }
 }
 
 unsafe extern "C" fn get_shut(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a queue.
-    unsafe { boolean((*cast(slf)).is_shut) }
+    unsafe { boolean((*cast(slf)).ledger.is_closed()) }
 }
 
 unsafe extern "C" fn set_shut(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a queue.
     unsafe {
         match flag(value, false) {
-            Ok(on) => {
-                (*cast(slf)).is_shut = on;
-                0
-            }
-            Err(()) => -1,
+            Ok(true) => _ = (*cast(slf)).ledger.close(),
+            Ok(false) => (*cast(slf)).ledger.open(),
+            Err(()) => return -1,
         }
+        0
     }
 }
 
@@ -574,15 +492,7 @@ unsafe extern "C" fn get_store(slf: Obj, _: *mut c_void) -> Obj {
 
 unsafe extern "C" fn set_store(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a queue.
-    unsafe {
-        let value = if absent(value) {
-            null_mut()
-        } else {
-            ffi::Py_NewRef(value)
-        };
-        set(&raw mut (*cast(slf)).store, value);
-        0
-    }
+    unsafe { set_or_empty(&raw mut (*cast(slf)).store, value) }
 }
 
 unsafe extern "C" fn get_cond(slf: Obj, _: *mut c_void) -> Obj {
@@ -590,41 +500,8 @@ unsafe extern "C" fn get_cond(slf: Obj, _: *mut c_void) -> Obj {
     unsafe { or_none((*cast(slf)).cond) }
 }
 
-unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
-    unsafe { or_none((*cast(slf)).hub) }
-}
-
-/// A tuple with None for each waiter, or its item.
-unsafe fn shown(line: &VecDeque<Waiter>) -> Obj {
-    // SAFETY: the items are held before anything is allocated.
-    unsafe {
-        let items: Vec<Obj> = line.iter().map(|w| or_none(w.item)).collect();
-        let tuple = ffi::PyTuple_New(items.len() as isize);
-        for (at, item) in items.into_iter().enumerate() {
-            if tuple.is_null() {
-                ffi::Py_DECREF(item);
-            } else {
-                ffi::PyTuple_SET_ITEM(tuple, at as isize, item);
-            }
-        }
-        tuple
-    }
-}
-
-unsafe extern "C" fn get_getters(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
-    unsafe { shown(&(*cast(slf)).getters) }
-}
-
-unsafe extern "C" fn get_putters(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
-    unsafe { shown(&(*cast(slf)).putters) }
-}
-
 /// Adds the type.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = m.py();
     let methods = vec![
         fast(
             c"put",
@@ -683,7 +560,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             c"Raise ShutDown in everyone who waits.",
         ),
     ];
-    let attributes = vec![
+    let mut attributes = vec![
         attribute(
             c"maxsize",
             get_maxsize,
@@ -696,48 +573,45 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             Some(set_maxsize),
             c"The same, with -1 for no limit.",
         ),
-        attribute(c"_unfinished", get_unfinished, Some(set_unfinished), c"How many tasks are not done."),
-        attribute(c"is_shutdown", get_shut, Some(set_shut), c"Whether it takes no more items."),
-        attribute(c"queue", get_store, Some(set_store), c"What holds the items."),
-        attribute(c"_cond_event", get_cond, None, c"The event of those who join."),
         attribute(
-            c"hub",
-            get_hub,
+            c"_unfinished",
+            get_unfinished,
+            Some(set_unfinished),
+            c"How many tasks are not done.",
+        ),
+        attribute(
+            c"is_shutdown",
+            get_shut,
+            Some(set_shut),
+            c"Whether it takes no more items.",
+        ),
+        attribute(
+            c"queue",
+            get_store,
+            Some(set_store),
+            c"What holds the items.",
+        ),
+        attribute(
+            c"_cond_event",
+            get_cond,
             None,
-            c"The hub of the first greenlet that waited. It says nothing about who may use the queue.",
-        ),
-        attribute(c"getters", get_getters, None, c"Those who wait for an item, each as None."),
-        attribute(c"putters", get_putters, None, c"The items of those who wait for room."),
-    ];
-    let slots = [
-        (ffi::Py_tp_new, tp_new as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_sq_length, slot_len as *mut c_void),
-        (ffi::Py_nb_bool, truth as *mut c_void),
-        (
-            ffi::Py_tp_members,
-            weakly_referenced(offset_of!(Queue, weak)),
-        ),
-        (
-            ffi::Py_tp_doc,
-            c"The native part of the queues.".as_ptr().cast_mut().cast(),
+            c"The event of those who join.",
         ),
     ];
-    // SAFETY: at the module's initialisation, with the GIL held; the size is that of the struct.
+    attributes.extend(exchange::attributes());
+    // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let base = make_type(
-            py,
-            c"gevent._core.QueueBase",
-            size_of::<Queue>(),
-            &raw mut ffi::PyBaseObject_Type,
-            methods,
-            attributes,
-            &slots,
-        )?;
-        storage::register(py, base)?;
-        let _ = TYPE.set(Base(base));
-        m.add("QueueBase", Bound::from_borrowed_ptr(py, base.cast()))
+        let base = NewType::of::<Queue>(c"gevent._core.QueueBase")
+            .about(c"The native part of the queues.")
+            .methods(methods)
+            .attributes(attributes)
+            .new_by(tp_new)
+            .ended_by(dealloc, traverse, clear)
+            .slot(ffi::Py_sq_length, slot_len as *mut c_void)
+            .slot(ffi::Py_nb_bool, truth as *mut c_void)
+            .weak(offset_of!(Exchange, weak))
+            .add(m, None)?;
+        TYPE.set(base);
+        storage::register(m.py(), base)
     }
 }

@@ -7,12 +7,12 @@
 use super::{Obj, Queue, cast};
 use crate::cells::GilCell;
 use crate::raw::_PyType_Lookup;
+use crate::statics::{Immortal, intern};
 use crate::sync::{enter_python, event};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_int;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 
 /// In which order items come out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,18 +77,7 @@ impl Method {
     }
 }
 
-// SAFETY: immortal objects, used with the GIL held.
-unsafe impl Send for Statics {}
-// SAFETY: as above.
-unsafe impl Sync for Statics {}
-
-static STATICS: OnceLock<Statics> = OnceLock::new();
-
-fn statics() -> &'static Statics {
-    STATICS
-        .get()
-        .expect("gevent._core is initialised before its types are used")
-}
+static STATICS: Immortal<Statics> = Immortal::new();
 
 /// The class that was looked at last, its version, and whether it overrides a hook.
 static SEEN: GilCell<(*mut ffi::PyTypeObject, u32, bool)> = GilCell::new((null_mut(), 0, false));
@@ -103,7 +92,7 @@ unsafe fn overrides(ty: *mut ffi::PyTypeObject) -> bool {
         if seen == ty && tag == version && version != 0 {
             return overrides;
         }
-        let found = statics()
+        let found = STATICS
             .hooks
             .iter()
             .any(|&(name, ours)| _PyType_Lookup(ty, name) != ours);
@@ -122,7 +111,7 @@ pub unsafe fn is_simple(me: *mut Queue) -> bool {
         !store.is_null()
             && !overrides(ffi::Py_TYPE(me.cast()))
             && match (*me).order {
-                Order::Fifo => ffi::Py_TYPE(store) == statics().deque,
+                Order::Fifo => ffi::Py_TYPE(store) == STATICS.deque,
                 Order::Lifo => ffi::PyList_CheckExact(store) != 0,
                 Order::Heap => false,
             }
@@ -145,7 +134,7 @@ pub unsafe fn len(me: *mut Queue) -> Result<isize, ()> {
             return Ok(size(me));
         }
         enter_python();
-        let r = ffi::PyObject_CallMethodNoArgs(me.cast(), statics().hooks[2].0);
+        let r = ffi::PyObject_CallMethodNoArgs(me.cast(), STATICS.hooks[2].0);
         if r.is_null() {
             return Err(());
         }
@@ -162,7 +151,7 @@ pub unsafe fn len(me: *mut Queue) -> Result<isize, ()> {
 #[inline]
 pub unsafe fn has_room(me: *mut Queue) -> Result<bool, ()> {
     // SAFETY: a queue.
-    unsafe { Ok((*me).maxsize <= 0 || len(me)? < (*me).maxsize) }
+    unsafe { Ok(!(*me).ledger.is_bounded() || (*me).ledger.has_room(len(me)?.cast_unsigned())) }
 }
 
 /// Runs `f` with the queue's lock if that is needed; `Err` with an error set.
@@ -241,8 +230,8 @@ pub unsafe fn raw_put(me: *mut Queue, item: Obj) -> Result<(), ()> {
             return missing();
         }
         match (*me).order {
-            Order::Fifo if ffi::Py_TYPE(store) == statics().deque => {
-                let r = statics().append.call(store, item);
+            Order::Fifo if ffi::Py_TYPE(store) == STATICS.deque => {
+                let r = STATICS.append.call(store, item);
                 if r.is_null() {
                     return Err(());
                 }
@@ -253,9 +242,9 @@ pub unsafe fn raw_put(me: *mut Queue, item: Obj) -> Result<(), ()> {
                     return Err(());
                 }
             }
-            Order::Heap => call2(statics().heappush, store, item)?,
+            Order::Heap => call2(STATICS.heappush, store, item)?,
             _ => {
-                let r = ffi::PyObject_CallMethodOneArg(store, statics().str_append, item);
+                let r = ffi::PyObject_CallMethodOneArg(store, STATICS.str_append, item);
                 if r.is_null() {
                     return Err(());
                 }
@@ -274,7 +263,7 @@ pub unsafe fn raw_put(me: *mut Queue, item: Obj) -> Result<(), ()> {
 pub unsafe fn did_put_task(me: *mut Queue) {
     // SAFETY: a queue, whose `_cond` is null or an event.
     unsafe {
-        (*me).unfinished += 1;
+        (*me).ledger.begin();
         if !(*me).cond.is_null() {
             event::reset((*me).cond);
         }
@@ -301,8 +290,8 @@ pub unsafe fn raw_get(me: *mut Queue) -> Obj {
             return null_mut();
         }
         match (*me).order {
-            Order::Fifo if ffi::Py_TYPE(store) == statics().deque => {
-                statics().popleft.call(store, null_mut())
+            Order::Fifo if ffi::Py_TYPE(store) == STATICS.deque => {
+                STATICS.popleft.call(store, null_mut())
             }
             Order::Lifo
                 if ffi::PyList_CheckExact(store) != 0 && ffi::PyList_GET_SIZE(store) > 0 =>
@@ -315,9 +304,9 @@ pub unsafe fn raw_get(me: *mut Queue) -> Obj {
                 }
                 item
             }
-            Order::Heap => ffi::PyObject_CallOneArg(statics().heappop, store),
-            Order::Fifo => ffi::PyObject_CallMethodNoArgs(store, statics().str_popleft),
-            Order::Lifo => ffi::PyObject_CallMethodNoArgs(store, statics().str_pop),
+            Order::Heap => ffi::PyObject_CallOneArg(STATICS.heappop, store),
+            Order::Fifo => ffi::PyObject_CallMethodNoArgs(store, STATICS.str_popleft),
+            Order::Lifo => ffi::PyObject_CallMethodNoArgs(store, STATICS.str_pop),
         }
     }
 }
@@ -344,7 +333,7 @@ pub unsafe fn put(me: *mut Queue, item: Obj) -> Result<(), ()> {
         if !overrides(ffi::Py_TYPE(me.cast())) {
             return raw_put(me, item);
         }
-        let r = ffi::PyObject_CallMethodOneArg(me.cast(), statics().hooks[0].0, item);
+        let r = ffi::PyObject_CallMethodOneArg(me.cast(), STATICS.hooks[0].0, item);
         if r.is_null() {
             return Err(());
         }
@@ -392,7 +381,7 @@ pub unsafe fn try_get(me: *mut Queue, how: How) -> Result<Option<Obj>, ()> {
                     raw_peek(me)
                 }
             } else {
-                let name = statics().hooks[if how == How::Remove { 1 } else { 3 }].0;
+                let name = STATICS.hooks[if how == How::Remove { 1 } else { 3 }].0;
                 ffi::PyObject_CallMethodNoArgs(me.cast(), name)
             };
             if item.is_null() {
@@ -410,7 +399,7 @@ pub unsafe fn try_put(me: *mut Queue, item: Obj) -> Result<bool, ()> {
     // SAFETY: a queue.
     unsafe {
         if is_simple(me) {
-            if (*me).maxsize > 0 && size(me) >= (*me).maxsize {
+            if !(*me).ledger.has_room(size(me).cast_unsigned()) {
                 return Ok(false);
             }
             return raw_put(me, item).map(|()| true);
@@ -467,12 +456,11 @@ pub fn register(py: Python<'_>, base: *mut ffi::PyTypeObject) -> PyResult<()> {
     let kept = |o: Bound<'_, PyAny>| o.into_ptr();
     // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        let intern = |t: &std::ffi::CStr| ffi::PyUnicode_InternFromString(t.as_ptr());
         let hook = |t: &std::ffi::CStr| {
             let name = intern(t);
             (name, _PyType_Lookup(base, name))
         };
-        let _ = STATICS.set(Statics {
+        STATICS.set(Statics {
             append: Method::new(kept(deque.getattr("append")?), ffi::METH_O),
             popleft: Method::new(kept(deque.getattr("popleft")?), ffi::METH_NOARGS),
             deque: kept(deque).cast(),

@@ -1,6 +1,9 @@
-//! The wait lists under loom, which tries every order of the threads' steps.
+//! What threads share under loom, which tries every order of the threads' steps: the wait lists here, what
+//! one big lock guards in `gil`.
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test --release -p gevent-sync`.
+
+mod gil;
 
 use crate::waiters::{Finished, Lock, Target, WaitList, thread};
 use crate::{Event, Fifo, Queue, Semaphore};

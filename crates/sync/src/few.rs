@@ -1,0 +1,116 @@
+//! [`Few`]: a line of mostly none or one, which then allocates nothing.
+
+use std::collections::VecDeque;
+
+/// Values in order; `rest` is empty as long as there is no `first`.
+pub struct Few<T> {
+    first: Option<T>,
+    rest: VecDeque<T>,
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Few {
+            first: None,
+            rest: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Few<T> {
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    #[inline]
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    #[inline]
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.first.iter_mut().chain(&mut self.rest)
+    }
+
+    #[inline]
+    pub fn get(&self, at: usize) -> Option<&T> {
+        match at.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(at) => self.rest.get(at),
+        }
+    }
+
+    #[inline]
+    pub fn push(&mut self, value: T) {
+        if self.first.is_none() {
+            self.first = Some(value);
+        } else {
+            self.rest.push_back(value);
+        }
+    }
+
+    #[inline]
+    pub fn remove(&mut self, at: usize) -> Option<T> {
+        match at.checked_sub(1) {
+            None => std::mem::replace(&mut self.first, self.rest.pop_front()),
+            Some(at) => self.rest.remove(at),
+        }
+    }
+
+    /// Drops those for which `is` is true.
+    #[inline]
+    pub fn discard(&mut self, is: impl Fn(&T) -> bool) {
+        let mut at = 0;
+        while let Some(value) = self.get(at) {
+            if is(value) {
+                self.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Takes those out, in order, that are not to be kept.
+    pub fn extract(&mut self, keep: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut gone = Vec::new();
+        let mut at = 0;
+        while let Some(value) = self.get(at) {
+            if keep(value) {
+                at += 1;
+            } else {
+                gone.extend(self.remove(at));
+            }
+        }
+        gone
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Few;
+
+    #[test]
+    fn it_is_a_line() {
+        let mut few = Few::default();
+        assert!(few.is_empty() && few.get(0).is_none() && few.remove(0).is_none());
+        (0..4).for_each(|n| few.push(n));
+        assert_eq!((few.len(), few.get(0), few.get(3)), (4, Some(&0), Some(&3)));
+        assert!(few.iter().rev().eq(&[3, 2, 1, 0]));
+        assert_eq!((few.remove(2), few.remove(0)), (Some(2), Some(0)));
+        few.iter_mut().for_each(|n| *n += 10);
+        assert_eq!((few.remove(2), few.len()), (None, 2));
+        few.push(5);
+        assert_eq!(few.extract(|n| *n == 13), [11, 5]);
+        assert!(few.iter().eq(&[13]) && few.extract(|_| false) == [13]);
+        assert!(few.is_empty());
+        (1..5).for_each(|n| few.push(n));
+        few.discard(|n| n % 2 == 1);
+        assert!(few.iter().eq(&[2, 4]));
+    }
+}
