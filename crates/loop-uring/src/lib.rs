@@ -39,6 +39,7 @@ mod requests;
 mod ring;
 mod setup;
 mod sqe;
+mod turns;
 mod uring_loop;
 mod waker;
 

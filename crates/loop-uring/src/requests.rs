@@ -32,8 +32,7 @@ pub(crate) enum Phase {
     Kernel,
     /// A level-triggered registration that fired: the next poll arms it again.
     Resting,
-    /// A read or write at a file's own position, behind another one: the kernel lets those that are under way
-    /// at the same time begin at the same place.
+    /// Behind an operation of its kind on the same descriptor: see [`crate::turns`].
     Waiting,
 }
 
@@ -60,7 +59,9 @@ const NONE: u32 = u32::MAX;
 /// What is known of a descriptor.
 #[derive(Clone, Copy)]
 struct Descriptor {
+    /// The newest request, and the oldest.
     first: u32,
+    last: u32,
     /// The last receive left nothing in the socket.
     drained: bool,
 }
@@ -119,9 +120,12 @@ impl Requests {
             What::Op { key, .. } => self.ops.insert(key, index),
             _ => None,
         };
-        let next = self
-            .descriptor(fd)
-            .map_or(NONE, |d| std::mem::replace(&mut d.first, index));
+        let next = self.descriptor(fd).map_or(NONE, |d| {
+            if d.first == NONE {
+                d.last = index;
+            }
+            std::mem::replace(&mut d.first, index)
+        });
         if next != NONE {
             self.all[next as usize].previous = index;
         }
@@ -141,6 +145,8 @@ impl Requests {
         let (fd, next, previous) = (r.fd, r.next, r.previous);
         if next != NONE {
             self.all[next as usize].previous = previous;
+        } else if let Some(d) = self.descriptor(fd) {
+            d.last = previous;
         }
         if previous != NONE {
             self.all[previous as usize].next = next;
@@ -171,6 +177,7 @@ impl Requests {
                 at + 1,
                 Descriptor {
                     first: NONE,
+                    last: NONE,
                     drained: false,
                 },
             );
@@ -193,14 +200,34 @@ impl Requests {
         }
     }
 
-    /// The requests for `fd`, dead ones included.
+    /// The requests for `fd`, dead ones included, newest first.
     pub(crate) fn of_fd(&self, fd: RawFd) -> Vec<u32> {
-        let first = usize::try_from(fd)
-            .ok()
-            .and_then(|at| self.descriptors.get(at))
-            .map_or(NONE, |d| d.first);
-        let next = |&i: &u32| Some(self.all[i as usize].next).filter(|&n| n != NONE);
-        std::iter::successors(Some(first).filter(|&i| i != NONE), next).collect()
+        let first = self.ends_of(fd).map_or(NONE, |d| d.first);
+        self.chain(first, |r| r.next).collect()
+    }
+
+    /// The same, oldest first.
+    pub(crate) fn oldest(&self, fd: RawFd) -> impl Iterator<Item = u32> {
+        let last = self.ends_of(fd).map_or(NONE, |d| d.last);
+        self.chain(last, |r| r.previous)
+    }
+
+    /// The requests for the descriptor of `index` that came before it, newest first.
+    pub(crate) fn older(&self, index: u32) -> impl Iterator<Item = u32> {
+        self.chain(self.peek(index).next, |r| r.next)
+    }
+
+    fn ends_of(&self, fd: RawFd) -> Option<&Descriptor> {
+        self.descriptors.get(usize::try_from(fd).ok()?)
+    }
+
+    fn chain(&self, first: u32, next: impl Fn(&Request) -> u32) -> impl Iterator<Item = u32> {
+        let some = |i: u32| Some(i).filter(|&i| i != NONE);
+        std::iter::successors(some(first), move |&i| some(next(self.peek(i))))
+    }
+
+    pub(crate) fn peek(&self, index: u32) -> &Request {
+        &self.all[index as usize]
     }
 
     /// The live indices, dead ones included.

@@ -5,6 +5,7 @@ use crate::requests::{Phase, RESERVED, Requests, What};
 use crate::ring::{Batch, Completion, Ring, now};
 use crate::setup::{self, Lacking};
 use crate::sqe;
+use crate::turns::is_regular;
 use crate::waker::Waker;
 use gevent_hub_core::event_loop::{
     Cancel, Caps, Counters, Event, How, Interest, Key, Loop, Mode, Op, Readiness, Start, Until,
@@ -174,7 +175,7 @@ impl UringLoop {
                     return Some(sqe::poll(r.fd, sqe::poll_mask(want), false));
                 }
                 let (fd, forced) = (r.fd, r.forced);
-                if sqe::moves(op) && self.position_taken(fd) {
+                if self.requests.is_behind(index) {
                     self.requests.get(index).phase = Phase::Waiting;
                     return None;
                 }
@@ -188,29 +189,11 @@ impl UringLoop {
         }
     }
 
-    /// Whether the kernel is reading or writing the regular file `fd` at its own position.
-    fn position_taken(&mut self, fd: RawFd) -> bool {
-        let others = self.requests.of_fd(fd);
-        others.into_iter().any(|i| {
-            let r = self.requests.get(i);
-            let What::Op { op, .. } = r.what else {
-                return false;
-            };
-            // SAFETY: operations are pinned until they are over, by the contract of `start`.
-            r.phase == Phase::Kernel && sqe::moves(unsafe { &*op })
-        }) && is_regular(fd)
-    }
-
-    /// One of `fd`'s operations is over: the one that has waited longest for its position goes on.
-    fn release_position(&mut self, fd: RawFd) {
-        let next = self
-            .requests
-            .of_fd(fd)
-            .into_iter()
-            .rfind(|&i| self.requests.get(i).phase == Phase::Waiting);
-        if let Some(index) = next {
-            self.requests.get(index).phase = Phase::Queued;
-            let name = self.requests.user_data(index);
+    /// The operation `index` is over: the one that has waited longest for it goes on.
+    fn finish(&mut self, index: u32) {
+        if let Some(next) = self.requests.finish(index) {
+            self.requests.get(next).phase = Phase::Queued;
+            let name = self.requests.user_data(next);
             self.queue.push_front(name);
         }
     }
@@ -398,10 +381,7 @@ impl UringLoop {
         if sqe::receives(op) && result >= 0 {
             self.requests.set_drained(fd, !cqueue::sock_nonempty(flags));
         }
-        self.requests.remove(index);
-        if sqe::moves(op) {
-            self.release_position(fd);
-        }
+        self.finish(index);
         out.push(Event::Done(key, outcome(result)));
     }
 
@@ -560,15 +540,6 @@ impl UringLoop {
     }
 }
 
-/// Whether `fd` is a regular file.
-fn is_regular(fd: RawFd) -> bool {
-    // SAFETY: all zeros is a valid stat, and an out pointer that is valid for the call.
-    unsafe {
-        let mut st: libc::stat = mem::zeroed();
-        libc::fstat(fd, &mut st) == 0 && st.st_mode & libc::S_IFMT == libc::S_IFREG
-    }
-}
-
 /// A result of the kernel's.
 fn outcome(result: i32) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
@@ -700,7 +671,7 @@ impl Loop for UringLoop {
                 .map_or(Cancel::Cancelled, Cancel::Finished);
         };
         if self.requests.get(index).phase != Phase::Kernel {
-            self.requests.remove(index);
+            self.finish(index);
             return Cancel::Cancelled;
         }
         self.requests.get(index).cancelling = true;

@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Cancels, waits if the kernel still has it, and gives how it ended: `Ok` with what was done.
-fn cancel(l: &mut dyn Loop, key: Key) -> std::io::Result<u32> {
+pub fn cancel(l: &mut dyn Loop, key: Key) -> std::io::Result<u32> {
     match l.cancel(key) {
         Cancel::Cancelled => Err(std::io::Error::from_raw_os_error(libc::ECANCELED)),
         Cancel::Finished(result) => result,
@@ -98,24 +98,8 @@ pub fn of_what_does_not_exist(make: MakeLoop) {
 pub fn a_send_that_waits_for_room(make: MakeLoop) {
     let mut l = make();
     let (a, b) = pair();
-    let fd = a.as_raw_fd();
-    let filler = vec![1u8; 1 << 16];
-    let mut filled = 0;
-    loop {
-        // SAFETY: the bytes of the filler.
-        let n = unsafe { libc::write(fd, filler.as_ptr().cast(), filler.len()) };
-        if n < 0 {
-            break;
-        }
-        filled += n as usize;
-    }
-    let len = 4096;
-    let mut op = Pinned::new(len, |buf| Op::Send {
-        fd,
-        buf,
-        len,
-        flags: 0,
-    });
+    let filled = fill(&a);
+    let mut op = Pinned::send(&a, 4096);
     op.park(&mut *l, key(1));
     poll(&mut *l);
     let sent = cancel(&mut *l, key(1)).unwrap_or(0) as usize;
@@ -187,28 +171,15 @@ pub fn a_connect(make: MakeLoop) {
 pub fn a_read_and_a_write_of_a_pipe(make: MakeLoop) {
     let mut l = make();
     let (r, w) = pipe();
-    let (rfd, wfd) = (r.as_raw_fd(), w.as_raw_fd());
-    let mut read = Pinned::new(8, |buf| Op::Read {
-        fd: rfd,
-        buf,
-        len: 8,
-        offset: -1,
-    });
+    let mut read = Pinned::read(&r, 8);
     read.park(&mut *l, key(1));
     poll(&mut *l);
     assert!(cancel(&mut *l, key(1)).is_err());
     put(&w, b"abc");
     silent(&mut *l, key(1));
     assert_eq!(get_all(&r), b"abc");
-    let chunk = [0u8; 4096];
-    // SAFETY: the bytes of the chunk.
-    while unsafe { libc::write(wfd, chunk.as_ptr().cast(), chunk.len()) } > 0 {}
-    let mut write = Pinned::new(8, |buf| Op::Write {
-        fd: wfd,
-        buf,
-        len: 8,
-        offset: -1,
-    });
+    fill(&w);
+    let mut write = Pinned::write(&w, 8);
     write.park(&mut *l, key(2));
     poll(&mut *l);
     assert!(cancel(&mut *l, key(2)).is_err());
@@ -265,10 +236,7 @@ pub fn one_of_many_leaves_the_others(make: MakeLoop) {
         let ends = e.iter().filter(|e| matches!(e, Event::Done(_, Ok(1))));
         ends.count() == 2
     });
-    // In which order the kernel of a ring serves what it was given is its own.
-    let mut got = [ops[0].buf[0], ops[2].buf[0]];
-    got.sort_unstable();
-    assert_eq!(&got, b"xy");
+    assert_eq!([ops[0].buf[0], ops[2].buf[0]], *b"xy");
     silent(&mut *l, key(1));
 }
 

@@ -145,6 +145,7 @@ pub fn cases() -> Vec<Case> {
             a_receive_waits_for_data
             a_receive_with_data_there_gets_it
             receives_are_served_in_their_order
+            receives_of_the_kernels_are_served_in_their_order
             a_receive_ends_with_the_stream
             a_big_send_goes_on_when_there_is_room
             an_accept_gives_a_ready_made_descriptor

@@ -40,6 +40,39 @@ impl Pinned {
         })
     }
 
+    /// A send of `len` bytes.
+    pub fn send(fd: &impl AsRawFd, len: usize) -> Pinned {
+        let fd = fd.as_raw_fd();
+        Self::new(len, |buf| Op::Send {
+            fd,
+            buf,
+            len,
+            flags: 0,
+        })
+    }
+
+    /// A read of `len` bytes at most, from wherever the descriptor is.
+    pub fn read(fd: &impl AsRawFd, len: usize) -> Pinned {
+        let fd = fd.as_raw_fd();
+        Self::new(len, |buf| Op::Read {
+            fd,
+            buf,
+            len,
+            offset: -1,
+        })
+    }
+
+    /// A write of `len` bytes, to wherever the descriptor is.
+    pub fn write(fd: &impl AsRawFd, len: usize) -> Pinned {
+        let fd = fd.as_raw_fd();
+        Self::new(len, |buf| Op::Write {
+            fd,
+            buf,
+            len,
+            offset: -1,
+        })
+    }
+
     /// Starts it.
     pub fn start(&mut self, l: &mut dyn Loop, key: Key) -> Start {
         // SAFETY: boxed, and each case keeps it until the operation is over.
@@ -106,6 +139,41 @@ pub fn receives_are_served_in_their_order(make: MakeLoop) {
     assert_eq!(ops.iter().map(|o| o.buf[0]).collect::<Vec<_>>(), b"xyz");
 }
 
+/// Also when the kernel has been given them, and when one of them has gone, before that or after it.
+pub fn receives_of_the_kernels_are_served_in_their_order(make: MakeLoop) {
+    for (gone, polled) in [
+        (None, true),
+        (Some(0), true),
+        (Some(2), true),
+        (Some(0), false),
+    ] {
+        let mut l = make();
+        let (a, b) = pair();
+        let mut ops: Vec<_> = (0..4).map(|_| Pinned::recv(&a, 1)).collect();
+        for (n, op) in ops.iter_mut().enumerate() {
+            op.park(&mut *l, key(n as u32));
+            if polled {
+                silent(&mut *l, key(n as u32));
+            }
+        }
+        if let Some(n) = gone {
+            assert!(crate::cancel::cancel(&mut *l, key(n)).is_err());
+        }
+        put(&b, b"wxyz");
+        let left = 4 - usize::from(gone.is_some());
+        let one = |e: &&Event| matches!(e, Event::Done(_, Ok(1)));
+        let events = poll_until(&mut *l, |e| e.iter().filter(one).count() == left);
+        let ended = events.iter().filter_map(|e| match e {
+            Event::Done(k, Ok(1)) => Some(k.index()),
+            _ => None,
+        });
+        let all: Vec<_> = (0..4).filter(|n| Some(*n) != gone).collect();
+        assert_eq!(ended.collect::<Vec<_>>(), all);
+        let got: Vec<_> = all.iter().map(|n| ops[*n as usize].buf[0]).collect();
+        assert_eq!(got, b"wxyz"[..left]);
+    }
+}
+
 /// The end of the stream is zero bytes.
 pub fn a_receive_ends_with_the_stream(make: MakeLoop) {
     let mut l = make();
@@ -122,13 +190,7 @@ pub fn a_big_send_goes_on_when_there_is_room(make: MakeLoop) {
     let (a, b) = pair();
     let mut sent = 0;
     let mut n = 0;
-    let fd = a.as_raw_fd();
-    let mut op = Pinned::new(64 << 10, |buf| Op::Send {
-        fd,
-        buf,
-        len: 64 << 10,
-        flags: 0,
-    });
+    let mut op = Pinned::send(&a, 64 << 10);
     let parked = loop {
         n += 1;
         match op.start(&mut *l, key(n)) {
@@ -257,20 +319,9 @@ pub fn connects_succeed_and_are_refused(make: MakeLoop) {
 pub fn a_pipe_is_read_and_written(make: MakeLoop) {
     let mut l = make();
     let (r, w) = pipe();
-    let (rfd, wfd) = (r.as_raw_fd(), w.as_raw_fd());
-    let mut read = Pinned::new(8, |buf| Op::Read {
-        fd: rfd,
-        buf,
-        len: 8,
-        offset: -1,
-    });
+    let mut read = Pinned::read(&r, 8);
     read.park(&mut *l, key(1));
-    let mut write = Pinned::new(2, |buf| Op::Write {
-        fd: wfd,
-        buf,
-        len: 2,
-        offset: -1,
-    });
+    let mut write = Pinned::write(&w, 2);
     write.buf.copy_from_slice(b"ab");
     let mut ends = 1;
     match write.start(&mut *l, key(2)) {
@@ -598,16 +649,8 @@ pub fn operations_and_watchers_share_a_descriptor(make: MakeLoop) {
 pub fn reads_and_writes_of_one_stream_wait_at_once(make: MakeLoop) {
     let mut l = make();
     let (a, b) = pair();
-    let chunk = vec![0u8; 1 << 16];
-    // SAFETY: the bytes of the chunk.
-    while unsafe { libc::write(a.as_raw_fd(), chunk.as_ptr().cast(), chunk.len()) } > 0 {}
-    let fd = a.as_raw_fd();
-    let mut send = Pinned::new(4, |buf| Op::Send {
-        fd,
-        buf,
-        len: 4,
-        flags: 0,
-    });
+    fill(&a);
+    let mut send = Pinned::send(&a, 4);
     let mut recv = Pinned::recv(&a, 8);
     send.park(&mut *l, key(1));
     recv.park(&mut *l, key(2));

@@ -126,6 +126,20 @@ pub fn put(fd: &impl AsRawFd, data: &[u8]) {
     assert_eq!(n, data.len() as isize, "{}", io::Error::last_os_error());
 }
 
+/// write(2) until nothing more fits; gives how many bytes did.
+pub fn fill(fd: &impl AsRawFd) -> usize {
+    let chunk = [1u8; 1 << 16];
+    let mut filled = 0;
+    loop {
+        // SAFETY: the bytes of the chunk.
+        let n = unsafe { libc::write(fd.as_raw_fd(), chunk.as_ptr().cast(), chunk.len()) };
+        if n < 0 {
+            return filled;
+        }
+        filled += n as usize;
+    }
+}
+
 /// read(2) until EAGAIN or the end; gives what came.
 pub fn get_all(fd: &impl AsRawFd) -> Vec<u8> {
     let mut all = Vec::new();
