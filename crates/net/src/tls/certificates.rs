@@ -1,7 +1,6 @@
 //! [`Identity`] and [`Certificates`]: what a server shows of itself, replaceable while it runs.
 
-use super::as_io;
-use rustls::crypto::ring;
+use super::{as_io, primitives};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -74,7 +73,8 @@ impl Identity {
         if chain.is_empty() {
             return Err(pem_error("the certificate", pem::Error::NoItemsFound));
         }
-        let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(as_io)?;
+        let key =
+            CertifiedKey::from_der(chain, key, &primitives::default_provider()).map_err(as_io)?;
         Ok(Identity {
             key: Arc::new(key),
             files: None,

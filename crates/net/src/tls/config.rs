@@ -1,9 +1,9 @@
 //! [`ServerSettings`] and [`ClientSettings`]: rustls's configurations, from files as servers have them.
 
 use super::certificates::pem_error;
-use super::{Certificates, Identity, as_io};
+use super::{Certificates, Identity, as_io, primitives};
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
@@ -60,7 +60,7 @@ pub fn system_roots() -> io::Result<RootCertStore> {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(primitives::default_provider())
 }
 
 fn protocols(names: &[&str]) -> Vec<Vec<u8>> {
@@ -131,7 +131,7 @@ impl ServerSettings {
             .with_client_cert_verifier(clients)
             .with_cert_resolver(self.certificates);
         config.alpn_protocols = self.alpn;
-        config.ticketer = ring::Ticketer::new().map_err(as_io)?;
+        config.ticketer = primitives::Ticketer::new().map_err(as_io)?;
         Ok(Arc::new(config))
     }
 }
