@@ -164,22 +164,32 @@ impl Reactor {
         Some(self.timers.with(|t| t.next()))
     }
 
-    /// How long that is; the flag says that the moment is only a lower bound of the next timer.
-    fn until(&self, next: Next) -> (Until, bool) {
-        let now = (Until::Now, false);
-        let (at, rough) = match next {
-            Next::Never => return (Until::Forever, false),
-            Next::At(at) => (at, false),
-            Next::NotBefore(at) => (at, true),
-        };
-        if at <= self.now.get() {
-            return now;
-        }
-        self.update_now();
-        if at <= self.now.get() {
-            now
-        } else {
-            (Until::At(at), rough)
+    /// How long that is; the flag says that the moment is only a lower bound of the next timer. `next` becomes
+    /// more exact if that bound is over already.
+    fn until(&self, next: &mut Next) -> (Until, bool) {
+        loop {
+            let (at, rough) = match *next {
+                Next::Never => return (Until::Forever, false),
+                Next::At(at) => (at, false),
+                Next::NotBefore(at) => (at, true),
+            };
+            if at > self.now.get() {
+                self.update_now();
+            }
+            let now = self.now.get();
+            if at > now {
+                return (Until::At(at), rough);
+            }
+            let before = *next;
+            if rough {
+                *next = self.timers.with(|t| {
+                    t.advance(now);
+                    t.next()
+                });
+            }
+            if *next == before {
+                return (Until::Now, false);
+            }
         }
     }
 
@@ -188,8 +198,11 @@ impl Reactor {
         // For how long it may sleep before the last look; 0 when that is now.
         let mut patience = host.patience();
         let result = loop {
-            let next = self.sleeps_for(mode);
-            let (mut until, mut rough) = next.map_or((Until::Now, false), |n| self.until(n));
+            let mut next = self.sleeps_for(mode);
+            let (mut until, mut rough) = match &mut next {
+                None => (Until::Now, false),
+                Some(next) => self.until(next),
+            };
             if until != Until::Now && patience == 0 {
                 host.last_look();
                 if self.sleeps_for(mode) != next {

@@ -265,6 +265,29 @@ fn the_queue_is_drained_with_what_it_adds_and_the_run_ends_after_it() {
 }
 
 #[test]
+fn a_timer_ends_a_run_of_one_iteration_however_late_that_begins_to_sleep() {
+    // Of many timers that are far away only a time is known before which none is due.
+    for late in (0..100).map(|n| n * 100 * MS) {
+        let sim = Sim::new();
+        let (t, r) = Test::new(&sim);
+        for _ in 0..50 {
+            started(&r, timer(10_000), 7);
+        }
+        r.push(Entry::Call(0));
+        t.on(1000, {
+            let sim = sim.clone();
+            move |_, _| sim.pass(late)
+        });
+        t.run(RunMode::Once);
+        let said = t.said();
+        assert!(
+            said.starts_with("c0 sleep") && said.ends_with(" w7"),
+            "{late}: {said}"
+        );
+    }
+}
+
+#[test]
 fn what_belongs_to_an_entry_follows_it_and_changes_no_number() {
     let sim = Sim::new();
     let (t, r) = Test::new(&sim);
