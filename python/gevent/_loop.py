@@ -202,7 +202,7 @@ class loop(_core.Loop):
 
     def _format_details(self):
         text = f" ref={self.activecnt}"
-        fileno = self.fileno()
+        fileno = self._known_fileno
         if fileno is not None:
             text += f" fileno={fileno}"
         return text

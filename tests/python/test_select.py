@@ -4,6 +4,9 @@ import errno
 import os
 import select as std
 import selectors as std_selectors
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
@@ -214,3 +217,47 @@ def test_watchers_of_one_descriptor_run_in_the_order_of_their_start():
     a.close()
     b.close()
     assert out == [0, 1, 2, 3]
+
+
+@pytest.mark.ours  # libev's wakes from threads are seen by a poll of its own only
+def test_a_loop_can_be_waited_for_by_its_descriptor():
+    """As another program's loop does that runs this one when there is something to do."""
+    code = """
+        import select, socket, threading, time
+        import gevent
+
+        loop = gevent.get_hub().loop
+        here, there = socket.socketpair()
+        seen = []
+        io = loop.io(here.fileno(), 1)
+        io.start(lambda: seen.append(here.recv(10)))
+        waker = loop.async_()
+        waker.start(seen.append, "async")
+        fd = loop.fileno()
+        loop.run(nowait=True)
+        outer = select.poll()
+        outer.register(fd, select.POLLIN)
+
+        def after(seconds, *call):
+            thread = threading.Timer(seconds, *call)
+            thread.start()
+            return thread
+
+        for call in [(there.send, (b"x",)), (waker.send,)] * 2:
+            thread = after(0.02, *call)
+            begun, before = time.monotonic(), len(seen)
+            while len(seen) == before:
+                assert outer.poll(20000)
+                loop.run(nowait=True)
+            assert time.monotonic() - begun < 15
+            thread.join()
+        print(seen)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[b'x', 'async', b'x', 'async']\n", "")

@@ -334,8 +334,10 @@ pub trait Loop {
     /// As when the backend was made.
     fn after_fork(&mut self) -> io::Result<()>;
 
-    /// A descriptor that becomes readable when the loop has something to do, if there is one.
-    fn as_raw_fd(&self) -> Option<RawFd>;
+    /// A descriptor that becomes readable when the loop has something to do, if there is one. Good until the
+    /// loop is dropped, in a forked child too. What is asked of the loop outside of a poll counts from the next
+    /// poll on.
+    fn as_raw_fd(&mut self) -> Option<RawFd>;
 
     /// Counts since it was made.
     fn counters(&self) -> Counters;

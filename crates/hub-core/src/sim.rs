@@ -287,7 +287,7 @@ impl Loop for SimLoop {
         Ok(())
     }
 
-    fn as_raw_fd(&self) -> Option<RawFd> {
+    fn as_raw_fd(&mut self) -> Option<RawFd> {
         None
     }
 

@@ -452,7 +452,7 @@ impl Loop for EpollLoop {
         self.rebuild()
     }
 
-    fn as_raw_fd(&self) -> Option<RawFd> {
+    fn as_raw_fd(&mut self) -> Option<RawFd> {
         Some(self.edge.as_raw_fd())
     }
 

@@ -416,7 +416,7 @@ impl Loop for KqueueLoop {
         self.register_all()
     }
 
-    fn as_raw_fd(&self) -> Option<RawFd> {
+    fn as_raw_fd(&mut self) -> Option<RawFd> {
         Some(self.waker.queue().as_raw_fd())
     }
 

@@ -61,8 +61,9 @@ impl Ring {
         self.ring.as_mut().expect("taken only when dropped")
     }
 
-    pub(crate) fn fd(&self) -> i32 {
-        self.ring.as_ref().map_or(-1, |r| r.as_raw_fd())
+    /// Has the kernel write to the eventfd `bell` at each completion, and for work that is left to us.
+    pub(crate) fn ring_bell(&mut self, bell: i32) -> io::Result<()> {
+        self.ring().submitter().register_eventfd(bell)
     }
 
     /// Queues `entry`; if there is no room, enters first, and says false if that made none.

@@ -58,6 +58,9 @@ pub struct UringLoop {
     asked: Vec<(usize, libc::pollfd)>,
     waker: Arc<Waker>,
     waker_armed: bool,
+    /// Rings for those outside who wait for the loop to have something to do. The ring's own descriptor wakes
+    /// nobody who waits already, since completion work is left to us, who are asleep elsewhere.
+    bell: Option<Arc<Waker>>,
     /// The last synchronous cancel that was refused because a worker has the request.
     busy: bool,
     mark: ForkMark,
@@ -105,6 +108,7 @@ impl UringLoop {
             asked: Vec::new(),
             waker: Arc::new(Waker::new()?),
             waker_armed: false,
+            bell: None,
             busy: false,
             mark: ForkMark::new()?,
             caps: Caps {
@@ -425,6 +429,22 @@ impl UringLoop {
         Ok(())
     }
 
+    /// Has the kernel wait for everything, and ring the bell, while we do not poll.
+    fn leave_to_others(&mut self) -> io::Result<()> {
+        self.flush();
+        self.flush_unwanted();
+        self.ring.enter(None)?;
+        let Some(bell) = &self.bell else {
+            return Ok(());
+        };
+        // It has rung for what this poll has taken, too.
+        bell.silence();
+        if self.ring.has_completions() || self.ring.work_left() || !self.backlog.is_empty() {
+            bell.wake();
+        }
+        Ok(())
+    }
+
     /// Asks poll(2) about events, of those after `before`, that may not be true; all of them in one call.
     ///
     /// A request keeps what it was woken with. So a level-triggered event that is `old` may have been
@@ -517,6 +537,10 @@ impl UringLoop {
         self.ring.replace(setup::open(&self.lacking)?);
         self.waker.renew()?;
         self.waker_armed = false;
+        if let Some(bell) = &self.bell {
+            bell.renew()?;
+            self.ring.ring_bell(bell.fd())?;
+        }
         self.mark.set();
         self.unwanted.clear();
         self.queue.clear();
@@ -702,6 +726,9 @@ impl Loop for UringLoop {
         }
         self.verify(before, out, old);
         self.counters.events += (out.len() - before) as u64;
+        if self.bell.is_some() {
+            self.leave_to_others()?;
+        }
         Ok(())
     }
 
@@ -713,8 +740,15 @@ impl Loop for UringLoop {
         self.rebuild()
     }
 
-    fn as_raw_fd(&self) -> Option<RawFd> {
-        Some(self.ring.fd())
+    fn as_raw_fd(&mut self) -> Option<RawFd> {
+        if self.bell.is_none() {
+            let bell = Arc::new(Waker::new().ok()?);
+            self.ring.ring_bell(bell.fd()).ok()?;
+            self.waker.ring(&bell);
+            self.bell = Some(bell);
+            self.leave_to_others().ok()?;
+        }
+        self.bell.as_ref().map(|bell| bell.fd())
     }
 
     fn counters(&self) -> Counters {

@@ -4,11 +4,15 @@ use gevent_hub_core::event_loop::Wake;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub(crate) struct Waker {
     fd: OwnedFd,
     /// A wake is on its way, and the loop has not seen it.
     pending: AtomicBool,
+    /// Another eventfd that each wake is written to: the kernel does not ring the bell of a ring for what
+    /// a write to an eventfd completes, but puts that off, and does so once only.
+    bell: OnceLock<Arc<Waker>>,
 }
 
 fn eventfd() -> io::Result<OwnedFd> {
@@ -26,6 +30,7 @@ impl Waker {
         Ok(Waker {
             fd: eventfd()?,
             pending: AtomicBool::new(false),
+            bell: OnceLock::new(),
         })
     }
 
@@ -37,6 +42,14 @@ impl Waker {
     /// its counter has room for 2^64 wakes, and each write completes the poll again.
     pub(crate) fn seen(&self) {
         self.pending.store(false, Ordering::SeqCst);
+    }
+
+    /// Reads the eventfd empty, so that it becomes readable by the next wake.
+    pub(crate) fn silence(&self) {
+        self.seen();
+        let mut count = 0u64;
+        // SAFETY: room for eight bytes; it does not block.
+        unsafe { libc::read(self.fd(), (&raw mut count).cast(), 8) };
     }
 
     /// In a forked child: puts an eventfd of its own in the place of the one shared with the parent.
@@ -53,10 +66,18 @@ impl Waker {
         Ok(())
     }
 
+    /// Has each wake written to the eventfd `bell` too, which stays open.
+    pub(crate) fn ring(&self, bell: &Arc<Waker>) {
+        let _ = self.bell.set(bell.clone());
+    }
+
     fn write(&self) {
         let one = 1u64;
         // SAFETY: eight valid bytes. It cannot fail but by a full counter, which wakes as well.
         unsafe { libc::write(self.fd(), (&raw const one).cast(), 8) };
+        if let Some(bell) = self.bell.get() {
+            bell.write();
+        }
     }
 }
 

@@ -618,7 +618,7 @@ fn the_loop_can_be_polled_from_outside() {
     let (a, mut b) = pair();
     l.watch(a.as_raw_fd(), Key(1), R, Mode::Edge).unwrap();
     settle(&mut l);
-    let readable = |l: &UringLoop, ms| {
+    let readable = |l: &mut UringLoop, ms| {
         let mut p = libc::pollfd {
             fd: l.as_raw_fd().unwrap(),
             events: libc::POLLIN,
@@ -627,9 +627,20 @@ fn the_loop_can_be_polled_from_outside() {
         // SAFETY: a valid struct.
         unsafe { libc::poll(&mut p, 1, ms) == 1 }
     };
-    assert!(!readable(&l, 0));
+    assert!(!readable(&mut l, 0));
     b.write_all(b"x").unwrap();
-    assert!(readable(&l, 1000));
+    assert!(readable(&mut l, 1000));
     assert_eq!(ready(&poll_for(&mut l, 1000), 1), R);
-    assert!(!readable(&l, 0));
+    assert!(!readable(&mut l, 0));
+    // A level-triggered registration goes on, in which nothing is left to be done by a poll.
+    l.watch(a.as_raw_fd(), Key(2), R, Mode::Level).unwrap();
+    for _ in 0..2 {
+        assert!(!poll_for(&mut l, 1000).is_empty());
+        assert!(readable(&mut l, 1000));
+    }
+    std::io::Read::read_exact(&mut &a, &mut [0]).unwrap();
+    settle(&mut l);
+    assert!(!readable(&mut l, 0));
+    b.write_all(b"x").unwrap();
+    assert!(readable(&mut l, 1000));
 }

@@ -225,10 +225,6 @@ pub fn another_loop_is_something_to_read(make: MakeLoop) {
     crate::trace::off();
     let (mut outer, mut inner) = (make(), make());
     let Some(fd) = inner.as_raw_fd() else { return };
-    if inner.caps().name == "uring" {
-        eprintln!("skipped: a ring does not wake the poll request of another ring of its thread");
-        return;
-    }
     let (a, b) = pair();
     watch(&mut *inner, &a, 1, R, Mode::Level);
     inner.poll(Until::Now, &mut Vec::new()).unwrap();

@@ -254,7 +254,7 @@ impl Loop for Traced {
         self.inner.after_fork()
     }
 
-    fn as_raw_fd(&self) -> Option<RawFd> {
+    fn as_raw_fd(&mut self) -> Option<RawFd> {
         self.inner.as_raw_fd()
     }
 

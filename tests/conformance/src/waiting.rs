@@ -182,9 +182,24 @@ pub fn its_descriptor_tells_that_there_is_something_to_do(make: MakeLoop) {
         unsafe { libc::poll(&mut p, 1, timeout) == 1 }
     };
     assert!(!readable(0));
-    put(&w, b"x");
+    // Whoever waits is woken by what comes then.
+    let other = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(10));
+        put(&w, b"x");
+        w
+    });
     assert!(readable(3000));
+    let _w = other.join().unwrap();
     ready(&mut *l, key(1), R);
+    get_all(&r);
+    let waker = l.waker();
+    let other = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(10));
+        waker.wake();
+    });
+    assert!(readable(3000));
+    other.join().unwrap();
+    poll_until(&mut *l, |e| e.iter().any(|e| matches!(e, Event::Woken)));
 }
 
 /// Polls, events and calls are counted.

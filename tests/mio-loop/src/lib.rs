@@ -355,7 +355,7 @@ impl Loop for MioLoop {
         Ok(())
     }
 
-    fn as_raw_fd(&self) -> Option<RawFd> {
+    fn as_raw_fd(&mut self) -> Option<RawFd> {
         Some(self.poll.as_raw_fd())
     }
 

@@ -215,7 +215,7 @@ impl Reactor {
     /// A descriptor that is readable when the loop has something to do, if the backend has one.
     pub fn as_raw_fd(&self) -> Option<RawFd> {
         self.backend
-            .with(|b| b.as_ref().and_then(|b| b.as_raw_fd()))
+            .with(|b| b.as_mut().and_then(|b| b.as_raw_fd()))
     }
 
     /// Counts since it was made.

@@ -291,7 +291,6 @@ impl Loop {
     fn new(names: Vec<String>, default: bool) -> PyResult<Self> {
         let reactor = Reactor::new(backend(&names)?).map_err(|e| io_error(&e))?;
         let remote = reactor.remote();
-        let fd = reactor.as_raw_fd().unwrap_or(-1);
         Ok(Loop {
             reactor: UnsafeCell::new(Some(reactor)),
             remote,
@@ -301,7 +300,7 @@ impl Loop {
             hub: UnsafeCell::new(None),
             error_handler: PyCellOpt::new(None),
             alarm: Alarm::new(),
-            fd: GilCell::new(fd),
+            fd: GilCell::new(-1),
         })
     }
 
@@ -326,7 +325,9 @@ impl Loop {
             let reactor = reactor.clone();
             reactor.after_fork().map_err(|e| io_error(&e))?;
             self.alarm.renew(py, &reactor);
-            self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
+            if self.fd.get() >= 0 {
+                self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
+            }
         }
         Ok(())
     }
@@ -508,9 +509,20 @@ impl Loop {
         self.reactor_ref().is_some_and(|r| r.in_queue())
     }
 
+    /// A descriptor that becomes readable when the loop has something to do. Not every loop keeps one ready,
+    /// so it is made when the loop's thread first asks.
     fn fileno(&self) -> PyResult<Option<i32>> {
-        self.reactor()?;
-        Ok(Some(self.fd.get()).filter(|&fd| fd >= 0))
+        let reactor = self.reactor()?;
+        if self.fd.get() < 0 && self.on_thread() {
+            self.fd.set(reactor.as_raw_fd().unwrap_or(-1));
+        }
+        Ok(self.known_fileno())
+    }
+
+    /// `fileno`, if it was asked for.
+    #[getter(_known_fileno)]
+    fn known_fileno(&self) -> Option<i32> {
+        Some(self.fd.get()).filter(|&fd| fd >= 0)
     }
 
     /// Bounds how long callbacks run before descriptors are looked at, in seconds.
