@@ -7,6 +7,7 @@ plain socket takes ``_sock``.
 Use :mod:`gevent.socket`; this module is where its parts are kept.
 """
 
+import operator
 import os
 import socket as __socket__
 from _thread import get_ident
@@ -109,12 +110,6 @@ class socket(_socketcommon.SocketMixin):
         _socket.socket.setblocking(self._sock, False)
         self.timeout = getdefaulttimeout()
         self.hub = get_hub()
-
-    def __getattr__(self, name):
-        # Only reached for a name that is not set: the watchers, until the first wait needs one.
-        if name in ("_read_event", "_write_event"):
-            return self._watcher(name)
-        return getattr(self._sock, name)
 
     if _SOCK_NONBLOCK:
 
@@ -319,6 +314,12 @@ class socket(_socketcommon.SocketMixin):
         else:
             os.set_inheritable(self.fileno(), inheritable)
 
+
+for _name in dir(_socket.socket):
+    # What needs no care, such as sendmsg_afalg.
+    if not _name.startswith("__") and not hasattr(socket, _name):
+        setattr(socket, _name, property(operator.attrgetter("_sock." + _name)))
+del _name
 
 SocketType = socket
 

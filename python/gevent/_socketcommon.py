@@ -305,37 +305,51 @@ def _reader(name):
     return method
 
 
+def _made(sock, slot):
+    """The watcher in *slot*; None if none was needed yet. Asks no ``__getattr__`` of a subclass."""
+    try:
+        return getattr(SocketMixin, slot).__get__(sock)
+    except AttributeError:
+        return None
+
+
+def _watcher(slot, events):
+    """A property: the watcher of one direction, made when it is first asked for, in *slot*."""
+
+    def get(self):
+        watcher = _made(self, slot)
+        if watcher is None and self._sock:
+            watcher = self.hub.loop.io(self._sock.fileno(), events)
+            setattr(self, slot, watcher)
+        return watcher
+
+    return property(get, lambda self, watcher: setattr(self, slot, watcher))
+
+
 class SocketMixin(_core.SocketBase):
-    """The part of a cooperative socket that is the same for every kind of it."""
+    """The part of a cooperative socket that is the same for every kind of it.
+
+    No ``__getattr__``: a class that has one is slower to ask for any attribute.
+    """
 
     __slots__ = (
         "__weakref__",
-        "_read_event",
-        "_write_event",
+        "_read_watcher",
+        "_write_watcher",
         "hub",
     )
+
+    _read_event = _watcher("_read_watcher", 1)
+    _write_event = _watcher("_write_watcher", 2)
 
     def __init__(self):
         self._sock = None
         self.hub = None
         SocketMixin.timeout.__set__(self, None)
 
-    def _watcher(self, name):
-        """Make the watcher of one direction when it is first asked for, and keep it."""
-        watcher = self.hub.loop.io(self._sock.fileno(), 1 if name == "_read_event" else 2)
-        setattr(self, name, watcher)
-        return watcher
-
-    def _made_watcher(self, name):
-        """The watcher called *name* if it was ever needed, else None."""
-        try:
-            return getattr(SocketMixin, name).__get__(self, SocketMixin)
-        except AttributeError:
-            return None
-
     def _take_watchers(self):
         """Forget both watchers for good; return those that were ever made."""
-        made = [self._made_watcher("_read_event"), self._made_watcher("_write_event")]
+        made = [_made(self, "_read_watcher"), _made(self, "_write_watcher")]
         self._read_event = self._write_event = None
         return [watcher for watcher in made if watcher is not None]
 
@@ -410,10 +424,10 @@ class SocketMixin(_core.SocketBase):
         # SHUT_RD is 0, SHUT_WR 1 and SHUT_RDWR 2.
         if how != 1:
             self._interrupt_wait(1)
-            self.hub.cancel_wait(self._made_watcher("_read_event"), cancel_wait_ex)
+            self.hub.cancel_wait(_made(self, "_read_watcher"), cancel_wait_ex)
         if how != 0:
             self._interrupt_wait(2)
-            self.hub.cancel_wait(self._made_watcher("_write_event"), cancel_wait_ex)
+            self.hub.cancel_wait(_made(self, "_write_watcher"), cancel_wait_ex)
         self._sock.shutdown(how)
 
     @property

@@ -120,6 +120,10 @@ pub struct Reactor {
     forked: Cell<bool>,
     forks: Cell<u32>,
     iterations: Cell<u64>,
+    /// When the last sleep was over.
+    slept: Cell<Nanos>,
+    /// Whether it took long to get back from that.
+    sleeps_are_dear: Cell<bool>,
     sleeps: Cell<u64>,
     fired_count: Cell<u64>,
     op_count: Cell<u64>,
@@ -166,6 +170,8 @@ impl Reactor {
             forked: Cell::new(false),
             forks: Cell::new(0),
             iterations: Cell::new(0),
+            slept: Cell::new(0),
+            sleeps_are_dear: Cell::new(false),
             sleeps: Cell::new(0),
             fired_count: Cell::new(0),
             op_count: Cell::new(0),

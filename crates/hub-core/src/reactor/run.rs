@@ -15,6 +15,15 @@ use std::io;
 /// Nanoseconds between two steps of giving unused stacks back, in a thread that sleeps.
 const TRIM_PAUSE: u64 = 20_000_000;
 
+/// For how many nanoseconds a busy loop may go on without a sleep, in which other threads have their turn
+/// (`Host::before_sleep`).
+const TURN: Nanos = 1_000_000;
+/// A sleep is dear when it took longer than this to get back from it: other threads keep the embedder's lock for
+/// as long as they may, which is 5 ms in CPython.
+const DEAR: Nanos = 1_000_000;
+/// While sleeps are dear, how long is waited for events without one.
+const WAIT: Nanos = 100_000;
+
 /// Ends nothing (`EVBREAK_CANCEL`).
 pub(super) const GO_ON: u8 = 0;
 /// Ends the innermost run (`EVBREAK_ONE`).
@@ -197,6 +206,8 @@ impl Reactor {
         let mut events = self.events.take();
         // For how long it may sleep before the last look; 0 when that is now.
         let mut patience = host.patience();
+        // Whether to look first: what is there already, or soon, needs no sleep, and other threads no turn for it.
+        let mut looks = self.now.get().saturating_sub(self.slept.get()) < TURN;
         let result = loop {
             let mut next = self.sleeps_for(mode);
             let (mut until, mut rough) = match &mut next {
@@ -210,6 +221,18 @@ impl Reactor {
                 }
             }
             let sleeps = until != Until::Now;
+            if sleeps && std::mem::take(&mut looks) {
+                let soon = match until {
+                    _ if !self.sleeps_are_dear.get() => Until::Now,
+                    Until::At(at) => Until::At(at.min(self.clock.now() + WAIT)),
+                    _ => Until::At(self.clock.now() + WAIT),
+                };
+                let result = self.with_backend(|b| b.poll(soon, &mut events));
+                if result.is_err() || !events.is_empty() {
+                    self.update_now();
+                    break result;
+                }
+            }
             if sleeps {
                 self.sleeps.set(self.sleeps.get() + 1);
                 host.before_sleep();
@@ -226,10 +249,14 @@ impl Reactor {
                 }
             }
             let result = self.with_backend(|b| b.poll(until, &mut events));
-            if sleeps {
-                host.after_sleep();
-            }
             self.update_now();
+            if sleeps {
+                let woke = self.now.get();
+                host.after_sleep();
+                self.update_now();
+                self.slept.set(self.now.get());
+                self.sleeps_are_dear.set(self.now.get() - woke > DEAR);
+            }
             if !rough || result.is_err() || !events.is_empty() {
                 break result;
             }

@@ -77,8 +77,8 @@ impl Reactor {
     /// Clears the latch of the directions in `want`: to be called when a read or a write gave EAGAIN, which
     /// says that neither data nor an end nor an error is there.
     ///
-    /// A short read may be taken for EAGAIN only from a stream, with flags 0 (of AF_INET or AF_INET6; of AF_UNIX
-    /// by recvmsg(2) without MSG_CTRUNC, as such a read also ends where descriptors or credentials do), and while
+    /// A short read may be taken for EAGAIN only from an AF_INET or AF_INET6 stream (one of AF_UNIX also ends where
+    /// descriptors or credentials do, and recvmsg(2), which tells, costs more than EAGAIN), with flags 0, and while
     /// [`source_ready`](Self::source_ready) has none of RDHUP, HUP, ERR and PRI; else an end of file that came
     /// with the same edge, the next datagram, or urgent data would be waited for in vain.
     #[inline]

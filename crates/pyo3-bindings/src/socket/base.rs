@@ -38,7 +38,8 @@ pub struct SocketBase {
     /// The timeout in nanoseconds; `u64::MAX` for none.
     limit: GilCell<Nanos>,
     fd: GilCell<RawFd>,
-    short_read: GilCell<ShortRead>,
+    /// A stream of the internet: a short read has emptied it.
+    inet_stream: GilCell<bool>,
     /// What the last `recv` got, in bytes.
     last_got: GilCell<usize>,
     /// The object of `_ssl` that encrypts, of a TLS socket.
@@ -48,89 +49,24 @@ pub struct SocketBase {
     place: PlaceCell,
 }
 
-/// What is known of a socket that gave less than was asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ShortRead {
-    /// Nothing: it may have more.
-    TellsNothing,
-    /// It is empty: a stream of the internet.
-    Emptied,
-    /// It is empty unless control data was cut off: a local stream, whose reads stop behind the bytes that
-    /// descriptors came with.
-    EmptiedUnlessCut,
-}
-
-impl ShortRead {
-    fn of(family: i32, kind: i32) -> Self {
-        match (family, kind) {
-            (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) => ShortRead::Emptied,
-            (libc::AF_UNIX, libc::SOCK_STREAM) => ShortRead::EmptiedUnlessCut,
-            _ => ShortRead::TellsNothing,
-        }
-    }
-
-    /// One `recv` on such a socket, after which `self` says what its being short would mean.
-    ///
-    /// # Safety
-    /// `at` is writable for `size` bytes.
-    #[inline]
-    unsafe fn receive(&mut self, fd: RawFd, at: *mut u8, size: usize, flags: i32) -> isize {
-        if *self != ShortRead::EmptiedUnlessCut {
-            // SAFETY: the caller's promise.
-            return unsafe { libc::recv(fd, at.cast(), size, flags) };
-        }
+/// One `recv`, without the GIL if `size` is large.
+///
+/// # Safety
+/// `at` is writable for `size` bytes, and stays in place while the GIL is given up.
+unsafe fn receive(py: Python<'_>, fd: RawFd, at: *mut u8, size: usize, flags: i32) -> isize {
+    if size <= GIL_HELD_UP_TO {
         // SAFETY: the caller's promise.
-        unsafe { self.receive_message(fd, at, size, flags) }
+        return unsafe { libc::recv(fd, at.cast(), size, flags) };
     }
-
-    /// `recvmsg` tells when control data was cut off.
-    ///
-    /// # Safety
-    /// As `receive`.
-    #[inline(never)]
-    unsafe fn receive_message(&mut self, fd: RawFd, at: *mut u8, size: usize, flags: i32) -> isize {
-        let mut part = libc::iovec {
-            iov_base: at.cast(),
-            iov_len: size,
-        };
-        // SAFETY: plain data, for which zeros are no address, no control buffer, and no flags.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        // SAFETY: one part, writable by the caller's promise.
-        let n = unsafe { libc::recvmsg(fd, &raw mut message, flags) };
-        if n >= 0 && message.msg_flags & libc::MSG_CTRUNC != 0 {
-            *self = ShortRead::TellsNothing;
-        }
-        n
-    }
-
-    /// As `receive`, and without the GIL if `size` is large.
-    ///
-    /// # Safety
-    /// As `receive`; the memory stays in place while the GIL is given up.
-    unsafe fn receive_long(
-        &mut self,
-        py: Python<'_>,
-        fd: RawFd,
-        at: *mut u8,
-        size: usize,
-        flags: i32,
-    ) -> isize {
-        if size <= GIL_HELD_UP_TO {
-            // SAFETY: the caller's promise.
-            return unsafe { self.receive(fd, at, size, flags) };
-        }
-        let at = at as usize;
-        let (n, errno) = without_gil(py, || {
-            // SAFETY: as above.
-            let n = unsafe { self.receive(fd, at as *mut u8, size, flags) };
-            (n, last_errno())
-        });
-        // SAFETY: errno is the thread's.
-        unsafe { *libc::__errno_location() = errno };
-        n
-    }
+    let at = at as usize;
+    let (n, errno) = without_gil(py, move || {
+        // SAFETY: as above.
+        let n = unsafe { libc::recv(fd, at as *mut libc::c_void, size, flags) };
+        (n, last_errno())
+    });
+    // SAFETY: errno is the thread's.
+    unsafe { *libc::__errno_location() = errno };
+    n
 }
 
 struct PlaceCell(Place);
@@ -271,8 +207,8 @@ impl SocketBase {
 
     /// Notes what a read of `got` bytes where `size` were asked for says of the next one.
     #[inline]
-    fn note_read(&self, got: usize, size: usize, flags: i32, short: ShortRead) {
-        if got < size && got > 0 && flags == 0 && short != ShortRead::TellsNothing {
+    fn note_read(&self, got: usize, size: usize, flags: i32) {
+        if got < size && got > 0 && flags == 0 && self.inet_stream.get() {
             self.place().was_emptied();
         }
     }
@@ -384,15 +320,14 @@ impl SocketBase {
             return Err(raise(py, error));
         };
         let me = slf.get();
-        let mut short = me.short_read.get();
         if size <= SCRATCH && me.last_got.get() < DIRECT {
             let buffer = BUFFER.with(|b| b.get());
             let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
                 // SAFETY: the thread's own buffer; nothing else uses it between this call and the copy
                 // below, because neither switches.
-                unsafe { short.receive(fd, (*buffer).as_mut_ptr(), size, flags) }
+                unsafe { libc::recv(fd, (*buffer).as_mut_ptr().cast(), size, flags) }
             })?;
-            me.note_read(got, size, flags, short);
+            me.note_read(got, size, flags);
             me.last_got.set(got);
             // SAFETY: `got` bytes were just written.
             let bytes =
@@ -414,11 +349,11 @@ impl SocketBase {
             let mut bytes = bytes;
             let at = ffi::PyBytes_AsString(bytes).cast::<u8>();
             let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
-                short.receive_long(py, fd, at, size, flags)
+                receive(py, fd, at, size, flags)
             });
             match got {
                 Ok(got) => {
-                    me.note_read(got, size, flags, short);
+                    me.note_read(got, size, flags);
                     me.last_got.set(got);
                     if _PyBytes_Resize(&raw mut bytes, got as isize) < 0 {
                         return Err(Raised);
@@ -456,12 +391,11 @@ impl SocketBase {
         }
         let at = view.ptr();
         let me = slf.get();
-        let mut short = me.short_read.get();
         let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
             // SAFETY: the exported buffer is writable for `size`, and stays in place.
-            unsafe { short.receive_long(py, fd, at, size, flags) }
+            unsafe { receive(py, fd, at, size, flags) }
         })?;
-        me.note_read(got, size, flags, short);
+        me.note_read(got, size, flags);
         Ok(got)
     }
 
@@ -526,7 +460,7 @@ impl SocketBase {
             timeout: PyCellOpt::new(None),
             limit: GilCell::new(NEVER),
             fd: GilCell::new(-1),
-            short_read: GilCell::new(ShortRead::TellsNothing),
+            inet_stream: GilCell::new(false),
             last_got: GilCell::new(0),
             tls: PyCellOpt::new(None),
             tls_has_more: GilCell::new(true),
@@ -543,19 +477,20 @@ impl SocketBase {
     #[setter(_sock)]
     fn set_sock(&self, py: Python<'_>, sock: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let mut fd = -1;
-        let mut short_read = ShortRead::TellsNothing;
+        let mut inet_stream = false;
         if let Some(s) = &sock {
             fd = s.call_method0("fileno")?.extract()?;
             if fd >= 0 {
                 let family: i32 = s.getattr("family")?.extract()?;
                 let kind: i32 = s.getattr("type")?.extract()?;
                 let kind = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
-                short_read = ShortRead::of(family, kind);
+                inet_stream =
+                    matches!(family, libc::AF_INET | libc::AF_INET6) && kind == libc::SOCK_STREAM;
             }
         }
         self.place().release(py, self.sock.get(py));
         self.fd.set(fd);
-        self.short_read.set(short_read);
+        self.inet_stream.set(inet_stream);
         self.sock.set(sock.map(Bound::unbind));
         Ok(())
     }

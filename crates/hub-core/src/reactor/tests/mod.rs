@@ -28,6 +28,8 @@ struct Test {
     callbacks: RefCell<HashMap<usize, Callback>>,
     quit: Cell<bool>,
     patience: Cell<Option<Nanos>>,
+    /// What it takes to get back from a sleep, on which clock.
+    dear: Cell<Option<(Sim, Nanos)>>,
     /// What `expect` was told last.
     expected: Cell<(Option<Token>, Option<Token>)>,
     reactor: RefCell<Option<Rc<Reactor>>>,
@@ -112,7 +114,13 @@ impl Host for Test {
         self.say("sleep");
     }
 
-    fn after_sleep(&self) {}
+    fn after_sleep(&self) {
+        let dear = self.dear.take();
+        if let Some((sim, nanos)) = &dear {
+            sim.pass(*nanos);
+        }
+        self.dear.set(dear);
+    }
 
     fn keep_running(&self) -> bool {
         !self.quit.get()

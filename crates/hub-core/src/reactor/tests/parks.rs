@@ -198,7 +198,7 @@ fn operations_wake_their_token_and_keep_their_result() {
     assert_eq!(r.active_count(), 1);
     sim.finish(3, Ok(5));
     assert!(!t.run(RunMode::Default));
-    assert_eq!(t.said(), "sleep 1:Event");
+    assert_eq!(t.said(), "1:Event", "it was there already");
     assert_eq!(r.op_take(id).unwrap().unwrap(), 5);
     assert!(r.op_take(id).is_none());
     // SAFETY: as above.
@@ -407,6 +407,58 @@ fn statistics_count() {
         (s.iterations, s.sleeps, s.entries, s.fired, s.watchers),
         (1, 1, 1, 1, 1)
     );
-    assert_eq!(s.backend.polls, 1);
+    // One to look, and one to sleep.
+    assert_eq!(s.backend.polls, 2);
     assert_eq!(r.backend_name(), "sim");
+}
+
+#[test]
+fn a_busy_loop_sleeps_once_in_a_millisecond() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    let io = started(&r, WatcherKind::Io { fd: 4, want: R }, 1);
+    sim.ready(4, R);
+    let left = Cell::new(30);
+    t.on(1, {
+        let sim = sim.clone();
+        move |t, _| {
+            sim.pass(MS / 4);
+            left.set(left.get() - 1);
+            if left.get() == 0 {
+                t.r().stop(io);
+            }
+        }
+    });
+    assert!(!t.run(RunMode::Default));
+    let said = t.said();
+    let sleeps = said.matches("sleep").count();
+    assert_eq!(said.matches("w1").count(), 30);
+    assert!((30 / 6..=30 / 4).contains(&sleeps), "{said}");
+}
+
+#[test]
+fn a_loop_whose_sleeps_are_dear_waits_a_little_without() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    t.dear.set(Some((sim.clone(), 5 * MS)));
+    let s = r.source(4);
+    r.source_clear(s, R);
+    let wait = |after: Nanos| {
+        assert!(r.source_wait(s, R, Token(1)).unwrap());
+        sim.ready_at(sim.now() + after, 4, R);
+        t.run(RunMode::Default);
+        r.source_clear(s, R);
+        sim.clear(4, R);
+        t.said()
+    };
+    assert_eq!(wait(MS / 20), "sleep 1:Ready", "nobody knows yet");
+    assert_eq!(wait(MS / 20), "1:Ready");
+    assert_eq!(
+        wait(MS / 2),
+        "sleep 1:Ready",
+        "too long to keep others waiting"
+    );
+    t.dear.set(None);
+    assert_eq!(wait(MS / 2), "sleep 1:Ready");
+    assert_eq!(wait(MS / 20), "sleep 1:Ready", "sleeps are cheap again");
 }
