@@ -187,14 +187,14 @@ impl Args {
         names: [&CStr; N],
     ) -> Result<[*mut PyObject; N], ()> {
         if self.names.is_null() && self.n <= N {
-            let at = |i| if i < self.n { self.at(i) } else { null_mut() };
-            return Ok(std::array::from_fn(at));
+            return Ok(std::array::from_fn(|i| {
+                if i < self.n { self.at(i) } else { null_mut() }
+            }));
         }
         // SAFETY: the caller's promise.
         unsafe { self.parse_named(func, names) }
     }
 
-    #[cold]
     unsafe fn parse_named<const N: usize>(
         &self,
         func: &CStr,

@@ -2,17 +2,22 @@
 
 use std::collections::VecDeque;
 
-/// Values in order; `rest` is empty as long as there is no `first`.
+/// Values in order; the rest is empty as long as there is no first.
+#[allow(
+    clippy::box_collection,
+    reason = "most have none, and the empty deque would be four words to make and to drop"
+)]
 pub struct Few<T> {
     first: Option<T>,
-    rest: VecDeque<T>,
+    /// Made when there is a second one.
+    rest: Option<Box<VecDeque<T>>>,
 }
 
 impl<T> Default for Few<T> {
     fn default() -> Self {
         Few {
             first: None,
-            rest: VecDeque::new(),
+            rest: None,
         }
     }
 }
@@ -20,7 +25,7 @@ impl<T> Default for Few<T> {
 impl<T> Few<T> {
     #[inline]
     pub fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
     }
 
     #[inline]
@@ -30,19 +35,22 @@ impl<T> Few<T> {
 
     #[inline]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.first.iter().chain(&self.rest)
+        self.first
+            .iter()
+            .chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
     #[inline]
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.first.iter_mut().chain(&mut self.rest)
+        let rest = self.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        self.first.iter_mut().chain(rest)
     }
 
     #[inline]
     pub fn get(&self, at: usize) -> Option<&T> {
         match at.checked_sub(1) {
             None => self.first.as_ref(),
-            Some(at) => self.rest.get(at),
+            Some(at) => self.rest.as_ref()?.get(at),
         }
     }
 
@@ -51,15 +59,18 @@ impl<T> Few<T> {
         if self.first.is_none() {
             self.first = Some(value);
         } else {
-            self.rest.push_back(value);
+            self.rest.get_or_insert_default().push_back(value);
         }
     }
 
     #[inline]
     pub fn remove(&mut self, at: usize) -> Option<T> {
         match at.checked_sub(1) {
-            None => std::mem::replace(&mut self.first, self.rest.pop_front()),
-            Some(at) => self.rest.remove(at),
+            None => {
+                let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
+                std::mem::replace(&mut self.first, next)
+            }
+            Some(at) => self.rest.as_mut()?.remove(at),
         }
     }
 

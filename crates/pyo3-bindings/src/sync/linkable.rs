@@ -16,7 +16,6 @@ use gevent_sync::parker::Sleeper;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
-use std::mem;
 use std::ptr::null_mut;
 
 /// What an object is.
@@ -218,6 +217,12 @@ impl Linkable {
 pub struct Told {
     me: *mut Linkable,
     here: u64,
+    /// What is put off, which is mostly nothing.
+    later: Option<Box<Later>>,
+}
+
+#[derive(Default)]
+struct Later {
     /// Hubs whose loop was replaced by something of Python's.
     indirect: Vec<u64>,
     /// Waiters are to be told at once, by this thread, which has no hub.
@@ -237,10 +242,33 @@ impl Told {
         Told {
             me,
             here: HubCore::current().map_or(0, |h| h.core().id()),
-            indirect: Vec::new(),
-            inline: false,
-            gone: Vec::new(),
-            called: Vec::new(),
+            later: None,
+        }
+    }
+
+    fn later(&mut self) -> &mut Later {
+        self.later.get_or_insert_default()
+    }
+
+    /// Does what was put off.
+    #[cold]
+    unsafe fn catch_up(&mut self, later: Later) {
+        // SAFETY: the maker of this holds the object and the GIL.
+        unsafe {
+            for hub in later.indirect {
+                Linkable::ask(self.me, hub);
+            }
+            if later.inline {
+                // No hub at all: nothing else is running, so it may as well happen now.
+                links::notify(self, 0);
+            }
+            later.gone.into_iter().for_each(|who| drop_who(who));
+            if !later.called.is_empty() {
+                enter_python();
+                for f in later.called {
+                    ffi::Py_DECREF(f);
+                }
+            }
         }
     }
 
@@ -302,9 +330,9 @@ impl Linked for Told {
 
     fn schedule(&mut self, hub: u64) -> bool {
         if hub == 0 {
-            self.inline = true;
+            self.later().inline = true;
         } else if hub != self.here && homes::replaced_loop(hub).is_some() {
-            self.indirect.push(hub);
+            self.later().indirect.push(hub);
         } else {
             // SAFETY: as above; the entry has a reference of its own.
             return unsafe {
@@ -320,7 +348,7 @@ impl Linked for Told {
     }
 
     fn drop_later(&mut self, who: Who) {
-        self.gone.push(who);
+        self.later().gone.push(who);
     }
 
     #[inline]
@@ -332,7 +360,7 @@ impl Linked for Told {
                 }
             }
             Who::Callable(f) => {
-                self.called.push(f);
+                self.later().called.push(f);
                 if fresh {
                     // SAFETY: the link's reference is kept until the object is settled.
                     unsafe { call(f, self.me.cast()) };
@@ -344,24 +372,9 @@ impl Linked for Told {
 
     #[inline]
     fn settle(&mut self) {
-        // SAFETY: as above. What was put off is taken before it is done, as Python runs there.
-        unsafe {
-            for hub in mem::take(&mut self.indirect) {
-                Linkable::ask(self.me, hub);
-            }
-            if mem::take(&mut self.inline) {
-                // No hub at all: nothing else is running, so it may as well happen now.
-                links::notify(self, 0);
-            }
-            mem::take(&mut self.gone)
-                .into_iter()
-                .for_each(|who| drop_who(who));
-            if !self.called.is_empty() {
-                enter_python();
-                for f in mem::take(&mut self.called) {
-                    ffi::Py_DECREF(f);
-                }
-            }
+        if let Some(later) = self.later.take() {
+            // SAFETY: as above.
+            unsafe { self.catch_up(*later) };
         }
     }
 }
