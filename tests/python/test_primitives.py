@@ -3,6 +3,7 @@
 import gc
 import io
 import traceback
+import weakref
 
 import pytest
 
@@ -208,6 +209,33 @@ class TestLocks:
         semaphore = DummySemaphore()
         with semaphore, semaphore:
             assert semaphore.acquire() and semaphore.ready() and not semaphore.locked()
+
+    def test_a_dummy_is_an_object_like_any_other(self):
+        class Named(DummySemaphore):
+            def __init__(self, name, color):
+                DummySemaphore.__init__(self, 5)
+                self.name, self.color = name, color
+
+            def release(self):
+                raise ValueError(self.name)
+
+        dummy = DummySemaphore(3)
+        dummy.owner = dummy
+        assert dummy.__dict__ == {"owner": dummy} and weakref.ref(dummy)() is dummy
+        assert (dummy.wait(), dummy.wait(timeout=1), dummy.release()) == (1, 1, None)
+        assert dummy.acquire(False) is True and dummy.acquire(timeout=0, blocking=True) is True
+        assert (dummy.rawlink(print), dummy.unlink(print)) == (None, None)
+        assert str(dummy) == "<DummySemaphore>" and str(Named("a", "b")) == "<Named>"
+        for function, args in ((DummySemaphore, (1, 2)), (dummy.rawlink, ()), (dummy.wait, (1, 2))):
+            with pytest.raises(TypeError):
+                function(*args)
+        del function
+        with pytest.raises(ValueError, match="mine"):
+            Named("mine", "red").release()
+        seen = weakref.ref(dummy)
+        del dummy
+        gc.collect()
+        assert seen() is None
 
     def test_timeout_of_somebody_else_passes_through(self):
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):

@@ -276,6 +276,28 @@ pub unsafe fn boolean(value: bool) -> *mut PyObject {
     unsafe { ffi::PyBool_FromLong(value.into()) }
 }
 
+/// `Err` with a TypeError set if an argument of [`Args::parse`] that must be there was left out.
+///
+/// # Safety
+/// The GIL is held.
+#[inline]
+pub unsafe fn required(arg: *mut PyObject, func: &CStr, name: &CStr) -> Result<(), ()> {
+    if !arg.is_null() {
+        return Ok(());
+    }
+    let text = c"%s() missing 1 required positional argument: '%s'";
+    // SAFETY: the caller's promise.
+    unsafe {
+        ffi::PyErr_Format(
+            ffi::PyExc_TypeError,
+            text.as_ptr(),
+            func.as_ptr(),
+            name.as_ptr(),
+        )
+    };
+    Err(())
+}
+
 /// What a function returns that has nothing to say: None, or null where an error is set.
 ///
 /// # Safety

@@ -1,6 +1,8 @@
 //! [`NewType`]: heap types whose slots are written against the C API.
 
-use pyo3::ffi::{self, PyGetSetDef, PyMethodDef, PyObject, PyType_Slot, PyType_Spec, PyTypeObject};
+use pyo3::ffi::{
+    self, PyGetSetDef, PyMemberDef, PyMethodDef, PyObject, PyType_Slot, PyType_Spec, PyTypeObject,
+};
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::{self, null_mut};
@@ -112,10 +114,25 @@ impl NewType {
     /// Weak references to instances are possible: at this offset they have a field for the list of them.
     #[must_use]
     pub fn weak(self, offset: usize) -> Self {
-        self.slot(
-            ffi::Py_tp_members,
-            crate::sync::object::weakly_referenced(offset),
-        )
+        self.offsets(&[(c"__weaklistoffset__", offset)])
+    }
+
+    /// Where instances have what the interpreter looks for by these names.
+    #[must_use]
+    pub fn offsets(self, offsets: &[(&'static CStr, usize)]) -> Self {
+        let member = |name, type_code, offset: usize, flags| PyMemberDef {
+            name,
+            type_code,
+            offset: offset as ffi::Py_ssize_t,
+            flags,
+            doc: ptr::null(),
+        };
+        let mut table: Vec<_> = offsets
+            .iter()
+            .map(|(name, at)| member(name.as_ptr(), ffi::Py_T_PYSSIZET, *at, ffi::Py_READONLY))
+            .collect();
+        table.push(member(ptr::null(), 0, 0, 0));
+        self.slot(ffi::Py_tp_members, leak(table).cast())
     }
 
     /// Makes the type, which lives for ever.

@@ -91,7 +91,7 @@ unsafe fn is_dict(name: Obj) -> bool {
     // SAFETY: a string; the GIL is held.
     unsafe {
         name == NAMES.str_dict
-            || (ffi::PyUnicode_GetLength(name) == 8 && is_name(name, c"__dict__"))
+            || (ffi::PyUnicode_GET_LENGTH(name) == 8 && is_name(name, c"__dict__"))
     }
 }
 

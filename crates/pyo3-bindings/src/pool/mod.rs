@@ -7,12 +7,12 @@ mod imap;
 
 use crate::errors::ErrorClass;
 use crate::gevent_greenlet::{is_gevent, link, make_greenlet, start_greenlet};
-use crate::raw::{Args, answer, done, fast, one};
+use crate::raw::{Args, answer, done, fast, one, required};
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
 use crate::sync::args::Limit;
 use crate::sync::object::{self, Fields, attribute, or_none, set};
-use crate::sync::{event, flag, semaphore};
+use crate::sync::{dummy, event, flag, semaphore};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
@@ -176,6 +176,9 @@ unsafe fn take_place(semaphore: Obj, blocking: Obj, timeout: Obj) -> Result<bool
             }
             return semaphore::acquire_waiting(semaphore.cast(), Limit::new(timeout)?);
         }
+        if dummy::is_plain(semaphore) {
+            return Ok(true);
+        }
         let or = |given: Obj, default: Obj| if given.is_null() { default } else { given };
         let r = ffi::PyObject_CallMethodObjArgs(
             semaphore,
@@ -199,6 +202,8 @@ unsafe fn give_place(semaphore: Obj) -> Result<(), ()> {
         ffi::Py_INCREF(semaphore);
         let r = if semaphore::is_plain(semaphore) {
             semaphore::put_back(semaphore.cast());
+            Ok(())
+        } else if dummy::is_plain(semaphore) {
             Ok(())
         } else {
             done(ffi::PyObject_CallMethodNoArgs(semaphore, NAMES.release))
@@ -230,9 +235,7 @@ unsafe extern "C" fn pool_add(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, n
         else {
             return null_mut();
         };
-        if greenlet.is_null() {
-            let text = c"add() missing 1 required positional argument: 'greenlet'";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        if required(greenlet, c"add", c"greenlet").is_err() {
             return null_mut();
         }
         let Ok(semaphore) = semaphore_of(slf) else {
@@ -269,12 +272,10 @@ unsafe extern "C" fn pool_discard(slf: Obj, greenlet: Obj) -> Obj {
 unsafe extern "C" fn start(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwnames: Obj) -> Obj {
     // SAFETY: as the C API calls it: before the arguments there is room for one more.
     unsafe {
-        if n == 0 {
-            let text = c"start() missing 1 required positional argument: 'greenlet'";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        let greenlet = if n == 0 { null_mut() } else { *items };
+        if required(greenlet, c"start", c"greenlet").is_err() {
             return null_mut();
         }
-        let greenlet = *items;
         let plain = n == 1 && kwnames.is_null();
         let r = if plain {
             ffi::PyObject_CallMethodOneArg(slf, NAMES.add, greenlet)

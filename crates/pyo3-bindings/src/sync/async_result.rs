@@ -8,7 +8,7 @@ use super::linkable::{Kind, Linkable};
 use super::object::{attribute, class_name, free, or_none, set, set_or_empty, text, visit_all};
 use super::wait::wait_core;
 use super::{Obj, call_python};
-use crate::raw::{Args, boolean, fast, noargs, none};
+use crate::raw::{Args, boolean, fast, noargs, none, required};
 use crate::raw_type::{NewType, takes_nothing};
 use crate::statics::Immortal;
 use gevent_sync::parker::Ended;
@@ -250,9 +250,7 @@ unsafe extern "C" fn set_exception(
         else {
             return null_mut();
         };
-        if exception.is_null() {
-            let text = c"set_exception() missing 1 required positional argument: 'exception'";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        if required(exception, c"set_exception", c"exception").is_err() {
             return null_mut();
         }
         let info = if info.is_null() { ffi::Py_None() } else { info };

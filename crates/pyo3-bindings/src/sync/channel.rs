@@ -7,7 +7,7 @@ use super::object::free;
 use super::queue::waiting::{EMPTY, FULL, raise_late};
 use super::wait::{Limited, hub_for_waiting};
 use super::{Obj, in_hub};
-use crate::raw::{Args, answer, boolean, fast, noargs};
+use crate::raw::{Args, answer, boolean, fast, noargs, required};
 use crate::raw_type::NewType;
 use gevent_hub_core::reactor::monotonic;
 use gevent_sync::lines::Line;
@@ -138,9 +138,7 @@ unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
         let Ok([item, block, timeout]) = args.parse(c"put", [c"item", c"block", c"timeout"]) else {
             return null_mut();
         };
-        if item.is_null() {
-            let text = c"put() missing 1 required positional argument: 'item'";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        if required(item, c"put", c"item").is_err() {
             return null_mut();
         }
         answer(put_item(cast(slf), item, block, timeout))

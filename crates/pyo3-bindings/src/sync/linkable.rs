@@ -15,7 +15,7 @@ use gevent_sync::links::{self, Link, Linked, Links};
 use gevent_sync::parker::Sleeper;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 
 /// What an object is.
@@ -493,6 +493,30 @@ pub unsafe fn reinit(me: *mut Linkable) {
 pub unsafe fn set_hub(slf: Obj, value: Obj) {
     // SAFETY: the caller's promise.
     unsafe { set_or_empty(&raw mut (*slf.cast::<Linkable>()).hub, value) };
+}
+
+/// `tp_init(hub=None)` of a linkable; `format` has the name of the class.
+///
+/// # Safety
+/// The slot's contract; `slf` is a linkable.
+pub unsafe fn init_with_hub(slf: Obj, args: Obj, kwargs: Obj, format: &CStr) -> c_int {
+    // SAFETY: the caller's promise; the argument is borrowed.
+    unsafe {
+        let mut hub: Obj = null_mut();
+        let mut names = [c"hub".as_ptr(), std::ptr::null()];
+        if ffi::PyArg_ParseTupleAndKeywords(
+            args,
+            kwargs,
+            format.as_ptr(),
+            names.as_mut_ptr().cast(),
+            &raw mut hub,
+        ) == 0
+        {
+            return -1;
+        }
+        set_hub(slf, hub);
+        0
+    }
 }
 
 /// Links a function, which is called at once if the object is ready and there is no hub.

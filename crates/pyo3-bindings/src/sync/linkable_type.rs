@@ -9,7 +9,6 @@ use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
-use std::ptr::null_mut;
 
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
@@ -18,22 +17,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
 
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract.
-    unsafe {
-        let mut hub: Obj = null_mut();
-        let mut names = [c"hub".as_ptr(), std::ptr::null()];
-        if ffi::PyArg_ParseTupleAndKeywords(
-            args,
-            kwargs,
-            c"|O:AbstractLinkable".as_ptr(),
-            names.as_mut_ptr().cast(),
-            &raw mut hub,
-        ) == 0
-        {
-            return -1;
-        }
-        linkable::set_hub(slf, hub);
-        0
-    }
+    unsafe { linkable::init_with_hub(slf, args, kwargs, c"|O:AbstractLinkable") }
 }
 
 unsafe extern "C" fn linkcount(slf: Obj, _: Obj) -> Obj {

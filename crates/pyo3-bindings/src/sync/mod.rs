@@ -10,6 +10,7 @@
 pub mod args;
 pub mod async_result;
 mod channel;
+pub mod dummy;
 pub mod event;
 pub mod exchange;
 pub mod homes;
@@ -124,5 +125,6 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     event::register(m, base)?;
     async_result::register(m, base)?;
     queue::register(m)?;
-    channel::register(m)
+    channel::register(m)?;
+    dummy::register(m)
 }

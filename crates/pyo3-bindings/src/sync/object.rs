@@ -1,7 +1,7 @@
 //! What the raw types of this folder share as Python objects: weak references, memory, texts.
 
 use super::Obj;
-use pyo3::ffi::{self, PyGetSetDef, PyMemberDef};
+use pyo3::ffi::{self, PyGetSetDef};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::ffi::{CStr, c_int, c_void};
@@ -22,28 +22,6 @@ pub const fn attribute(
         doc: doc.as_ptr(),
         closure: null_mut(),
     }
-}
-
-/// The table that says where a type has its list of weak references.
-pub fn weakly_referenced(offset: usize) -> *mut c_void {
-    let end = PyMemberDef {
-        name: std::ptr::null(),
-        type_code: 0,
-        offset: 0,
-        flags: 0,
-        doc: std::ptr::null(),
-    };
-    let table = vec![
-        PyMemberDef {
-            name: c"__weaklistoffset__".as_ptr(),
-            type_code: ffi::Py_T_PYSSIZET,
-            offset: offset as ffi::Py_ssize_t,
-            flags: ffi::Py_READONLY,
-            doc: std::ptr::null(),
-        },
-        end,
-    ];
-    Box::leak(table.into_boxed_slice()).as_mut_ptr().cast()
 }
 
 /// Allocates an object, all zeros behind its head.

@@ -2,7 +2,7 @@
 
 use super::args::{Limit, flag};
 use super::object::{alloc, attribute, class_name, clear_weak, free, or_none, text, visit_all};
-use super::{Obj, semaphore};
+use super::{Obj, linkable, semaphore};
 use crate::raw::{Args, absent, answer_bool, boolean, fast, noargs, none};
 use crate::raw_type::NewType;
 use crate::thread_data::ThreadData;
@@ -212,22 +212,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
 
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; borrowed arguments.
-    unsafe {
-        let mut hub: Obj = null_mut();
-        let mut names = [c"hub".as_ptr(), std::ptr::null()];
-        if ffi::PyArg_ParseTupleAndKeywords(
-            args,
-            kwargs,
-            c"|O:RLock".as_ptr(),
-            names.as_mut_ptr().cast(),
-            &raw mut hub,
-        ) == 0
-        {
-            return -1;
-        }
-        super::linkable::set_hub((*cast(slf)).block.cast(), hub);
-        0
-    }
+    unsafe { linkable::init_with_hub((*cast(slf)).block.cast(), args, kwargs, c"|O:RLock") }
 }
 
 unsafe extern "C" fn dealloc(slf: Obj) {

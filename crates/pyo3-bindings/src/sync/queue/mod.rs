@@ -12,7 +12,7 @@ use super::object::{attribute, free, or_none, set, set_or_empty, visit_all};
 use super::wait::wait;
 use super::{Obj, event, in_hub};
 use crate::raw::{
-    _PyType_Lookup, Args, absent, answer, answer_bool, boolean, fast, noargs, none, one,
+    _PyType_Lookup, Args, absent, answer, answer_bool, boolean, fast, noargs, none, one, required,
 };
 use crate::raw_type::NewType;
 use crate::statics::Immortal;
@@ -186,9 +186,7 @@ unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
         let Ok([item, block, timeout]) = args.parse(c"put", [c"item", c"block", c"timeout"]) else {
             return null_mut();
         };
-        if item.is_null() {
-            let text = c"put() missing 1 required positional argument: 'item'";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        if required(item, c"put", c"item").is_err() {
             return null_mut();
         }
         match flag(block, true) {
