@@ -6,7 +6,8 @@
 Ours runs on each loop, upstream's from its virtual environment, and every peer that `--peer`
 names (bjoern, fastwsgi, granian) from the interpreter that has it. They run in turn, the server
 pinned to one processor and the load to another; the best of the rounds counts. `cpu` is the
-server's processor time for a request, which a busy machine changes less than the rate.
+server's processor time for a request, which a busy machine changes less than the rate. The floor is
+http_floor.c, which answers hello without looking at the request: no server can have wrk do more.
 
 `--idle` opens connections that send one request and then nothing, and weighs what each costs the
 server. `--slow` holds so many half-sent requests open and measures what that does to other clients.
@@ -20,6 +21,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -96,17 +98,35 @@ if __name__ == "__main__":
 '''
 
 
-@contextlib.contextmanager
-def server(kind: str, python: str, env: dict[str, str], folder: str):
-    """A running server: its port and its process id."""
+def write_script(kind: str, folder: str) -> str:
     script = pathlib.Path(folder, "wsgi_load.py" if kind != "granian" else "wsgi_granian.py")
     body = "".join("    " + line + "\n" for line in SERVE[kind].splitlines())
     script.write_text(APP + body)
     if kind == "granian":
         pathlib.Path(folder, "wsgi_load.py").write_text(APP)
+    return str(script)
+
+
+def build_floor(folder: str) -> list[tuple]:
+    """The server that does nothing, if there is a compiler."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        return []
+    out = os.path.join(folder, "http_floor")
+    source = pathlib.Path(__file__).with_name("http_floor.c")
+    subprocess.run([compiler, "-O2", "-o", out, str(source)], check=True)
+    return [("floor", "floor", out, {})]
+
+
+@contextlib.contextmanager
+def server(kind: str, python: str, env: dict[str, str], folder: str):
+    """A running server: its port and its process id."""
     port = demo.free_port()
+    command = [python, str(port)]
+    if kind != "floor":
+        command = [python, write_script(kind, folder), str(port)]
     child = subprocess.Popen(
-        demo.pinned(0, [python, str(script), str(port)]),
+        demo.pinned(0, command),
         env={**os.environ, **env},
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -168,6 +188,7 @@ def compare(options, peers) -> int:
     loads = options.loads or list(LOADS)
     best: dict[tuple[str, str], tuple] = {}
     with tempfile.TemporaryDirectory() as folder:
+        peers = peers + build_floor(folder)
         script = os.path.join(folder, "vary.lua")
         pathlib.Path(script).write_text(VARY)
         for _ in range(options.rounds):
@@ -175,6 +196,8 @@ def compare(options, peers) -> int:
                 with server(kind, python, env, folder) as (port, pid):
                     for which in loads:
                         path, connections, vary = LOADS[which]
+                        if kind == "floor" and path != "/":
+                            continue
                         got = load(
                             port, pid, path, connections, script if vary else None, options.seconds
                         )
@@ -186,6 +209,8 @@ def compare(options, peers) -> int:
         print(f"{which:<16}" + "".join(f"{title:>13}" for title in head))
         for name, *_ in peers:
             got = best.get((which, name))
+            if name == "floor" and LOADS[which][0] != "/":
+                continue
             if got is None:
                 print(f"  {name:<14}{'failed':>12}")
                 continue
@@ -193,7 +218,7 @@ def compare(options, peers) -> int:
                 best[which, other][0]
                 for other, kind, python, _ in peers
                 if (which, other) in best and (kind != "gevent" or python != sys.executable)
-                and other != name
+                and other not in (name, "floor")
             ]
             ratio = got[0] / max(others) if others else 0
             rate, p50, p99, cpu = got

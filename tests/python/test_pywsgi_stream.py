@@ -1,6 +1,9 @@
 """Bodies that an application makes block by block: what is gathered, and what may not wait."""
 
 import io
+import os
+import select
+import signal
 import socket as native
 import threading
 import time
@@ -350,3 +353,46 @@ def test_a_client_that_has_gone_ends_the_application():
             sock.sendall(get())
             assert sock.recv(100)
         assert closed.wait(20)
+
+
+# CPython 3.12 and later see the thread.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_a_thread_of_its_own():
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/quick":
+            yield from (b"1", b"2", b"3")
+            return
+        yield b"%d" % os.getpid()
+        # The client ends this when it has the block.
+        read, _, _ = select.select([go], [], [], 10)
+        yield b" in time" if read else b" late"
+
+    go, release = os.pipe()
+    with Serving(application) as serving:
+        earn_trust(serving)
+        pid = gevent.os.fork()
+        if not pid:
+            with gevent.Timeout(30, False):
+                gevent.sleep(30)
+            os._exit(0)
+        serving.server.stop_accepting()
+        try:
+            with native.create_connection(serving.server.address, 20) as sock:
+                sock.sendall(get("/", close=False))
+                data = b""
+                while not so_far(data)[0]:
+                    more = sock.recv(4096)
+                    assert more
+                    data += more
+                os.write(release, b"x")
+                while not so_far(data)[1]:
+                    more = sock.recv(4096)
+                    assert more
+                    data += more
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(go)
+            os.close(release)
+    assert so_far(data) == (b"%d in time" % pid, True)
