@@ -99,6 +99,9 @@ if fcntl is not None:
     #: Descriptors that are about to be closed; the event is set when they are.
     _closing_fd_to_event = {}
 
+    # Modules of others are emptied before this one.
+    _fcntl, _F_GETFD = fcntl.fcntl, fcntl.F_GETFD
+
     def _make_close(system_close):
         def close(fd):
             """Close *fd*, after telling the loop.
@@ -116,7 +119,7 @@ if fcntl is not None:
     close = _make_close(_close)
 
     def _close_told(fd):
-        fcntl.fcntl(fd, fcntl.F_GETFD)  # EBADF, if so
+        _fcntl(fd, _F_GETFD)  # EBADF, if so
         hub = _get_hub()
         if hub is None or (S_ISREG(_fstat(fd).st_mode) and _NO_DEFER_REG_FILE):
             return _close(fd)

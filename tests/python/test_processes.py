@@ -332,6 +332,7 @@ def test_pool_descriptors():
 
 
 def test_close():
+    gevent.get_hub()  # which opens descriptors
     r, w = os.pipe()
     gos.close(w)
     gos.close(r)
@@ -350,6 +351,11 @@ def test_close_after_the_end_of_its_module():
         monkey.patch_all()
         import gevent.os, os
         hub, fd = get_hub(), os.open(os.devnull, os.O_RDONLY)
+        for module in (gevent.os.fcntl, gevent.os.errno):
+            for name in [name for name in vars(module) if name[0] != "_"]:
+                setattr(module, name, None)
+        os.close(fd)
+        fd = os.open(os.devnull, os.O_RDONLY)
         for name in list(vars(gevent.os)):
             if name[0] == "_" and name[1] != "_":
                 setattr(gevent.os, name, None)
