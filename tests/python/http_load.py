@@ -45,6 +45,7 @@ class Load:
         self.answered = 0
         self.failures = []
         self.bodies = set()
+        self.round = 0
         self.clients = [gevent.spawn(self._run, keep=bool(n % 2)) for n in range(clients)]
 
     def _run(self, keep):
@@ -60,10 +61,12 @@ class Load:
                     client = Client(self.address)
                 fields = [] if keep else ["Connection: close"]
                 head = ["POST / HTTP/1.1", "Host: a", "Content-Length: 3", *fields]
+                asked = self.round
                 answer = client.ask(head, b"abc")
                 assert answer.status == 200, answer.status
                 assert answer.body.endswith(b" 3"), answer.body
-                self.bodies.add(answer.body)
+                if asked == self.round:
+                    self.bodies.add(answer.body)
                 self.answered += 1
                 if not keep or answer.fields.get("connection") == "close":
                     client.close()
@@ -75,6 +78,11 @@ class Load:
                 client = None
                 gevent.sleep(0.05)
         return client
+
+    def forget(self):
+        """Begin anew with `bodies`: of the answers to what is asked from now on."""
+        self.round += 1
+        self.bodies.clear()
 
     @property
     def versions(self):

@@ -41,7 +41,7 @@ def test_reload_and_stop_under_load(folder, kind):
         process.send(signal.SIGHUP)
         load.wait_for(lambda: 2 in load.versions)
         load.wait_for(lambda: process.output.count("Worker exiting") == 2)
-        load.bodies.clear()
+        load.forget()
         load.more()
         assert load.versions == {2}
         load.stop()

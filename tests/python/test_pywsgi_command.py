@@ -42,7 +42,7 @@ def test_reload_and_stop_under_load(folder, loop_name):
         load.wait_for(lambda: len(load.processes) == 4)
         # Every old worker is gone.
         load.more()
-        load.bodies.clear()
+        load.forget()
         load.more()
         assert load.versions == {2}
         load.stop()
