@@ -56,12 +56,7 @@ fn breaks_line(bytes: &[u8]) -> bool {
 /// How many carriage returns and newlines there are: for a whole head this is quicker than to look for one in
 /// each of its parts.
 fn line_ends(bytes: &[u8]) -> usize {
-    // In pieces whose count fits into the bytes that the processor adds up at once.
-    let of_piece = |piece: &[u8]| -> u8 {
-        let ends = piece.iter().map(|&c| u8::from(c == b'\r' || c == b'\n'));
-        ends.fold(0, u8::wrapping_add)
-    };
-    bytes.chunks(128).map(of_piece).map(usize::from).sum()
+    memchr::memchr_iter(b'\r', bytes).count() + memchr::memchr_iter(b'\n', bytes).count()
 }
 
 /// # Safety
