@@ -4,8 +4,8 @@
  * for glibc and CPython before 3.14: elsewhere nothing unwinds such a thread's frames.
  *
  * Here is whatever may run Python code for long: calls, attributes and other protocols, the end of objects,
- * the collector that an allocation may start, and taking the GIL. Of the variadic functions only those are
- * here that end their arguments by NULL; the others, but for PyErr_Format's %R, run no code.
+ * the collector that an allocation may start, and taking the GIL. The variadic functions that are not here
+ * run no code, but for PyErr_Format's %R.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -96,6 +96,7 @@ GIVES(Py_ssize_t, PyNumber_AsSsize_t, (Obj o, Obj error), (o, error))
 GIVES(long, PyLong_AsLong, (Obj o), (o))
 GIVES(double, PyFloat_AsDouble, (Obj o), (o))
 GIVES(Obj, PyOS_FSPath, (Obj o), (o))
+GIVES(Obj, PyUnicode_AsEncodedString, (Obj o, const char *coding, const char *errors), (o, coding, errors))
 GIVES(Obj, PyMemoryView_FromObject, (Obj o), (o))
 GIVES(int, PyObject_GetBuffer, (Obj o, Py_buffer *view, int flags), (o, view, flags))
 GIVES_NOTHING(PyBuffer_Release, (Py_buffer *view), (view))
@@ -108,6 +109,9 @@ GIVES_NOTHING(PyErr_Clear, (void), ())
 GIVES_NOTHING(PyErr_WriteUnraisable, (Obj context), (context))
 GIVES_NOTHING(PyErr_Display, (Obj type, Obj value, Obj traceback), (type, value, traceback))
 GIVES_NOTHING(PyErr_PrintEx, (int keep), (keep))
+GIVES_NOTHING(PyException_SetCause, (Obj e, Obj cause), (e, cause))
+GIVES(int, PyException_SetTraceback, (Obj e, Obj traceback), (e, traceback))
+GIVES(int, PyTraceBack_Print, (Obj traceback, Obj file), (traceback, file))
 GIVES(int, PyFile_WriteObject, (Obj o, Obj file, int flags), (o, file, flags))
 GIVES(int, PyFile_WriteString, (const char *text, Obj file), (text, file))
 
@@ -125,7 +129,7 @@ GIVES(Obj, PyDict_New, (void), ())
 GIVES_NOTHING(PyEval_RestoreThread, (PyThreadState *ts), (ts))
 GIVES(PyGILState_STATE, PyGILState_Ensure, (void), ())
 
-/* The most arguments that the two functions below are called with, the object of a method too. */
+/* The most arguments that the next two functions are called with, the object of a method too. */
 #define MOST 8
 
 /* Fills `items` up to the NULL that ends `rest`; gives how many there are. */
@@ -159,4 +163,18 @@ Obj __wrap_PyObject_CallMethodObjArgs(Obj self, Obj name, ...)
     size_t n = collect(items + 1, 1, rest);
     va_end(rest);
     return __wrap_PyObject_VectorcallMethod(name, items + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
+Obj __wrap_PyObject_CallMethod(Obj self, const char *name, const char *format, ...)
+{
+    if (format != NULL) {
+        Py_FatalError("arguments are not built here");
+    }
+    Obj method = __wrap_PyObject_GetAttrString(self, name);
+    if (method == NULL) {
+        return NULL;
+    }
+    Obj result = __wrap_PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    return result;
 }
