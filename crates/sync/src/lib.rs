@@ -37,6 +37,11 @@
 //! producer.join().unwrap();
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! An embedder whose objects something else guards (for Python's that is the GIL) builds on the parts below:
+//! [`state`] is what a primitive knows, [`links`] and [`lines`] who waits for it, who is told when, and what
+//! comes of a wait; [`parker`] and [`homes`] are the ways to threads and to other hubs, [`jobs`] the work of
+//! a thread pool. They hold no lock and call foreign code only where they say so.
 
 mod async_result;
 mod channel;
