@@ -44,6 +44,11 @@ static inline void leave(const int *returned)
 
 typedef PyObject *Obj;
 
+#if PY_VERSION_HEX < 0x030B0000
+/* No symbol there, but inline in the headers. */
+#define __real_PyObject_Vectorcall PyObject_Vectorcall
+#endif
+
 /* Calls. */
 GIVES(Obj, PyObject_Call, (Obj f, Obj args, Obj kwargs), (f, args, kwargs))
 GIVES(Obj, PyObject_CallNoArgs, (Obj f), (f))
