@@ -19,6 +19,12 @@ PyObject *gl_call(PyObject *callable, PyObject *args, PyObject *kwargs)
     return result;
 }
 
+#if defined(__GLIBC__) && PY_VERSION_HEX < 0x030b0000
+/* Inline there, so that the linker cannot put the guard in its place. */
+PyObject *__wrap_PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyObject *);
+#  define PyObject_Vectorcall __wrap_PyObject_Vectorcall
+#endif
+
 /* The same for PyObject_Vectorcall. */
 PyObject *gl_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {

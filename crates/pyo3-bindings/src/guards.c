@@ -53,7 +53,17 @@ typedef PyObject *Obj;
 GIVES(Obj, PyObject_Call, (Obj f, Obj args, Obj kwargs), (f, args, kwargs))
 GIVES(Obj, PyObject_CallNoArgs, (Obj f), (f))
 GIVES(Obj, PyObject_CallObject, (Obj f, Obj args), (f, args))
+#if PY_VERSION_HEX >= 0x030b0000
 GIVES(Obj, PyObject_Vectorcall, (Obj f, Obj const *args, size_t n, Obj names), (f, args, n, names))
+#else
+/* No function of the library, but inline everywhere: this is for those who call it by this name. */
+Obj __wrap_PyObject_Vectorcall(Obj f, Obj const *args, size_t n, Obj names)
+{
+    Obj result;
+    GUARDED(result = PyObject_Vectorcall(f, args, n, names));
+    return result;
+}
+#endif
 GIVES(Obj, PyObject_VectorcallDict, (Obj f, Obj const *args, size_t n, Obj dict), (f, args, n, dict))
 GIVES(Obj, PyObject_VectorcallMethod, (Obj name, Obj const *args, size_t n, Obj names),
       (name, args, n, names))
