@@ -15,13 +15,14 @@ use std::io;
 /// Nanoseconds between two steps of giving unused stacks back, in a thread that sleeps.
 const TRIM_PAUSE: u64 = 20_000_000;
 
-/// For how many nanoseconds a busy loop may go on without a sleep, in which other threads have their turn
-/// (`Host::before_sleep`).
+/// While sleeps are dear, for how many nanoseconds a loop may go on without one, in which other threads have their
+/// turn (`Host::before_sleep`).
 const TURN: Nanos = 1_000_000;
 /// A sleep is dear when it took longer than this to get back from it: other threads keep the embedder's lock for
 /// as long as they may, which is 5 ms in CPython.
 const DEAR: Nanos = 1_000_000;
-/// While sleeps are dear, how long is waited for events without one.
+/// While sleeps are dear, how long is waited for events without one. At other times nothing is looked for before
+/// a sleep: what comes meanwhile makes larger batches.
 const WAIT: Nanos = 100_000;
 
 /// Ends nothing (`EVBREAK_CANCEL`).
@@ -206,8 +207,9 @@ impl Reactor {
         let mut events = self.events.take();
         // For how long it may sleep before the last look; 0 when that is now.
         let mut patience = host.patience();
-        // Whether to look first: what is there already, or soon, needs no sleep, and other threads no turn for it.
-        let mut looks = self.now.get().saturating_sub(self.slept.get()) < TURN;
+        // Whether to wait first for what comes soon, without a sleep and a turn of other threads.
+        let mut waits =
+            self.sleeps_are_dear.get() && self.now.get().saturating_sub(self.slept.get()) < TURN;
         let result = loop {
             let mut next = self.sleeps_for(mode);
             let (mut until, mut rough) = match &mut next {
@@ -221,11 +223,11 @@ impl Reactor {
                 }
             }
             let sleeps = until != Until::Now;
-            if sleeps && std::mem::take(&mut looks) {
+            if sleeps && std::mem::take(&mut waits) {
+                let soon = self.clock.now() + WAIT;
                 let soon = match until {
-                    _ if !self.sleeps_are_dear.get() => Until::Now,
-                    Until::At(at) => Until::At(at.min(self.clock.now() + WAIT)),
-                    _ => Until::At(self.clock.now() + WAIT),
+                    Until::At(at) => Until::At(at.min(soon)),
+                    _ => Until::At(soon),
                 };
                 let result = self.with_backend(|b| b.poll(soon, &mut events));
                 if result.is_err() || !events.is_empty() {
