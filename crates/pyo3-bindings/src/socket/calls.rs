@@ -6,7 +6,7 @@
 
 use super::base::{Given, SocketBase};
 use crate::greenlet::object::Raised;
-use crate::raw::{Args, FastKw, fast, none};
+use crate::raw::{Args, FastKw, fast, none, required};
 use pyo3::ffi::{self, PyMethodDef, PyObject};
 use pyo3::prelude::*;
 use std::ffi::CStr;
@@ -29,16 +29,7 @@ unsafe fn taken<'a, 'py, const N: usize>(
     // SAFETY: the caller's promise; the reference is borrowed for the call.
     unsafe {
         let args = Args::new(items, n, names).parse(func, parameters).ok()?;
-        if args[0].is_null() {
-            let text = c"%s() missing required argument '%s' (pos 1)";
-            ffi::PyErr_Format(
-                ffi::PyExc_TypeError,
-                text.as_ptr(),
-                func.as_ptr(),
-                parameters[0].as_ptr(),
-            );
-            return None;
-        }
+        required(args[0], func, parameters[0]).ok()?;
         let slf = Bound::ref_from_ptr(Python::assume_attached(), slf);
         Some((slf.cast_unchecked(), args))
     }
