@@ -195,6 +195,26 @@ impl Args {
         unsafe { self.parse_named(func, names) }
     }
 
+    /// As [`parse`](Self::parse), where the first argument must not be left out.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    #[inline]
+    pub unsafe fn parse_first<const N: usize>(
+        &self,
+        func: &CStr,
+        names: [&CStr; N],
+    ) -> Result<[*mut PyObject; N], ()> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let args = self.parse(func, names)?;
+            required(args[0], func, names[0])?;
+            Ok(args)
+        }
+    }
+
+    /// # Safety
+    /// The GIL is held.
     unsafe fn parse_named<const N: usize>(
         &self,
         func: &CStr,

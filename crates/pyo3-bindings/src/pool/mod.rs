@@ -231,13 +231,10 @@ unsafe extern "C" fn pool_add(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, n
     unsafe {
         let args = Args::new(items, n, names);
         let Ok([greenlet, blocking, timeout]) =
-            args.parse(c"add", [c"greenlet", c"blocking", c"timeout"])
+            args.parse_first(c"add", [c"greenlet", c"blocking", c"timeout"])
         else {
             return null_mut();
         };
-        if required(greenlet, c"add", c"greenlet").is_err() {
-            return null_mut();
-        }
         let Ok(semaphore) = semaphore_of(slf) else {
             return null_mut();
         };

@@ -5,33 +5,34 @@
 //! trampoline take more room than the call itself.
 
 use super::base::{Given, SocketBase};
+use super::method::{Passed, method};
 use crate::greenlet::object::Raised;
-use crate::raw::{Args, FastKw, fast, none, required};
+use crate::raw::{Args, FastKw, fast, none};
 use pyo3::ffi::{self, PyMethodDef, PyObject};
 use pyo3::prelude::*;
 use std::ffi::CStr;
 use std::ptr::null_mut;
 
-/// What the C API passes besides the socket.
-type Passed = (*const *mut PyObject, ffi::Py_ssize_t, *mut PyObject);
-
-/// The socket and the arguments, by position or name; those left out are null. `None` with an error set.
+/// Runs a method: `body` gets the socket and the arguments, by position or name, of which those left out are
+/// null. What it returns is a new reference.
 ///
 /// # Safety
 /// The GIL is held, `slf` is a `SocketBase`, and the rest is as the C API passes it.
-#[inline]
-unsafe fn taken<'a, 'py, const N: usize>(
-    slf: &'a *mut PyObject,
+#[inline(always)]
+unsafe fn run<'py, const N: usize>(
+    slf: *mut PyObject,
     (items, n, names): Passed,
     func: &CStr,
     parameters: [&CStr; N],
-) -> Option<(&'a Bound<'py, SocketBase>, [*mut PyObject; N])> {
+    body: impl FnOnce(&Bound<'py, SocketBase>, [*mut PyObject; N]) -> Result<*mut PyObject, Raised>,
+) -> *mut PyObject {
     // SAFETY: the caller's promise; the reference is borrowed for the call.
     unsafe {
-        let args = Args::new(items, n, names).parse(func, parameters).ok()?;
-        required(args[0], func, parameters[0]).ok()?;
-        let slf = Bound::ref_from_ptr(Python::assume_attached(), slf);
-        Some((slf.cast_unchecked(), args))
+        let Ok(args) = Args::new(items, n, names).parse_first(func, parameters) else {
+            return null_mut();
+        };
+        let slf = Bound::ref_from_ptr(Python::assume_attached(), &slf);
+        body(slf.cast_unchecked(), args).unwrap_or(null_mut())
     }
 }
 
@@ -74,63 +75,44 @@ unsafe fn flags(arg: *mut PyObject) -> Result<i32, Raised> {
     })
 }
 
-/// A method as the C API calls it: `$body` gets the socket and the arguments, and is null with an error set
-/// or a new reference.
-macro_rules! method {
-    ($function:ident, $name:literal, [$($parameter:literal),*], |$slf:ident, $args:pat_param| $body:expr) => {
-        unsafe extern "C" fn $function(
-            slf: *mut PyObject,
-            items: *const *mut PyObject,
-            n: ffi::Py_ssize_t,
-            names: *mut PyObject,
-        ) -> *mut PyObject {
-            // SAFETY: as the descriptor calls it, after it has checked the type.
-            let taken = unsafe { taken(&slf, (items, n, names), $name, [$($parameter),*]) };
-            let Some(($slf, $args)) = taken else {
-                return null_mut();
-            };
-            // SAFETY: the GIL is held, and the arguments are the caller's.
-            #[allow(clippy::redundant_closure_call, reason = "for its `?`")]
-            unsafe { (|| -> Result<*mut PyObject, Raised> { Ok($body) })() }.unwrap_or(null_mut())
-        }
-    };
-}
-
-method!(recv, c"recv", [c"bufsize", c"flags"], |slf, [size, f]| {
-    SocketBase::recv(slf, index(size, 0)?, flags(f)?)?
-});
+method!(
+    run: recv,
+    c"recv",
+    [c"bufsize", c"flags"],
+    |slf, [size, f]| SocketBase::recv(slf, index(size, 0)?, flags(f)?)
+);
 
 method!(
-    recv_into,
+    run: recv_into,
     c"recv_into",
     [c"buffer", c"nbytes", c"flags"],
     |slf, [buffer, nbytes, f]| {
         let buffer = Bound::ref_from_ptr(slf.py(), &buffer);
         let n = SocketBase::recv_into(slf, buffer, index(nbytes, 0)?, flags(f)?)?;
-        ffi::PyLong_FromSize_t(n)
+        Ok(ffi::PyLong_FromSize_t(n))
     }
 );
 
-method!(send, c"send", [c"data", c"flags", c"timeout"], |slf,
-                                                         [
-    data,
-    f,
-    timeout,
-]| {
-    let data = Bound::ref_from_ptr(slf.py(), &data);
-    let timeout = Bound::from_borrowed_ptr_or_opt(slf.py(), timeout);
-    let n = SocketBase::send(slf, data, flags(f)?, Given::of(timeout.as_ref()))?;
-    ffi::PyLong_FromSize_t(n)
-});
+method!(
+    run: send,
+    c"send",
+    [c"data", c"flags", c"timeout"],
+    |slf, [data, f, timeout]| {
+        let data = Bound::ref_from_ptr(slf.py(), &data);
+        let timeout = Bound::from_borrowed_ptr_or_opt(slf.py(), timeout);
+        let n = SocketBase::send(slf, data, flags(f)?, Given::of(timeout.as_ref()))?;
+        Ok(ffi::PyLong_FromSize_t(n))
+    }
+);
 
 method!(
-    sendall,
+    run: sendall,
     c"sendall",
     [c"data", c"flags"],
     |slf, [data, f]| {
         let data = Bound::ref_from_ptr(slf.py(), &data);
         SocketBase::sendall(slf, data, flags(f)?)?;
-        none()
+        Ok(none())
     }
 );
 

@@ -7,6 +7,7 @@
 
 mod base;
 mod calls;
+mod method;
 mod tls;
 mod wait;
 

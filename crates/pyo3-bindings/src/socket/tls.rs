@@ -8,6 +8,7 @@
 //! These are method descriptors of `SocketBase` that `gevent.ssl.SSLSocket` takes into its own namespace.
 
 use super::base::{Given, ReadableView, SocketBase};
+use super::method::{Passed, method};
 use super::wait::Direction;
 use crate::errors::last_errno;
 use crate::raw::{_PyType_Lookup, Args, descriptors, fast};
@@ -18,6 +19,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyMemoryView, PyString};
+use std::ffi::CStr;
 use std::ptr::null_mut;
 
 /// The most that a TLS record holds: one call of `_ssl` writes no more.
@@ -338,9 +340,9 @@ type Body<const N: usize> = for<'py> fn(
 /// The GIL is held, `slf` is a `SocketBase`, and the rest is as the C API passes it.
 unsafe fn run<const N: usize>(
     slf: *mut PyObject,
-    (items, n, names): (*const *mut PyObject, ffi::Py_ssize_t, *mut PyObject),
-    func: &std::ffi::CStr,
-    parameters: [&std::ffi::CStr; N],
+    (items, n, names): Passed,
+    func: &CStr,
+    parameters: [&CStr; N],
     body: Body<N>,
 ) -> *mut PyObject {
     // SAFETY: the caller's promise.
@@ -361,21 +363,6 @@ unsafe fn run<const N: usize>(
     }
 }
 
-/// A method: its name, its parameters and its body.
-macro_rules! method {
-    ($function:ident, $name:literal, [$($parameter:literal),*], $body:expr) => {
-        unsafe extern "C" fn $function(
-            slf: *mut PyObject,
-            items: *const *mut PyObject,
-            n: ffi::Py_ssize_t,
-            names: *mut PyObject,
-        ) -> *mut PyObject {
-            // SAFETY: as the descriptor calls it, after it has checked the type.
-            unsafe { run(slf, (items, n, names), $name, [$($parameter),*], $body) }
-        }
-    };
-}
-
 fn required<'py>(
     value: Option<Bound<'py, PyAny>>,
     func: &str,
@@ -393,7 +380,7 @@ fn flags_of(flags: Option<Bound<'_, PyAny>>) -> PyResult<i32> {
 }
 
 method!(
-    read,
+    run: read,
     c"read",
     [c"nbytes", c"buffer"],
     |slf, known, [nbytes, buffer]| {
@@ -403,7 +390,7 @@ method!(
     }
 );
 
-method!(write, c"write", [c"data"], |slf, known, [data]| {
+method!(run: write, c"write", [c"data"], |slf, known, [data]| {
     check_closed(slf, known)?;
     let data = required(data, "write", "data")?;
     let late = "The write operation timed out";
@@ -411,7 +398,7 @@ method!(write, c"write", [c"data"], |slf, known, [data]| {
 });
 
 method!(
-    recv,
+    run: recv,
     c"recv",
     [c"buflen", c"flags"],
     |slf, known, [buflen, flags]| {
@@ -422,7 +409,7 @@ method!(
         if !slf.get().has_tls() {
             let bytes =
                 SocketBase::recv(slf, buflen.extract()?, flags).map_err(|e| e.into_error(py))?;
-            // A new reference; the macro's body is unsafe.
+            // A new reference; the method's body is unsafe.
             return Ok(Bound::from_owned_ptr(py, bytes));
         }
         no_flags(slf, known, "recv", flags)?;
@@ -434,7 +421,7 @@ method!(
 );
 
 method!(
-    recv_into,
+    run: recv_into,
     c"recv_into",
     [c"buffer", c"nbytes", c"flags"],
     |slf, known, [buffer, nbytes, flags]| {
@@ -462,38 +449,37 @@ method!(
     }
 );
 
-method!(send, c"send", [c"data", c"flags", c"timeout"], |slf,
-                                                         known,
-                                                         [
-    data,
-    flags,
-    timeout,
-]| {
-    let py = slf.py();
-    check_closed(slf, known)?;
-    let data = required(data, "send", "data")?;
-    let flags = flags_of(flags)?;
-    let given = match timeout {
-        None => Given::Omitted,
-        Some(timeout) => timeout.extract()?,
-    };
-    if !slf.get().has_tls() {
-        let sent = SocketBase::send(slf, &data, flags, given).map_err(|e| e.into_error(py))?;
-        return Ok(PyInt::new(py, sent).into_any());
-    }
-    no_flags(slf, known, "send", flags)?;
-    match SocketBase::tls_write(slf, known, &data, &given, "timed out") {
-        Err(error)
-            if error.matches(py, &known.want_write)? || error.matches(py, &known.want_read)? =>
-        {
-            Ok(known.zero.bind(py).clone().into_any())
+method!(
+    run: send,
+    c"send",
+    [c"data", c"flags", c"timeout"],
+    |slf, known, [data, flags, timeout]| {
+        let py = slf.py();
+        check_closed(slf, known)?;
+        let data = required(data, "send", "data")?;
+        let flags = flags_of(flags)?;
+        let given = match timeout {
+            None => Given::Omitted,
+            Some(timeout) => timeout.extract()?,
+        };
+        if !slf.get().has_tls() {
+            let sent = SocketBase::send(slf, &data, flags, given).map_err(|e| e.into_error(py))?;
+            return Ok(PyInt::new(py, sent).into_any());
         }
-        other => other,
+        no_flags(slf, known, "send", flags)?;
+        match SocketBase::tls_write(slf, known, &data, &given, "timed out") {
+            Err(error)
+                if error.matches(py, &known.want_write)? || error.matches(py, &known.want_read)? =>
+            {
+                Ok(known.zero.bind(py).clone().into_any())
+            }
+            other => other,
+        }
     }
-});
+);
 
 method!(
-    sendall,
+    run: sendall,
     c"sendall",
     [c"data", c"flags"],
     |slf, known, [data, flags]| {

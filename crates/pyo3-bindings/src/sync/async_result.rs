@@ -8,7 +8,7 @@ use super::linkable::{Kind, Linkable};
 use super::object::{attribute, class_name, free, or_none, set, set_or_empty, text, visit_all};
 use super::wait::wait_core;
 use super::{Obj, call_python};
-use crate::raw::{Args, boolean, fast, noargs, none, required};
+use crate::raw::{Args, boolean, fast, noargs, none};
 use crate::raw_type::{NewType, takes_nothing};
 use crate::statics::Immortal;
 use gevent_sync::parker::Ended;
@@ -260,13 +260,10 @@ unsafe extern "C" fn set_exception(
     // SAFETY: as the C API calls it.
     unsafe {
         let args = Args::new(items, n, names);
-        let Ok([exception, info]) = args.parse(c"set_exception", [c"exception", c"exc_info"])
+        let Ok([exception, info]) = args.parse_first(c"set_exception", [c"exception", c"exc_info"])
         else {
             return null_mut();
         };
-        if required(exception, c"set_exception", c"exception").is_err() {
-            return null_mut();
-        }
         let info = if info.is_null() { ffi::Py_None() } else { info };
         let dumped = call_python(HOME, c"_dumped", &[exception, info]);
         if dumped.is_null() {

@@ -1,13 +1,13 @@
 //! The raw type below `gevent.queue.Channel`: what goes from hand to hand. Who meets whom is
 //! [`gevent_sync::lines::channel`]; constructors and texts are Python.
 
-use super::args::{Limit, flag};
+use super::args::{Limit, flag, put_arguments};
 use super::exchange::{self, Exchange, Headed, Held, parking_in_thread};
 use super::object::free;
 use super::queue::waiting::{EMPTY, FULL, raise_late};
 use super::wait::{Limited, hub_for_waiting};
 use super::{Obj, in_hub};
-use crate::raw::{Args, answer, boolean, fast, noargs, required};
+use crate::raw::{Args, answer, boolean, fast, noargs};
 use crate::raw_type::NewType;
 use gevent_hub_core::reactor::monotonic;
 use gevent_sync::lines::Line;
@@ -134,13 +134,9 @@ fn item_or_null(got: Result<Obj, ()>) -> Obj {
 unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([item, block, timeout]) = args.parse(c"put", [c"item", c"block", c"timeout"]) else {
+        let Ok([item, block, timeout]) = put_arguments(items, n, names) else {
             return null_mut();
         };
-        if required(item, c"put", c"item").is_err() {
-            return null_mut();
-        }
         answer(put_item(cast(slf), item, block, timeout))
     }
 }

@@ -6,7 +6,7 @@ use super::{flush, settle, wake_later};
 use crate::errors::ErrorClass;
 use crate::event_loop::nanos;
 use crate::hub::HubCore;
-use crate::raw::{Args, boolean, fast, noargs, none, required};
+use crate::raw::{Args, boolean, fast, noargs, none};
 use crate::raw_type::NewType;
 use crate::sync::object::{alloc, attribute, clear_weak, free, visit_all};
 use crate::sync::parker::wait_after;
@@ -94,12 +94,9 @@ unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
     // SAFETY: as the C API calls it.
     unsafe {
         let args = Args::new(items, n, names);
-        let Ok([item, lazily]) = args.parse(c"put", [c"item", c"lazily"]) else {
+        let Ok([item, lazily]) = args.parse_first(c"put", [c"item", c"lazily"]) else {
             return null_mut();
         };
-        if required(item, c"put", c"item").is_err() {
-            return null_mut();
-        }
         let me = cast(slf);
         let Ok(lazily) = flag(lazily, false) else {
             return null_mut();

@@ -6,13 +6,13 @@
 mod storage;
 pub(super) mod waiting;
 
-use super::args::{Limit, flag};
+use super::args::{Limit, flag, put_arguments};
 use super::exchange::{self, Exchange, Headed};
 use super::object::{attribute, free, or_none, set, set_or_empty, visit_all};
 use super::wait::wait;
 use super::{Obj, event, in_hub};
 use crate::raw::{
-    _PyType_Lookup, Args, absent, answer, answer_bool, boolean, fast, noargs, none, one, required,
+    _PyType_Lookup, Args, absent, answer, answer_bool, boolean, fast, noargs, none, one,
 };
 use crate::raw_type::NewType;
 use crate::statics::Immortal;
@@ -182,13 +182,9 @@ unsafe fn put_item(me: *mut Queue, item: Obj, block: bool, timeout: Obj) -> Obj 
 unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([item, block, timeout]) = args.parse(c"put", [c"item", c"block", c"timeout"]) else {
+        let Ok([item, block, timeout]) = put_arguments(items, n, names) else {
             return null_mut();
         };
-        if required(item, c"put", c"item").is_err() {
-            return null_mut();
-        }
         match flag(block, true) {
             Ok(block) => put_item(cast(slf), item, block, timeout),
             Err(()) => null_mut(),
