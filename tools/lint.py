@@ -1,4 +1,5 @@
-"""What rustfmt, clippy and ruff do not check: headers, reasons, leftovers, layers, sizes.
+"""What rustfmt, clippy and ruff do not check: headers, contracts of unsafe functions, leftovers,
+layers, sizes.
 
 Reads the files that git tracks or would track. Prints `file:line: what` for every finding and
 exits 1 when there is one.
@@ -29,6 +30,12 @@ PLACES = re.compile(
     r"\b(?:pypi\.org|pythonhosted\.org|crates\.io/api|npmjs\.(?:org|com)|deb\.debian\.org)\b"
     r"|(?<![\w.])/(?:root|work|opt/wheels)/"
 )
+# A method of an `impl Trait for Type` has the contract of the trait, and a function with the C ABI
+# that of the slot or table which it stands in; every other unsafe function says what its callers
+# promise.
+UNSAFE_FN = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?unsafe fn (\w+)")
+ABOVE_A_FN = re.compile(r"\s*(?:///|#\[|\)\]|\w+(?:::\w+)*,|reason = )")
+BLOCK = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:unsafe )?(impl|trait|mod|fn)\b(.*)")
 # crate -> the crates of this workspace that it may use; the arrows of ARCHITECTURE.md.
 LAYERS = {
     "gevent-hub-core": set(),
@@ -77,9 +84,27 @@ def check(path: pathlib.Path):
     if path.suffix == ".rs":
         if not text.startswith("//!"):
             yield 1, "does not open with a `//!` that says what lives here"
+        yield from unsafe_without_contract(lines)
     elif path.suffix == ".py" and text.strip():
         if not ast.get_docstring(ast.parse(text)):
             yield 1, "does not open with a docstring that says what lives here"
+
+
+def unsafe_without_contract(lines: list[str]):
+    """The unsafe functions of a Rust file that have no `# Safety` section, by line."""
+    for at, line in enumerate(lines):
+        found = UNSAFE_FN.match(line)
+        if not found:
+            continue
+        top = at
+        while top and ABOVE_A_FN.match(lines[top - 1]):
+            top -= 1
+        if any("# Safety" in above for above in lines[top:at]):
+            continue
+        around = (BLOCK.match(before) for before in reversed(lines[:at]))
+        outer = next((b for b in around if b and len(b[1]) < len(found[1])), None)
+        if not (outer and outer[2] == "impl" and " for " in outer[3]):
+            yield at + 1, f"unsafe fn {found[2]} does not say what its callers promise (# Safety)"
 
 
 def layers():

@@ -22,6 +22,8 @@ struct Job {
     rounds: usize,
 }
 
+/// # Safety
+/// As the switcher calls it.
 unsafe fn run(fiber: &Fiber) -> *const Fiber {
     // SAFETY: `fiber` is the first field of a `Job`, which is `repr(C)` and outlives its run.
     let job = unsafe { &*ptr::from_ref(fiber).cast::<Job>() };
@@ -32,6 +34,8 @@ unsafe fn run(fiber: &Fiber) -> *const Fiber {
     job.root
 }
 
+/// # Safety
+/// As the switcher calls it.
 unsafe fn reaped(_: *const Fiber, stack: PooledStack) {
     stack::release(stack);
 }

@@ -240,6 +240,8 @@ impl Switcher {
         self.current.set(me);
     }
 
+    /// # Safety
+    /// As [`transfer`](Self::transfer); `me` is the running fiber.
     #[inline]
     unsafe fn go(&self, me: &Fiber, mut to: *const Fiber) {
         loop {
@@ -294,6 +296,8 @@ mod tests {
         body: Box<dyn Fn() -> *const Fiber>,
     }
 
+    /// # Safety
+    /// As the switcher calls it.
     unsafe fn run(f: &Fiber) -> *const Fiber {
         // SAFETY: `fiber` is the first field of a `Job` (repr is irrelevant: offset_of is used).
         let job = unsafe {
@@ -304,6 +308,8 @@ mod tests {
         (job.body)()
     }
 
+    /// # Safety
+    /// As the switcher calls it.
     unsafe fn reaped(_: *const Fiber, s: PooledStack) {
         stack::release(s);
     }

@@ -4,6 +4,9 @@
 //! greenlet shares them with its parent, unless that is the hub: it was started to do a part of the
 //! parent's work, as SQLAlchemy's are. A look at one number tells at each switch that there is nothing to
 //! do.
+//!
+//! # Safety
+//! The GIL is held; a thread's state is that of the thread which runs.
 
 use crate::greenlet::PyGreenlet;
 use crate::hub::HubCore;
@@ -40,6 +43,9 @@ pub struct Loops {
 }
 
 /// `_asyncio._get_running_loop` and `_set_running_loop`; null if there is no such module.
+///
+/// # Safety
+/// As the module says.
 unsafe fn functions() -> (Obj, Obj) {
     // SAFETY: the GIL is held. A module that is loaded is a look-up in a dictionary.
     unsafe {
@@ -59,6 +65,9 @@ unsafe fn functions() -> (Obj, Obj) {
 }
 
 /// Whether a loop runs in the thread.
+///
+/// # Safety
+/// As the module says.
 unsafe fn runs(ts: *mut PyThreadState) -> bool {
     // SAFETY: the GIL is held, and `ts` is the thread's.
     unsafe {
@@ -73,8 +82,11 @@ unsafe fn runs(ts: *mut PyThreadState) -> bool {
 }
 
 /// Calls `f` with asyncio's two functions, if it ever ran a loop in this thread; an error is dropped.
+///
+/// # Safety
+/// As the module says.
 unsafe fn by_function(f: impl FnOnce(Obj, Obj) -> Obj) -> Obj {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let dict = ffi::PyThreadState_GetDict();
         if dict.is_null()
@@ -96,6 +108,9 @@ unsafe fn by_function(f: impl FnOnce(Obj, Obj) -> Obj) -> Obj {
 }
 
 /// Takes what runs out of the thread.
+///
+/// # Safety
+/// As the module says.
 unsafe fn take(ts: *mut PyThreadState) -> Running {
     let mut running = Running {
         loop_: null_mut(),
@@ -121,6 +136,9 @@ unsafe fn take(ts: *mut PyThreadState) -> Running {
 }
 
 /// Puts it (stolen) into the thread, which has none.
+///
+/// # Safety
+/// As the module says; nothing was put into the thread since [`take`].
 unsafe fn put(ts: *mut PyThreadState, running: Running) {
     // SAFETY: as `take`.
     unsafe {
@@ -140,6 +158,9 @@ unsafe fn put(ts: *mut PyThreadState, running: Running) {
 }
 
 /// Whose loop a greenlet uses.
+///
+/// # Safety
+/// The GIL is held; `g` is a greenlet that is alive, or null.
 unsafe fn owner(mut g: *mut PyGreenlet) -> *mut PyGreenlet {
     let hub = HubCore::current().map_or(null_mut(), HubCore::greenlet);
     // SAFETY: parents are owned references of greenlets that are alive.
@@ -170,6 +191,8 @@ impl Loops {
         }
     }
 
+    /// # Safety
+    /// As the module says.
     #[cold]
     unsafe fn exchange(&self, td: &ThreadData, from: *mut PyGreenlet, to: *mut PyGreenlet) {
         // SAFETY: as `switched`. The list is not borrowed over a call.

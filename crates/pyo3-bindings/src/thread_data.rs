@@ -88,6 +88,8 @@ impl ThreadData {
         }
     }
 
+    /// # Safety
+    /// The GIL is held; `ts` is the running thread's.
     #[cold]
     unsafe fn find(ts: *mut PyThreadState) -> &'static ThreadData {
         // SAFETY: as `get`. A pending error is put back: a look-up must not lose it.
@@ -129,6 +131,8 @@ impl ThreadData {
         unsafe { (*last).current.get() as usize }
     }
 
+    /// # Safety
+    /// As [`find`](Self::find); `dict` is the thread's dictionary.
     unsafe fn make(ts: *mut PyThreadState, dict: *mut PyObject) -> *mut ThreadData {
         // SAFETY: as `get`.
         unsafe {

@@ -121,6 +121,8 @@ fn map_limit() -> usize {
     })
 }
 
+/// # Safety
+/// The slots lie in one mapping of ours, and nothing uses their guard areas.
 #[cfg(target_os = "linux")]
 unsafe fn install_markers(lo: usize, class: Class, slots: usize) -> bool {
     let areas = (0..slots).map(|i| (lo + i * class.size(), class.guard()));
@@ -134,6 +136,8 @@ unsafe fn install_markers(lo: usize, class: Class, slots: usize) -> bool {
     done.is_ok()
 }
 
+/// # Safety
+/// The slots lie in one mapping of ours, and nothing uses their guard areas.
 #[cfg(not(target_os = "linux"))]
 unsafe fn install_markers(_: usize, _: Class, _: usize) -> bool {
     false
@@ -151,6 +155,9 @@ pub(super) unsafe fn forget(areas: impl Iterator<Item = (usize, usize)>) {
 }
 
 /// The same advice for many areas, in as few calls as the kernel allows.
+///
+/// # Safety
+/// The areas lie in mappings of ours, and nothing uses what the advice does away with.
 unsafe fn advise_each(areas: impl Iterator<Item = (usize, usize)>, advice: i32) -> io::Result<()> {
     const BATCH: usize = 64;
     let mut batch = [libc::iovec {
@@ -174,6 +181,8 @@ unsafe fn advise_each(areas: impl Iterator<Item = (usize, usize)>, advice: i32) 
     unsafe { advise_batch(&batch[..n], advice) }
 }
 
+/// # Safety
+/// As [`advise_each`].
 unsafe fn advise_batch(batch: &[libc::iovec], advice: i32) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if batch.len() > 1 && !refused(NO_VECTOR) {

@@ -61,6 +61,8 @@ static KIND: FiberKind = FiberKind {
     reaped,
 };
 
+/// # Safety
+/// Called by the switcher only, while a runtime runs in this thread.
 unsafe fn run_task(_: &Fiber) -> *const Fiber {
     let shared = CURRENT.get();
     // SAFETY: a fiber runs only while its runtime does.
@@ -73,6 +75,8 @@ unsafe fn run_task(_: &Fiber) -> *const Fiber {
     &*shared.root
 }
 
+/// # Safety
+/// As [`run_task`], for a fiber of the runtime that has finished.
 unsafe fn reaped(_: *const Fiber, stack: PooledStack) {
     stack::release(stack);
     // SAFETY: as in `run_task`.

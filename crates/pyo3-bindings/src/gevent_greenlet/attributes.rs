@@ -18,27 +18,29 @@ fn cast(slf: Obj) -> *mut GreenletObject {
 // ---- state -----------------------------------------------------------------------------------------
 
 pub unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(GreenletObject::is_ready(cast(slf))) }
 }
 
+/// # Safety
+/// The GIL is held; the caller has a reference to `me`.
 pub(super) unsafe fn is_successful(me: *mut GreenletObject) -> bool {
     // SAFETY: a `Greenlet`; its `_exc_info` is a tuple of three.
     unsafe { !(*me).exc_info.is_null() && absent(ffi::PyTuple_GET_ITEM((*me).exc_info, 1)) }
 }
 
 pub unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(is_successful(cast(slf))) }
 }
 
 pub unsafe extern "C" fn get_dead(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(GreenletObject::is_dead(cast(slf))) }
 }
 
 pub unsafe extern "C" fn get_started(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(truth(slf) != 0) }
 }
 
@@ -66,7 +68,7 @@ pub unsafe extern "C" fn get_loop(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 pub unsafe extern "C" fn get_start_event(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         let pending = match (*cast(slf)).start {
             StartState::Never => return none(),
@@ -80,7 +82,7 @@ pub unsafe extern "C" fn get_start_event(slf: Obj, _: *mut c_void) -> Obj {
 // ---- what it runs ----------------------------------------------------------------------------------
 
 pub unsafe extern "C" fn get_run(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         let func = (*cast(slf)).func;
         if func.is_null() {
@@ -140,7 +142,7 @@ plain_field!(set_locals, spawn_tree_locals);
 
 /// `spawn_tree_locals`: made when it is first asked for.
 pub unsafe extern "C" fn get_locals(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         match super::tracked::own_locals(&raw mut (*cast(slf)).spawn_tree_locals) {
             Ok(locals) => ffi::Py_NewRef(locals),
@@ -153,7 +155,7 @@ plain_field!(set_kwargs, kwargs);
 
 /// The keyword arguments: made a dictionary when they are asked for.
 pub unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         let me = cast(slf);
         if (*me).kwargs.is_null() {
@@ -168,7 +170,7 @@ pub unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 pub unsafe extern "C" fn get_site(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         match &(*cast(slf)).site {
             Some(site) => site.as_list(),
@@ -178,7 +180,7 @@ pub unsafe extern "C" fn get_site(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 pub unsafe extern "C" fn get_made(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         match &(*cast(slf)).site {
             Some(site) if !site.made.is_null() => ffi::Py_NewRef(site.made),

@@ -75,6 +75,9 @@ pub unsafe fn queue(
 }
 
 /// Throws into a greenlet, and hands the hub what comes back as an error.
+///
+/// # Safety
+/// The GIL is held, by the hub; the caller has a reference to both objects.
 unsafe fn throw_and_report(hub: &HubCore, greenlet: *mut PyObject, exception: *mut PyObject) {
     // SAFETY: the GIL is held; the hub runs.
     unsafe {
@@ -128,8 +131,11 @@ pub unsafe fn throw(greenlet: *mut PyObject, exception: *mut PyObject) -> *mut P
 }
 
 /// Whether a greenlet, raw or not, is dead. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held; `g` is alive.
 unsafe fn is_dead(g: *mut PyObject) -> Result<bool, ()> {
-    // SAFETY: an object; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if super::methods::is_plain(g) {
             return Ok(GreenletObject::is_dead(g.cast()));

@@ -1,4 +1,8 @@
 //! The life of a `gevent.Greenlet`: started from the queue, run, reported, its links told.
+//!
+//! # Safety
+//! The GIL is held, with the running greenlet's state installed. `me` or `g` is a greenlet of the type that
+//! it is declared as, and the caller has a reference to it.
 
 use super::object::{GreenletObject, Link, StartState, set_field};
 use super::types::types;
@@ -48,7 +52,7 @@ pub fn start_from_timer(host: &LoopHost<'_, '_>, id: WatcherId, p: *mut PyObject
 
 /// The loop of a timer that was to start a greenlet was destroyed.
 pub fn loop_gone(_py: Python<'_>, p: *mut PyObject) {
-    // SAFETY: as above.
+    // SAFETY: the timer's own reference to a `Greenlet`.
     unsafe {
         (*p.cast::<GreenletObject>()).start = StartState::Cancelled;
         ffi::Py_DECREF(p);
@@ -56,6 +60,9 @@ pub fn loop_gone(_py: Python<'_>, p: *mut PyObject) {
 }
 
 /// Switches to it from the hub, and reports what comes back as an error. Takes the reference.
+///
+/// # Safety
+/// In the hub, with its state installed; `p` is an owned reference to a raw greenlet or `Greenlet`.
 unsafe fn enter(host: &LoopHost<'_, '_>, p: *mut PyObject) {
     // SAFETY: the hub runs, with its state installed.
     unsafe {
@@ -87,11 +94,14 @@ unsafe fn enter(host: &LoopHost<'_, '_>, p: *mut PyObject) {
 /// An object; the GIL is held.
 #[allow(non_snake_case, reason = "named like the C API's checks")]
 pub unsafe fn PyObject_IsGevent(p: *mut PyObject) -> bool {
-    // SAFETY: an object; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe { ffi::PyObject_TypeCheck(p, types().greenlet) != 0 }
 }
 
 /// Its body: what `run` does. A new reference, or null with an error set.
+///
+/// # Safety
+/// As the module says; `g` is a `Greenlet`, and the one that runs.
 pub unsafe fn body(g: *mut PyGreenlet) -> *mut PyObject {
     let me = g.cast::<GreenletObject>();
     // SAFETY: it runs, hence it is alive, and the GIL is held.
@@ -152,8 +162,10 @@ enum Runner {
     Failed,
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn runner(me: *mut GreenletObject) -> Runner {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let t = types();
         let found = _PyType_Lookup(ffi::Py_TYPE(me.cast()), t.str_run_);
@@ -176,8 +188,11 @@ unsafe fn runner(me: *mut GreenletObject) -> Runner {
 }
 
 /// Whether the instance has a `_run` of its own or its class one.
+///
+/// # Safety
+/// As the module says.
 pub unsafe fn has_runner(me: *mut GreenletObject) -> Result<(), ()> {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         match runner(me) {
             Runner::Nothing => Ok(()),
@@ -199,8 +214,11 @@ pub unsafe fn has_runner(me: *mut GreenletObject) -> Result<(), ()> {
 }
 
 /// It returned `value` (stolen).
+///
+/// # Safety
+/// As the module says; `value` is an owned reference.
 unsafe fn succeeded(me: *mut GreenletObject, value: *mut PyObject) {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         set_field(&raw mut (*me).exc_info, ffi::Py_NewRef(types().success));
         set_field(&raw mut (*me).value, value);
@@ -210,8 +228,11 @@ unsafe fn succeeded(me: *mut GreenletObject, value: *mut PyObject) {
 
 /// It raised: the error is set. GreenletExit counts as a value; everything else is stored and reported
 /// by the class's `_report_error`. Returns None, or null with an error set.
+///
+/// # Safety
+/// As the module says; an error is set.
 unsafe fn failed(me: *mut GreenletObject) -> *mut PyObject {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if ffi::PyErr_ExceptionMatches(globals().exit) != 0 {
             let e = crate::tstate::take_raised();
@@ -249,8 +270,11 @@ unsafe fn failed(me: *mut GreenletObject) -> *mut PyObject {
 }
 
 /// Forgets what it was to run.
+///
+/// # Safety
+/// As the module says.
 pub unsafe fn free(me: *mut GreenletObject) {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         set_field(&raw mut (*me).func, null_mut());
         let empty = globals().empty_tuple;
@@ -267,8 +291,11 @@ pub unsafe fn free(me: *mut GreenletObject) {
 }
 
 /// Makes sure that it is not started any more, if it has not been.
+///
+/// # Safety
+/// As the module says.
 pub unsafe fn cancel_start(me: *mut GreenletObject) {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         match (*me).start {
             StartState::Never | StartState::Queued => (*me).start = StartState::Cancelled,
@@ -323,8 +350,11 @@ pub unsafe fn spawn_now(td: &ThreadData, callable: *mut PyObject) -> Result<(), 
 }
 
 /// Puts it into the queue, once.
+///
+/// # Safety
+/// As the module says.
 pub unsafe fn start(me: *mut GreenletObject) -> Result<(), ()> {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if (*me).start != StartState::Never {
             return Ok(());
@@ -343,9 +373,12 @@ pub unsafe fn start(me: *mut GreenletObject) -> Result<(), ()> {
 
 /// Puts an entry into the queue of a greenlet's own hub, which may be another thread's; if it has none any
 /// more, into the running thread's. `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 #[cold]
 pub unsafe fn send_home(g: *mut PyGreenlet, entry: Entry) -> Result<(), ()> {
-    // SAFETY: a greenlet; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         match home_of((*g).parent.get()) {
             Home::Away(remote) if remote.push(entry) => {}
@@ -357,6 +390,9 @@ pub unsafe fn send_home(g: *mut PyGreenlet, entry: Entry) -> Result<(), ()> {
 }
 
 /// As `start_later`, by the greenlet's own thread.
+///
+/// # Safety
+/// As the module says.
 #[cold]
 pub unsafe fn start_later_away(me: *mut GreenletObject, seconds: f64) {
     // SAFETY: alive; the GIL is held, here and in the job.
@@ -383,8 +419,11 @@ pub unsafe fn start_later_away(me: *mut GreenletObject, seconds: f64) {
 
 /// Tells whoever waits that it has just ended, all in one place of the queue: fibers alone are woken by entries
 /// of their own, which needs no Python; with others among the links, the loop goes through them in order.
+///
+/// # Safety
+/// As the module says.
 pub unsafe fn tell_links(me: *mut GreenletObject) {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if (*me).links.is_empty() || (*me).notifying {
             return;
@@ -415,8 +454,11 @@ pub unsafe fn tell_links(me: *mut GreenletObject) {
 /// Tells links that were made after the end. As upstream, they are told by the entry that is already there for
 /// those before them, even while it runs: a fiber that it woke and that waits again for what is over goes on
 /// before anything else that is queued.
+///
+/// # Safety
+/// As the module says.
 pub unsafe fn tell_late_links(me: *mut GreenletObject) {
-    // SAFETY: alive; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if (*me).notifying {
             return;
@@ -449,6 +491,8 @@ enum Fate {
     Nothing,
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn fate(me: *mut GreenletObject, link: Link) -> Fate {
     match link {
         Link::Fiber(waiter) => Fate::Fiber(waiter),

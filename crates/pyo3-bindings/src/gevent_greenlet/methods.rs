@@ -1,4 +1,8 @@
 //! The methods of `gevent.Greenlet` that start it, link to it, wait for it and kill it.
+//!
+//! # Safety
+//! The GIL is held. `me` or `slf` is a `Greenlet`, which the caller has a reference to; arguments are borrowed
+//! from the caller, or null where they were left out.
 
 use super::attributes::{get_value, is_successful};
 use super::life::{self, PyObject_IsGevent};
@@ -141,6 +145,8 @@ pub unsafe extern "C" fn spawn_later(
     }
 }
 
+/// # Safety
+/// The GIL is held.
 unsafe fn find_keyword(args: &Args, name: &std::ffi::CStr) -> Obj {
     for i in 0..args.keywords() {
         let (k, v) = args.keyword(i);
@@ -153,7 +159,7 @@ unsafe fn find_keyword(args: &Args, name: &std::ffi::CStr) -> Obj {
 }
 
 pub unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         if life::start(cast(slf)).is_ok() {
             none()
@@ -164,7 +170,7 @@ pub unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
 }
 
 pub unsafe extern "C" fn start_later(slf: Obj, seconds: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         let me = cast(slf);
         if (*me).start != StartState::Never {
@@ -208,14 +214,14 @@ pub unsafe extern "C" fn start_later(slf: Obj, seconds: Obj) -> Obj {
 }
 
 pub unsafe extern "C" fn run(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { life::body(slf.cast()) }
 }
 
 // ---- links -----------------------------------------------------------------------------------------
 
 pub unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         let list = ffi::PyList_New(0);
         if list.is_null() {
@@ -234,7 +240,7 @@ pub unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 pub unsafe extern "C" fn has_links(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).links.len()) }
 }
 
@@ -243,7 +249,7 @@ pub unsafe extern "C" fn has_links(slf: Obj, _: Obj) -> Obj {
 /// # Safety
 /// A `Greenlet` and an object; the GIL is held.
 pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         if ffi::PyCallable_Check(callback) == 0 {
             ffi::PyErr_Format(
@@ -316,7 +322,7 @@ pub unsafe extern "C" fn unlink_all(slf: Obj, _: Obj) -> Obj {
 }
 
 pub unsafe extern "C" fn tell_links(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         life::tell_links(cast(slf));
         none()
@@ -334,6 +340,9 @@ enum Joined {
 }
 
 /// Waits until it is over. `what` names the method for the text of an error.
+///
+/// # Safety
+/// As the module says.
 unsafe fn wait_for_end(
     me: *mut GreenletObject,
     deadline: Option<Nanos>,
@@ -388,8 +397,10 @@ unsafe fn wait_for_end(
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn same_thread(me: *mut GreenletObject, hub: &HubCore) -> bool {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: the caller's promise.
     unsafe {
         let main = (*me).base.main_in_lineage();
         main.is_null() || main == hub.td().main
@@ -402,7 +413,7 @@ unsafe fn same_thread(me: *mut GreenletObject, hub: &HubCore) -> bool {
 /// The GIL is held.
 #[inline]
 pub unsafe fn is_away(me: *mut GreenletObject) -> bool {
-    // SAFETY: a `Greenlet`; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let parent = (*me).base.parent.get();
         HubCore::current().is_none_or(|hub| hub.greenlet() != parent)
@@ -410,6 +421,8 @@ pub unsafe fn is_away(me: *mut GreenletObject) -> bool {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn forget(me: *mut GreenletObject, token: Waiter) {
     // SAFETY: a `Greenlet`; nothing runs Python here.
     unsafe {
@@ -420,8 +433,11 @@ unsafe fn forget(me: *mut GreenletObject, token: Waiter) {
 }
 
 /// A timeout argument as a deadline. `Err(true)`: it is a Timeout object; `Err(false)`: an error is set.
+///
+/// # Safety
+/// As the module says.
 unsafe fn deadline_of(timeout: Obj) -> Result<Option<Nanos>, bool> {
-    // SAFETY: an object or null; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if absent(timeout) {
             return Ok(None);
@@ -505,8 +521,11 @@ pub unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
 // ---- killing ---------------------------------------------------------------------------------------
 
 /// Keeps it from starting, and reports its death if it is dead by that. `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 unsafe fn kill_before_start(slf: Obj, exception: Obj) -> Result<bool, ()> {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: the caller's promise.
     unsafe {
         let me = cast(slf);
         life::cancel_start(me);
@@ -524,7 +543,7 @@ unsafe fn kill_before_start(slf: Obj, exception: Obj) -> Result<bool, ()> {
 }
 
 pub unsafe extern "C" fn maybe_kill_before_start(slf: Obj, exception: Obj) -> Obj {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         match kill_before_start(slf, exception) {
             Ok(dead) => boolean(dead),
@@ -652,7 +671,10 @@ pub unsafe extern "C" fn throw(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, 
 }
 
 /// Whether it is a `Greenlet` whose methods are the native ones.
+///
+/// # Safety
+/// The GIL is held; `p` is alive.
 pub unsafe fn is_plain(p: Obj) -> bool {
-    // SAFETY: an object.
+    // SAFETY: the caller's promise.
     unsafe { PyObject_IsGevent(p) && super::is_plain_class(ffi::Py_TYPE(p)) }
 }

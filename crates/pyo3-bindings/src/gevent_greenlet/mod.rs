@@ -109,10 +109,15 @@ pub unsafe fn start_greenlet(p: *mut PyObject, name: *mut PyObject) -> Result<()
 }
 
 /// Whether the methods of this class are the native ones.
+///
+/// # Safety
+/// `ty` is only compared; the types have been made.
 unsafe fn is_plain_class(ty: *mut PyTypeObject) -> bool {
     ty == public_class() || ty == types::types().greenlet
 }
 
+/// # Safety
+/// The GIL is held; the caller has a reference to `g`.
 unsafe fn call_spawn_callbacks(g: *mut PyObject) -> Result<(), ()> {
     let set = SPAWN_CALLBACKS.load(Ordering::Relaxed);
     if set.is_null() {
@@ -140,8 +145,11 @@ unsafe fn call_spawn_callbacks(g: *mut PyObject) -> Result<(), ()> {
 static COLD: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
 
 /// Calls a function of `gevent.greenlet` with a greenlet and perhaps another argument (null for none).
+///
+/// # Safety
+/// The GIL is held; the caller has a reference to `g` and `arg`.
 unsafe fn call_cold(name: &'static CStr, g: *mut PyObject, arg: *mut PyObject) -> *mut PyObject {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let py = Python::assume_attached();
         let module =
@@ -163,6 +171,9 @@ unsafe fn call_cold(name: &'static CStr, g: *mut PyObject, arg: *mut PyObject) -
 }
 
 /// `greenlet.throw(*args)` of the raw type.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference to `g`.
 unsafe fn throw_raw(g: *mut PyObject, args: &Args) -> *mut PyObject {
     // SAFETY: arguments are borrowed for the call.
     unsafe {
@@ -210,6 +221,8 @@ pub unsafe fn nothing() -> *mut PyObject {
     unsafe { default_run() }
 }
 
+/// # Safety
+/// The GIL is held.
 unsafe fn default_run() -> *mut PyObject {
     // SAFETY: the GIL is held; set when the module was made.
     unsafe {
@@ -252,6 +265,8 @@ impl StartEvent {
     }
 }
 
+/// # Safety
+/// The GIL is held; the caller has a reference to `g`.
 unsafe fn start_event(g: *mut PyObject, pending: bool) -> *mut PyObject {
     // SAFETY: the GIL is held and `g` is alive.
     unsafe {
@@ -268,14 +283,20 @@ unsafe fn start_event(g: *mut PyObject, pending: bool) -> *mut PyObject {
 }
 
 /// Whether an argument is a `gevent.Timeout`.
+///
+/// # Safety
+/// The GIL is held; `p` is alive.
 unsafe fn is_timeout(p: *mut PyObject) -> bool {
-    // SAFETY: an object; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe { crate::timeout::is_timeout(p) }
 }
 
 /// Raises a new `gevent.Timeout(seconds)`; null for none. Returns null.
+///
+/// # Safety
+/// The GIL is held; `seconds` is alive or null.
 unsafe fn raise_timeout(seconds: *mut PyObject) -> *mut PyObject {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe { crate::timeout::raise_new(seconds) }
 }
 

@@ -83,13 +83,16 @@ pub unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
 }
 
 /// Sets up a new greenlet: `run` is borrowed and may be null, `args` and `kwargs` are stolen.
+///
+/// # Safety
+/// The GIL is held; `me` is new, `run` borrowed, and `args` and `kwargs` owned or null.
 pub(super) unsafe fn fill(
     me: *mut GreenletObject,
     run: Obj,
     args: Obj,
     kwargs: Obj,
 ) -> Result<(), ()> {
-    // SAFETY: a new object; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let Ok(hub) = get_core() else {
             ffi::Py_XDECREF(args);
@@ -153,8 +156,11 @@ pub(super) unsafe fn plain(callable: Obj) -> Result<Obj, ()> {
 }
 
 /// `spawning_stack_limit` of its class.
+///
+/// # Safety
+/// The GIL is held; `me` is alive.
 unsafe fn stack_limit(me: *mut GreenletObject) -> usize {
-    // SAFETY: a borrowed look-up.
+    // SAFETY: the caller's promise.
     unsafe {
         let ty = ffi::Py_TYPE(me.cast());
         if ty == super::public_class() {
@@ -188,6 +194,8 @@ pub unsafe extern "C" fn clear(slf: Obj) -> c_int {
     }
 }
 
+/// # Safety
+/// The GIL is held; `slf` is a `Greenlet` that is being cleared or freed.
 unsafe fn drop_fields(slf: Obj) {
     // SAFETY: called once, when the object is certainly going.
     unsafe {
@@ -204,7 +212,7 @@ pub unsafe extern "C" fn dealloc(slf: Obj) {
 }
 
 pub unsafe extern "C" fn truth(slf: Obj) -> c_int {
-    // SAFETY: a `Greenlet`.
+    // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         c_int::from((*cast(slf)).start != StartState::Never && (*cast(slf)).exc_info.is_null())
     }

@@ -48,8 +48,11 @@ pub unsafe fn spawner() -> Result<(*mut PyObject, *mut PyObject), ()> {
 
 /// The locals of the spawner's tree: a new reference, or null if the new greenlet begins a tree, which
 /// gets its dictionary when somebody asks for it.
+///
+/// # Safety
+/// The GIL is held; `current` is the running greenlet.
 unsafe fn tree_locals(current: *mut PyObject) -> Result<*mut PyObject, ()> {
-    // SAFETY: as above.
+    // SAFETY: the caller's promise.
     unsafe {
         let t = types();
         if super::life::PyObject_IsGevent(current) {
@@ -162,6 +165,9 @@ pub unsafe extern "C" fn tp_init(
 }
 
 /// Upstream calls the first parameter `function`; greenlet calls it `run`.
+///
+/// # Safety
+/// The GIL is held; `kwargs` is a dictionary or null.
 unsafe fn rename_function(kwargs: *mut PyObject) -> *mut PyObject {
     // SAFETY: null or a dictionary; a new reference is returned.
     unsafe {
@@ -201,6 +207,8 @@ pub unsafe extern "C" fn traverse(
     }
 }
 
+/// # Safety
+/// The GIL is held; `slf` is a `TrackedObject` that is being cleared or freed.
 pub unsafe fn drop_fields(slf: *mut PyObject) {
     // SAFETY: the object is being cleared or freed, with the GIL held.
     unsafe {
@@ -294,6 +302,9 @@ pub unsafe extern "C" fn spawn_raw(
 }
 
 /// `functools.partial(*args, **kwargs)`.
+///
+/// # Safety
+/// The GIL is held.
 unsafe fn bind(args: &Args) -> *mut PyObject {
     // SAFETY: the GIL is held; references are new.
     unsafe {
@@ -359,7 +370,7 @@ field_access!(
 
 /// `spawn_tree_locals`: made when it is first asked for.
 pub unsafe extern "C" fn get_locals(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: a tracked greenlet.
+    // SAFETY: as the C API calls it, on a tracked greenlet.
     unsafe {
         match own_locals(&raw mut (*slf.cast::<TrackedObject>()).spawn_tree_locals) {
             Ok(locals) => ffi::Py_NewRef(locals),

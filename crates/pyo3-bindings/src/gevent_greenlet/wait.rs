@@ -43,11 +43,15 @@ pub unsafe extern "C" fn wait_greenlets(
     }
 }
 
+/// # Safety
+/// The GIL is held.
 unsafe fn not_implemented() -> *mut PyObject {
     // SAFETY: an immortal object; the GIL is held.
     unsafe { ffi::Py_NewRef(ffi::Py_NotImplemented()) }
 }
 
+/// # Safety
+/// The GIL is held; `list` is a list of `Greenlet`s that nobody else changes, and the others are alive.
 unsafe fn wait_for(
     list: *mut PyObject,
     timeout: *mut PyObject,

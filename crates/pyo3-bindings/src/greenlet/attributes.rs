@@ -9,18 +9,26 @@ use std::ffi::{CStr, c_int, c_void};
 use std::ptr::{self, null_mut};
 
 /// The value of a getter's reference that may be null for None.
+///
+/// # Safety
+/// The GIL is held; `obj` is an object or null.
 unsafe fn or_none(obj: *mut PyObject) -> *mut PyObject {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe { new_ref(if obj.is_null() { ffi::Py_None() } else { obj }) }
 }
 
+/// # Safety
+/// The GIL is held; `kind` is an exception class.
 unsafe fn fail(kind: *mut PyObject, text: &CStr) -> c_int {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe { ffi::PyErr_SetString(kind, text.as_ptr()) };
     -1
 }
 
 /// Whether it is not dead, seeing to it that one whose thread has ended is.
+///
+/// # Safety
+/// The GIL is held.
 unsafe fn not_dead(g: &PyGreenlet) -> bool {
     if g.thread_ended() {
         // SAFETY: its thread is gone, so it does not run.
@@ -31,7 +39,7 @@ unsafe fn not_dead(g: &PyGreenlet) -> bool {
 }
 
 unsafe extern "C" fn get_dead(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: a getter's contract.
+    // SAFETY: as the C API calls it.
     unsafe { ffi::PyBool_FromLong((!not_dead(&*slf.cast())).into()) }
 }
 
@@ -47,7 +55,7 @@ pub unsafe extern "C" fn truth(slf: *mut PyObject) -> c_int {
 // ---- run and parent --------------------------------------------------------------------------------
 
 unsafe extern "C" fn get_run(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: a getter's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let g = &*slf.cast::<PyGreenlet>();
         if g.is_main() {
@@ -89,7 +97,7 @@ pub unsafe extern "C" fn set_run(slf: *mut PyObject, run: *mut PyObject, _: *mut
 }
 
 unsafe extern "C" fn get_parent(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: a getter's contract.
+    // SAFETY: as the C API calls it.
     unsafe { or_none((*slf.cast::<PyGreenlet>()).parent.get().cast()) }
 }
 
@@ -166,7 +174,7 @@ unsafe extern "C" fn get_frame(slf: *mut PyObject, _: *mut c_void) -> *mut PyObj
 }
 
 unsafe extern "C" fn get_context(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: a getter's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let g = &*slf.cast::<PyGreenlet>();
         let td = ThreadData::get();
@@ -218,7 +226,7 @@ unsafe extern "C" fn set_context(
 
 /// Bytes of C stack that a parked greenlet has in use.
 unsafe extern "C" fn get_stack_saved(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: a getter's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let g = &*slf.cast::<PyGreenlet>();
         let at = g.fiber.parked_at();
@@ -273,7 +281,7 @@ unsafe extern "C" fn get_dict(slf: *mut PyObject, _: *mut c_void) -> *mut PyObje
 }
 
 unsafe extern "C" fn set_dict(slf: *mut PyObject, dict: *mut PyObject, _: *mut c_void) -> c_int {
-    // SAFETY: a setter's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         if dict.is_null() {
             return fail(ffi::PyExc_TypeError, c"__dict__ may not be deleted");
@@ -337,7 +345,7 @@ fn failure(closure: *mut c_void) -> Flags {
 }
 
 unsafe extern "C" fn get_failure(slf: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
-    // SAFETY: a getter's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let g = &*slf.cast::<PyGreenlet>();
         ffi::PyBool_FromLong(g.flags.get().has(failure(closure)).into())
@@ -349,7 +357,7 @@ unsafe extern "C" fn set_failure(
     value: *mut PyObject,
     closure: *mut c_void,
 ) -> c_int {
-    // SAFETY: a setter's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let g = &*slf.cast::<PyGreenlet>();
         if value.is_null() {

@@ -21,6 +21,9 @@ unsafe impl Sync for Table {}
 static TABLE: Table = Table(UnsafeCell::new([null_mut(); 12]));
 
 /// Whether `g` is a greenlet; else an error is set.
+///
+/// # Safety
+/// The GIL is held; `g` is an object or null.
 unsafe fn checked(g: *mut PyGreenlet) -> bool {
     // SAFETY: the callers hold the GIL and pass an object or null.
     unsafe {

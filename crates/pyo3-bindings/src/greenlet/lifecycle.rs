@@ -59,7 +59,7 @@ pub unsafe extern "C" fn traverse(
 /// # Safety
 /// As any `tp_is_gc`, on a greenlet.
 pub unsafe extern "C" fn is_gc(slf: *mut PyObject) -> c_int {
-    // SAFETY: a greenlet.
+    // SAFETY: as the C API calls it, on a greenlet.
     let g = unsafe { &*slf.cast::<PyGreenlet>() };
     (g.is_main() || !g.active() || g.thread_ended()).into()
 }
@@ -78,6 +78,8 @@ pub unsafe extern "C" fn tp_clear(slf: *mut PyObject) -> c_int {
     0
 }
 
+/// # Safety
+/// The GIL is held; `g` is being cleared or freed.
 unsafe fn clear_owned(g: &PyGreenlet) {
     // SAFETY: owned slots.
     unsafe {
@@ -147,12 +149,17 @@ pub unsafe fn dealloc_with(slf: *mut PyObject, drop_fields: unsafe fn(*mut PyObj
 /// # Safety
 /// As any `tp_dealloc`.
 pub unsafe extern "C" fn dealloc(slf: *mut PyObject) {
+    /// # Safety
+    /// None: it is there for its type.
     unsafe fn nothing(_: *mut PyObject) {}
     // SAFETY: the slot's own contract.
     unsafe { dealloc_with(slf, nothing) }
 }
 
 /// Ends a parked greenlet that nobody refers to. `false` if it lives on.
+///
+/// # Safety
+/// In the deallocator of `g`, with the GIL held.
 unsafe fn kill(g: &PyGreenlet) -> bool {
     // SAFETY: in the deallocator, with the GIL. The temporary reference keeps it while code runs.
     unsafe {
@@ -190,6 +197,9 @@ unsafe fn kill(g: &PyGreenlet) -> bool {
 }
 
 /// Throws GreenletExit into a parked greenlet, and waits for it to come back here.
+///
+/// # Safety
+/// The GIL is held; `g` is parked in this thread, of which `td` is, and has a reference that lasts.
 unsafe fn throw_exit(td: &ThreadData, g: &PyGreenlet) {
     // SAFETY: in its thread; `current` is alive as its temporary parent.
     unsafe {
@@ -213,6 +223,9 @@ unsafe fn throw_exit(td: &ThreadData, g: &PyGreenlet) {
 }
 
 /// Whether `g` is `other` or one of its parents.
+///
+/// # Safety
+/// The GIL is held; `other` is a greenlet or null.
 unsafe fn is_ancestor(g: &PyGreenlet, mut other: *mut PyGreenlet) -> bool {
     while !other.is_null() {
         if std::ptr::eq(g, other) {
@@ -225,8 +238,11 @@ unsafe fn is_ancestor(g: &PyGreenlet, mut other: *mut PyGreenlet) -> bool {
 }
 
 /// It swallowed GreenletExit and is parked again: says so, and leaks it.
+///
+/// # Safety
+/// The GIL is held; `g` has a reference that lasts.
 unsafe fn complain(g: &PyGreenlet) {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let file = ffi::PySys_GetObject(c"stderr".as_ptr());
         ffi::Py_INCREF(g.as_object());

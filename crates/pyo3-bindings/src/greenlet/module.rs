@@ -31,12 +31,12 @@ pub unsafe fn current_or_error() -> *mut PyGreenlet {
 }
 
 unsafe extern "C" fn getcurrent(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe { current_or_error().cast() }
 }
 
 unsafe extern "C" fn settrace(_: *mut PyObject, tracer: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let td = ThreadData::get();
         let old = shown_tracer(td);
@@ -51,11 +51,14 @@ unsafe extern "C" fn settrace(_: *mut PyObject, tracer: *mut PyObject) -> *mut P
 }
 
 unsafe extern "C" fn gettrace(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe { shown_tracer(ThreadData::get()) }
 }
 
 /// What `gettrace` returns: a new reference.
+///
+/// # Safety
+/// The GIL is held.
 unsafe fn shown_tracer(td: &ThreadData) -> *mut PyObject {
     let tracer = match td.tracer.get() {
         none if none.is_null() => td.quiet_tracer.get(),
@@ -76,7 +79,7 @@ unsafe extern "C" fn set_thread_local(
     args: *mut *mut PyObject,
     nargs: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         if nargs != 2 {
             let text = c"set_thread_local expected 2 arguments, got %zd";
@@ -91,17 +94,17 @@ unsafe extern "C" fn set_thread_local(
 
 /// Greenlets of ended threads are cleaned up when the thread ends: nothing is ever pending.
 unsafe extern "C" fn pending_cleanups(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe { ffi::PyLong_FromLong(0) }
 }
 
 unsafe extern "C" fn total_mains(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe { ffi::PyLong_FromSsize_t(ThreadData::main_greenlets()) }
 }
 
 unsafe extern "C" fn cleanup_clocks(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         match lifecycle::cleanup_clocks() {
             Some(clocks) => ffi::PyLong_FromLongLong(clocks),
@@ -111,7 +114,7 @@ unsafe extern "C" fn cleanup_clocks(_: *mut PyObject, _: *mut PyObject) -> *mut 
 }
 
 unsafe extern "C" fn enable_cleanup(_: *mut PyObject, flag: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let on = ffi::PyObject_IsTrue(flag);
         if on < 0 {
@@ -123,7 +126,7 @@ unsafe extern "C" fn enable_cleanup(_: *mut PyObject, flag: *mut PyObject) -> *m
 }
 
 unsafe extern "C" fn trash_nesting(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a function's contract.
+    // SAFETY: as the C API calls it.
     unsafe {
         let nesting = tstate::trash_nesting(ffi::PyThreadState_Get());
         ffi::PyLong_FromLong(nesting.unwrap_or(0).into())
@@ -206,6 +209,9 @@ fn functions() -> *mut ffi::PyMethodDef {
 }
 
 /// Makes the globals: types, exceptions, names.
+///
+/// # Safety
+/// At the module's initialisation, once.
 unsafe fn make_globals(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
     // SAFETY: the GIL is held; all references made here live as long as the process.
     unsafe {
@@ -239,13 +245,16 @@ unsafe fn make_globals(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
 }
 
 /// Adds `value` (stolen) to a module's dictionary.
+///
+/// # Safety
+/// `module` is a module and `value` an owned reference or null.
 unsafe fn add(
     py: Python<'_>,
     module: *mut PyObject,
     name: &CStr,
     value: *mut PyObject,
 ) -> PyResult<()> {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if value.is_null() || ffi::PyObject_SetAttrString(module, name.as_ptr(), value) < 0 {
             ffi::Py_XDECREF(value);

@@ -11,6 +11,8 @@ const REMEDY: &std::ffi::CStr =
     c"the greenlet package was imported before gevent, which brings its own \
     greenlet module: import gevent first, or uninstall greenlet";
 
+/// # Safety
+/// The GIL is held.
 unsafe fn refuse() -> *mut PyObject {
     // SAFETY: called by Python with the GIL held.
     unsafe { ffi::PyErr_SetString(ffi::PyExc_RuntimeError, REMEDY.as_ptr()) };

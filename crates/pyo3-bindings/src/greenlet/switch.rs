@@ -48,6 +48,9 @@ impl Carry {
 
     /// For a target that was started before, arguments become one value: one argument is itself, none
     /// or many the tuple, only keywords the dictionary, both the pair. `Err` with an error set.
+    ///
+    /// # Safety
+    /// The GIL is held; the carry owns what it holds.
     unsafe fn collapse(self) -> Result<Carry, Raised> {
         let Carry::Call(args, kwargs) = self else {
             return Ok(self);
@@ -79,6 +82,9 @@ impl Carry {
     }
 
     /// For a target that starts: a value becomes the arguments. `Err` with an error set.
+    ///
+    /// # Safety
+    /// As [`collapse`](Self::collapse).
     unsafe fn into_arguments(self) -> Result<Carry, Raised> {
         let Carry::Value(value) = self else {
             return Ok(self);
@@ -113,6 +119,9 @@ pub unsafe fn switch_to(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) 
 }
 
 /// Sets the error for a greenlet that cannot be switched to from this thread; `Ok` if it can.
+///
+/// # Safety
+/// The GIL is held; `td` is this thread's.
 pub(crate) unsafe fn check_thread(td: &ThreadData, g: &PyGreenlet) -> Result<(), Raised> {
     let theirs = g.main_in_lineage();
     if theirs == td.main {
@@ -136,6 +145,10 @@ pub(crate) unsafe fn check_thread(td: &ThreadData, g: &PyGreenlet) -> Result<(),
 
 /// Finds the greenlet to depart for: `first` itself, or the nearest live parent of a dead one; starts
 /// it if it is new. `Err` with an error set and the carry dropped.
+///
+/// # Safety
+/// The GIL is held, with the running greenlet's state installed; `td` is this thread's, and the caller has a
+/// reference to `first` that lasts over what runs Python.
 unsafe fn select(
     td: &ThreadData,
     first: *mut PyGreenlet,
@@ -194,8 +207,11 @@ unsafe fn select(
 }
 
 /// The errors that greenlet's own tests ask for.
+///
+/// # Safety
+/// The GIL is held.
 unsafe fn fail_on_purpose(g: &PyGreenlet, is_parent: bool, first_time: bool) {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if g.flags.get().has(Flags::FAIL_STACKS) {
             ffi::Py_FatalError(
@@ -214,8 +230,10 @@ unsafe fn fail_on_purpose(g: &PyGreenlet, is_parent: bool, first_time: bool) {
     }
 }
 
+/// # Safety
+/// The GIL is held; the carry owns what it holds.
 unsafe fn discard_keeping_error(carry: Carry) {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let pending = tstate::take_raised();
         carry.discard();
@@ -235,6 +253,9 @@ enum Started {
 }
 
 /// Gives a new greenlet what it needs to run. It looks `run` up, which may run any code.
+///
+/// # Safety
+/// As [`select`]; `target` is new.
 unsafe fn start(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> Started {
     // SAFETY: the GIL is held; the target is held by us while Python code runs.
     unsafe {
@@ -360,6 +381,8 @@ pub unsafe fn depart(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> 
     }
 }
 
+/// # Safety
+/// `target` is not parked with something in its slots; it owns what is laid there.
 #[inline]
 unsafe fn lay_down(target: &PyGreenlet, carry: Carry) {
     match carry {
@@ -373,6 +396,10 @@ unsafe fn lay_down(target: &PyGreenlet, carry: Carry) {
 }
 
 /// `td.current = target`, with the reference that belongs to it.
+///
+/// # Safety
+/// `target` is alive, and `td` is the running thread's, which holds the GIL. The reference that `current` had
+/// to the greenlet before it is dealt with by the caller.
 #[inline]
 unsafe fn become_current(td: &ThreadData, target: *mut PyGreenlet) {
     // SAFETY: alive by the caller.
@@ -407,6 +434,8 @@ pub unsafe fn arrive(td: &ThreadData, me: *mut PyGreenlet) -> *mut PyObject {
     }
 }
 
+/// # Safety
+/// As [`arrive`]; `value` and `origin` are owned, or null.
 #[cold]
 #[inline(never)]
 unsafe fn arrive_slowly(
@@ -488,6 +517,9 @@ pub unsafe fn prepare_native(td: &ThreadData, g: &PyGreenlet) -> Result<(), Rais
 static KIND: FiberKind = FiberKind { run: body, reaped };
 
 /// What runs on a greenlet's own stack.
+///
+/// # Safety
+/// Called by the switcher only, on the stack of a greenlet that [`equip`] prepared, with the GIL held.
 unsafe fn body(fiber: &Fiber) -> *const Fiber {
     // SAFETY: only greenlets' fibers are of this kind; the thread is alive while it runs.
     unsafe {
@@ -510,6 +542,9 @@ unsafe fn body(fiber: &Fiber) -> *const Fiber {
 }
 
 /// Turns a Rust panic into a pending SystemError.
+///
+/// # Safety
+/// The GIL is held.
 unsafe fn set_panic_error(panic: &(dyn std::any::Any + Send)) {
     let text = panic
         .downcast_ref::<&str>()
@@ -523,6 +558,9 @@ unsafe fn set_panic_error(panic: &(dyn std::any::Any + Send)) {
 }
 
 /// The first switch arrives: calls `run`. Returns its result, or null with an error set.
+///
+/// # Safety
+/// As [`arrive`]; `me` has just begun to run on its own stack.
 unsafe fn begin(td: &ThreadData, me: *mut PyGreenlet) -> *mut PyObject {
     // SAFETY: `me` is current.
     unsafe {
@@ -574,6 +612,10 @@ unsafe fn begin(td: &ThreadData, me: *mut PyGreenlet) -> *mut PyObject {
 }
 
 /// `run` has returned: hands the result to the parent and chooses who goes on.
+///
+/// # Safety
+/// The GIL is held; `me` is current in this thread and runs on its own stack, and `result` is owned, or null
+/// with an error set. Nothing that has to be dropped is left on the stack.
 unsafe fn end(td: &ThreadData, me: *mut PyGreenlet, result: *mut PyObject) -> *const Fiber {
     // SAFETY: `me` is current until another greenlet is made so; then only its memory is needed,
     // which `origin` or the drop list keeps.
@@ -628,6 +670,9 @@ unsafe fn end(td: &ThreadData, me: *mut PyGreenlet, result: *mut PyObject) -> *c
 }
 
 /// What a body's result (null: a pending error) means to the parent: `GreenletExit` is a value.
+///
+/// # Safety
+/// The GIL is held; `result` is owned, or null with an error set.
 unsafe fn take_outcome(result: *mut PyObject) -> Carry {
     if !result.is_null() {
         return Carry::Value(result);
@@ -656,6 +701,9 @@ fn drops_results(td: &ThreadData, parent: &PyGreenlet) -> bool {
 }
 
 /// Its stack is free: called on the stack of whoever resumed it.
+///
+/// # Safety
+/// Called by the switcher only, once, for a greenlet's fiber that has finished; `stack` was its.
 unsafe fn reaped(fiber: *const Fiber, stack: PooledStack) {
     // SAFETY: the object is kept by `origin` or by the drop list.
     unsafe {

@@ -134,6 +134,8 @@ unsafe extern "C" fn call_type(
     }
 }
 
+/// # Safety
+/// As the C API's vectorcall of a type passes it.
 #[cold]
 unsafe fn call_type_slowly(
     ty: *mut PyObject,
@@ -159,6 +161,9 @@ unsafe fn call_type_slowly(
 // ---- switch and throw ------------------------------------------------------------------------------
 
 /// The arguments of a vectorcall as a tuple and a dictionary (null without keywords).
+///
+/// # Safety
+/// As the C API's vectorcall passes it.
 unsafe fn pack_call(
     args: *const *mut PyObject,
     nargs: usize,
@@ -217,6 +222,8 @@ pub unsafe extern "C" fn method_switch(
     }
 }
 
+/// # Safety
+/// As the C API's vectorcall passes it; `td` is this thread's and `g` a greenlet.
 #[cold]
 #[inline(never)]
 unsafe fn switch_slowly(

@@ -82,7 +82,7 @@ impl HubCore {
         greenlet: *mut PyGreenlet,
         loop_: *mut PyObject,
     ) -> Rc<Self> {
-        // SAFETY: the GIL is held.
+        // SAFETY: the caller's promise.
         let td = unsafe { ThreadData::get() };
         // SAFETY: the GIL is held.
         unsafe { ffi::Py_INCREF(loop_) };

@@ -138,6 +138,9 @@ fn make_hub() -> Result<&'static HubCore, ()> {
 }
 
 /// Calls `switch_out` of a greenlet that is about to block, if it has one. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held; `g` is the running greenlet.
 #[inline]
 unsafe fn switch_out(g: *mut PyGreenlet) -> Result<(), ()> {
     // SAFETY: the running greenlet; look-ups are borrowed.
@@ -189,8 +192,11 @@ fn update_now_name() -> *mut PyObject {
 }
 
 /// Whether a hub class still has the native `switch`.
+///
+/// # Safety
+/// The GIL is held; `ty` is a type.
 unsafe fn is_native_switch(ty: *mut PyTypeObject) -> bool {
-    // SAFETY: a type; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe { raw::_PyType_Lookup(ty, globals().str_switch) == STATICS.switch_method }
 }
 
@@ -232,8 +238,10 @@ unsafe extern "C" fn tp_new(
     }
 }
 
+/// # Safety
+/// After the type of tracked greenlets was made; `slot` is one that a heap type may have.
 unsafe fn tracked_slot(slot: c_int) -> *mut c_void {
-    // SAFETY: a heap type.
+    // SAFETY: the caller's promise.
     unsafe { ffi::PyType_GetSlot(tracked_type(), slot) }
 }
 
@@ -257,6 +265,8 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
     }
 }
 
+/// # Safety
+/// The GIL is held; `slf` is a hub that is being cleared or freed.
 unsafe fn drop_fields(slf: *mut PyObject) {
     // SAFETY: called once, when the object is certainly going.
     unsafe {
@@ -300,8 +310,11 @@ unsafe extern "C" fn set_attribute(
 }
 
 /// Lets go of the native side.
+///
+/// # Safety
+/// The GIL is held; `me` is a hub.
 unsafe fn unhook(me: *mut HubObject) {
-    // SAFETY: a hub object; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let Some(core) = (*me).core.take() else {
             return;
@@ -325,7 +338,7 @@ unsafe fn unhook(me: *mut HubObject) {
 }
 
 unsafe extern "C" fn attach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a hub object.
+    // SAFETY: as the C API calls it, on a hub object.
     unsafe {
         let me = slf.cast::<HubObject>();
         let py = Python::assume_attached();
@@ -357,6 +370,9 @@ unsafe extern "C" fn attach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
 
 /// The thread ends, maybe without a word to its hub: nothing will run the loop any more, so that its kernel
 /// objects are freed, and other threads that send to it get to know.
+///
+/// # Safety
+/// Called by the thread's data as it goes, with the GIL held.
 unsafe fn thread_ends(td: &ThreadData, mine: bool) {
     let Some(core) = HubCore::current() else {
         return;
@@ -375,7 +391,7 @@ unsafe fn thread_ends(td: &ThreadData, mine: bool) {
 }
 
 unsafe extern "C" fn detach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a hub object.
+    // SAFETY: as the C API calls it, on a hub object.
     unsafe {
         unhook(slf.cast());
         raw::none()
@@ -383,7 +399,7 @@ unsafe extern "C" fn detach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
 }
 
 unsafe extern "C" fn stopping(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a hub object.
+    // SAFETY: as the C API calls it, on a hub object.
     unsafe {
         let core = &(*slf.cast::<HubObject>()).core;
         raw::boolean(core.as_ref().is_none_or(|c| c.stopping()))

@@ -3,6 +3,9 @@
 //! Attributes are found as `object` finds them, with the running greenlet's dictionary in place of the
 //! instance's: data descriptors of the class, then the dictionary, then the rest of the class. A
 //! greenlet that comes for the first time gets a dictionary, and `__init__` is called for it.
+//!
+//! # Safety
+//! The GIL is held. `slf` is a `local` and `name` a string; the caller has a reference to each object.
 
 mod state;
 
@@ -45,9 +48,12 @@ static NAMES: Immortal<Names> = Immortal::new();
 
 /// The running greenlet's values: a new reference, null with an error set. Calls `__init__` if it has
 /// none yet.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 unsafe fn values(slf: Obj) -> Obj {
-    // SAFETY: a `local`; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let state = (*slf.cast::<Local>()).state;
         let g = ThreadData::get().current.get();
@@ -59,6 +65,8 @@ unsafe fn values(slf: Obj) -> Obj {
     }
 }
 
+/// # Safety
+/// As the module says.
 #[cold]
 unsafe fn first_values(slf: Obj) -> Obj {
     // SAFETY: as `values`. The dictionary is there before `__init__` uses it.
@@ -86,17 +94,22 @@ unsafe fn first_values(slf: Obj) -> Obj {
 }
 
 /// Whether a name is `__dict__`, cheaply for all others.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 unsafe fn is_dict(name: Obj) -> bool {
-    // SAFETY: a string; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         name == NAMES.str_dict
             || (ffi::PyUnicode_GET_LENGTH(name) == 8 && is_name(name, c"__dict__"))
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn check_name(name: Obj) -> Result<(), ()> {
-    // SAFETY: an object; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if ffi::PyUnicode_Check(name) != 0 {
             return Ok(());
@@ -111,8 +124,10 @@ unsafe fn check_name(name: Obj) -> Result<(), ()> {
     }
 }
 
+/// # Safety
+/// As the module says; `ty` is a type.
 unsafe fn missing(ty: *mut PyTypeObject, name: Obj) -> Obj {
-    // SAFETY: a type and a string; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let class = ffi::PyObject_GetAttrString(ty.cast(), c"__name__".as_ptr());
         if class.is_null() {
@@ -126,9 +141,12 @@ unsafe fn missing(ty: *mut PyTypeObject, name: Obj) -> Obj {
 }
 
 /// An item of a dictionary: a new reference; null, perhaps with an error set.
+///
+/// # Safety
+/// As the module says; `dict` is a dictionary.
 #[inline]
 unsafe fn item(dict: Obj, key: Obj) -> Obj {
-    // SAFETY: a dictionary that the caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         let found = ffi::PyDict_GetItemWithError(dict, key);
         ffi::Py_XINCREF(found);
@@ -161,6 +179,9 @@ unsafe extern "C" fn getattro(slf: Obj, name: Obj) -> Obj {
 }
 
 /// As `getattro`, for a name that the class has (`found`, borrowed), or `__dict__`.
+///
+/// # Safety
+/// As the module says.
 unsafe fn get_from_class(slf: Obj, name: Obj, found: Obj) -> Obj {
     // SAFETY: as `getattro`.
     unsafe {
@@ -194,6 +215,9 @@ unsafe fn get_from_class(slf: Obj, name: Obj, found: Obj) -> Obj {
 }
 
 /// Whether the class of a descriptor says what assignment (or deletion) is.
+///
+/// # Safety
+/// As the module says; `value` may be null.
 unsafe fn has_method(descriptor: Obj, value: Obj) -> bool {
     // SAFETY: an object; a borrowed look-up.
     unsafe {
@@ -258,8 +282,10 @@ unsafe extern "C" fn setattro(slf: Obj, name: Obj, value: Obj) -> c_int {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn read_only(slf: Obj, value: Obj) -> c_int {
-    // SAFETY: a `local`; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let ty: Obj = ffi::Py_TYPE(slf).cast();
         let shown = if value.is_null() {
@@ -380,7 +406,7 @@ unsafe extern "C" fn copy(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn get_state(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a `local`.
+    // SAFETY: as the C API calls it, on a `local`.
     unsafe { ffi::Py_NewRef((*slf.cast::<Local>()).state.cast()) }
 }
 

@@ -3,6 +3,9 @@
 //! An entry goes when its greenlet ends, when the greenlet object goes, or with the `local`. It is found
 //! by the greenlet's address, so it must never outlive the object: that is why there is a weak reference
 //! even where a link tells of the end.
+//!
+//! # Safety
+//! The GIL is held. `me` is a state and `g` a greenlet; the caller has a reference to each object.
 
 use super::Obj;
 use crate::gevent_greenlet::{is_gevent, link, unlink};
@@ -86,6 +89,9 @@ struct Types {
 static TYPES: Immortal<Types> = Immortal::new();
 
 /// What a weak reference refers to: a new reference, or null.
+///
+/// # Safety
+/// As the module says; `weak` is a weak reference.
 unsafe fn target(weak: Obj) -> Obj {
     let mut found = null_mut();
     // SAFETY: a weak reference; the GIL is held.
@@ -98,8 +104,11 @@ unsafe fn target(weak: Obj) -> Obj {
 }
 
 /// Runs what must not disturb an error that is set.
+///
+/// # Safety
+/// As the module says.
 unsafe fn quietly(f: impl FnOnce()) {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let error = crate::tstate::take_raised();
         f();
@@ -112,6 +121,9 @@ unsafe fn quietly(f: impl FnOnce()) {
 
 impl Entry {
     /// Drops the references. Runs Python.
+    ///
+    /// # Safety
+    /// The GIL is held.
     unsafe fn release(self) {
         // SAFETY: owned references; the GIL is held.
         unsafe {
@@ -124,8 +136,11 @@ impl Entry {
 }
 
 /// Removes the key from a greenlet's dictionary.
+///
+/// # Safety
+/// As the module says.
 unsafe fn forget_key(g: *mut PyGreenlet, key: Obj) {
-    // SAFETY: a greenlet; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let dict = (*g).dict.get();
         if !dict.is_null() && !key.is_null() {
@@ -253,6 +268,9 @@ impl State {
     }
 
     /// Has the greenlet tell of its end, and know of its values.
+    ///
+    /// # Safety
+    /// As the module says.
     unsafe fn announce(me: *mut Self, g: *mut PyGreenlet, ended: Obj) -> bool {
         // SAFETY: as `enter`; `ended` is held by the caller.
         unsafe {
@@ -292,6 +310,9 @@ impl State {
     }
 
     /// Takes a greenlet's entry away.
+    ///
+    /// # Safety
+    /// As the module says.
     unsafe fn remove(me: *mut Self, id: usize) {
         // SAFETY: the GIL is held; the entry is dropped when the map is whole.
         unsafe {
@@ -305,6 +326,9 @@ impl State {
     }
 
     /// Takes all entries away, and out of the greenlets.
+    ///
+    /// # Safety
+    /// As the module says.
     unsafe fn remove_all(me: *mut Self) {
         // SAFETY: the GIL is held; entries are dropped when the map is empty.
         unsafe {
@@ -422,12 +446,12 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
 }
 
 unsafe extern "C" fn get_args(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a state.
+    // SAFETY: as the C API calls it, on a state.
     unsafe { or_none((*slf.cast::<State>()).args) }
 }
 
 unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a state.
+    // SAFETY: as the C API calls it, on a state.
     unsafe {
         match (*slf.cast::<State>()).kwargs {
             kwargs if kwargs.is_null() => ffi::PyDict_New(),
@@ -437,12 +461,12 @@ unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_key(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a state.
+    // SAFETY: as the C API calls it, on a state.
     unsafe { or_none((*slf.cast::<State>()).key) }
 }
 
 unsafe extern "C" fn get_type_id(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a state.
+    // SAFETY: as the C API calls it, on a state.
     unsafe {
         let id = ffi::PyLong_FromSize_t((*slf.cast::<State>()).owner);
         if id.is_null() {

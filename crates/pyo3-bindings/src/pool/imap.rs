@@ -155,8 +155,11 @@ unsafe extern "C" fn call(slf: Obj, args: Obj, _kwargs: Obj) -> Obj {
 }
 
 /// Puts what a task returned (borrowed).
+///
+/// # Safety
+/// The GIL is held; the caller has a reference to `me` and `value`.
 unsafe fn put_value(me: *mut Sink, value: Obj, index: Option<isize>) -> Result<(), ()> {
-    // SAFETY: a sink that the caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         let item = match index {
             None => ffi::Py_NewRef(value),
@@ -180,8 +183,11 @@ unsafe fn put_value(me: *mut Sink, value: Obj, index: Option<isize>) -> Result<(
 }
 
 /// Has Python say what goes into the queue: for failures, and tasks that are no plain greenlets.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference to `me` and `task`.
 unsafe fn put_slowly(me: *mut Sink, task: Obj, index: Option<isize>) -> Result<(), ()> {
-    // SAFETY: a sink that the caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         if let Some(index) = index {
             let index = ffi::PyLong_FromSsize_t(index);
@@ -200,7 +206,7 @@ unsafe fn put_slowly(me: *mut Sink, task: Obj, index: Option<isize>) -> Result<(
 }
 
 unsafe extern "C" fn get_outstanding(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a sink.
+    // SAFETY: as the C API calls it, on a sink.
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).outstanding) }
 }
 

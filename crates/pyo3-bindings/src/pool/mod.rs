@@ -2,6 +2,10 @@
 //!
 //! What is rare (joining, killing, constructors) is Python, in `gevent.pool`, whose classes are below the
 //! type here. Every step that a subclass may override goes through the object's attribute.
+//!
+//! # Safety
+//! The GIL is held. `me` or `slf` is a group, and the caller has a reference to it and to each other object;
+//! arguments may be null where they were left out.
 
 mod imap;
 
@@ -52,8 +56,11 @@ fn cast(slf: Obj) -> *mut Group {
 }
 
 /// `Err` with an error set if `__init__` has not filled the fields.
+///
+/// # Safety
+/// As the module says.
 unsafe fn check_ready(me: *mut Group) -> Result<(), ()> {
-    // SAFETY: a group; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if !(*me).greenlets.is_null() && !(*me).dying.is_null() && !(*me).empty.is_null() {
             return Ok(());
@@ -65,6 +72,9 @@ unsafe fn check_ready(me: *mut Group) -> Result<(), ()> {
 }
 
 /// Makes a greenlet a member: it will tell its end, and the group is not empty.
+///
+/// # Safety
+/// As the module says.
 unsafe fn join_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
     // SAFETY: a group and an object, which the caller holds.
     unsafe {
@@ -107,6 +117,9 @@ unsafe fn join_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
 }
 
 /// Takes an item out of a field that usually is a set. `Err` with an error set.
+///
+/// # Safety
+/// As the module says; `field` is what a field of a group holds.
 unsafe fn discard_from(field: Obj, item: Obj) -> Result<(), ()> {
     // SAFETY: a field of a group; it is held over what may run Python.
     unsafe {
@@ -125,6 +138,8 @@ unsafe fn discard_from(field: Obj, item: Obj) -> Result<(), ()> {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn leave_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
     // SAFETY: a group and an object, which the caller holds.
     unsafe {
@@ -164,6 +179,9 @@ unsafe extern "C" fn discard(slf: Obj, greenlet: Obj) -> Obj {
 static FULL: ErrorClass = ErrorClass::new("gevent.pool", "PoolFull");
 
 /// Takes a place in a pool. `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 unsafe fn take_place(semaphore: Obj, blocking: Obj, timeout: Obj) -> Result<bool, ()> {
     // SAFETY: an object that the caller holds; arguments are borrowed or null.
     unsafe {
@@ -196,6 +214,8 @@ unsafe fn take_place(semaphore: Obj, blocking: Obj, timeout: Obj) -> Result<bool
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn give_place(semaphore: Obj) -> Result<(), ()> {
     // SAFETY: an object; it is held over the call.
     unsafe {
@@ -213,8 +233,10 @@ unsafe fn give_place(semaphore: Obj) -> Result<(), ()> {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn semaphore_of(slf: Obj) -> Result<Obj, ()> {
-    // SAFETY: a group; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let semaphore = (*cast(slf)).semaphore;
         if semaphore.is_null() {
@@ -322,6 +344,8 @@ unsafe extern "C" fn spawn(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwna
 
 // ---- the type --------------------------------------------------------------------------------------
 
+/// # Safety
+/// As the module says.
 unsafe fn fields(me: *mut Group) -> [*mut Obj; 4] {
     // SAFETY: addresses only.
     unsafe {

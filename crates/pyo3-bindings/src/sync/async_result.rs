@@ -2,6 +2,9 @@
 //!
 //! Exceptions are stored with their traceback as bytes; that, and raising them, is done by functions of
 //! `gevent.event`.
+//!
+//! # Safety
+//! The GIL is held. `me` or `slf` is a result, which the caller has a reference to.
 
 use super::args::{Limit, flag, raise_timeout};
 use super::linkable::{Kind, Linkable};
@@ -62,12 +65,18 @@ fn pointer(object: Option<&Owned>) -> Obj {
 }
 
 /// A new reference to what is stored.
+///
+/// # Safety
+/// The GIL is held; `object` is alive.
 unsafe fn owned(object: Obj) -> Owned {
-    // SAFETY: an object; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe { NonNull::new_unchecked(ffi::Py_NewRef(object)) }
 }
 
 /// Drops what was replaced. May run Python.
+///
+/// # Safety
+/// The GIL is held.
 unsafe fn drop_old(old: Option<Owned>) {
     if let Some(old) = old {
         // SAFETY: an owned reference; the GIL is held.
@@ -100,8 +109,11 @@ pub unsafe fn put(slf: Obj, value: Obj) {
 }
 
 /// The value, or the exception raised.
+///
+/// # Safety
+/// As the module says; the result is ready.
 unsafe fn outcome(slf: Obj) -> Obj {
-    // SAFETY: a result that is ready.
+    // SAFETY: the caller's promise.
     unsafe {
         match (*cast(slf)).outcome.get() {
             Some(Ok(value)) => ffi::Py_NewRef(value.as_ptr()),
@@ -136,6 +148,8 @@ unsafe extern "C" fn make(ty: Obj, _: *const Obj, nargs: usize, names: Obj) -> O
     }
 }
 
+/// # Safety
+/// As the module says; nobody uses the result any more.
 unsafe fn empty(me: *mut AsyncResult) {
     // SAFETY: a result that nobody uses any more; fields are empty before what they held is dropped.
     unsafe {
@@ -277,8 +291,11 @@ unsafe extern "C" fn set_exception(
 }
 
 /// Waits for a result and returns it; a null `limit` is "do not block".
+///
+/// # Safety
+/// As the module says.
 unsafe fn wait_for(slf: Obj, limit: Option<Limit>, timeout: Obj) -> Obj {
-    // SAFETY: a result; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let Some(limit) = limit else {
             return raise_timeout(null_mut());
@@ -316,7 +333,7 @@ unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
 }
 
 unsafe extern "C" fn get_nowait(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe {
         if is_ready(slf.cast()) {
             outcome(slf)
@@ -344,12 +361,12 @@ unsafe extern "C" fn result(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, nam
 }
 
 unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { boolean(is_ready(slf.cast())) }
 }
 
 unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { boolean((*cast(slf)).outcome.value().is_some()) }
 }
 
@@ -359,14 +376,14 @@ unsafe extern "C" fn no(_: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn raise_exception(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { call_python(HOME, c"_raise_exception", &[slf]) }
 }
 
 // ---- attributes ------------------------------------------------------------------------------------
 
 unsafe extern "C" fn get_value(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { value(slf) }
 }
 
@@ -383,7 +400,7 @@ unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe {
         let info = pointer((*cast(slf)).outcome.failure());
         if info.is_null() {
@@ -397,7 +414,7 @@ unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_dumped(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe {
         let info = pointer((*cast(slf)).outcome.failure());
         if info.is_null() {
@@ -409,12 +426,12 @@ unsafe extern "C" fn get_dumped(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_index(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).index) }
 }
 
 unsafe extern "C" fn set_index(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { set_or_empty(&raw mut (*cast(slf)).index, value) }
 }
 

@@ -1,5 +1,9 @@
 //! The raw type below `gevent.queue.Channel`: what goes from hand to hand. Who meets whom is
 //! [`gevent_sync::lines::channel`]; constructors and texts are Python.
+//!
+//! # Safety
+//! The GIL is held. `me` or `slf` is a channel, which the caller has a reference to; arguments are borrowed
+//! from the caller, or null where they were left out.
 
 use super::args::{Limit, flag, put_arguments};
 use super::exchange::{self, Exchange, Headed, Held, parking_in_thread};
@@ -24,13 +28,15 @@ struct Channel {
     head: Exchange,
 }
 
-// SAFETY: as it says.
+// SAFETY: `repr(C)`, and the exchange is its first field.
 unsafe impl Headed for Channel {}
 
 fn cast(slf: Obj) -> *mut Channel {
     slf.cast()
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn round(slf: Obj, hub: u64) {
     channel::round(&Held(cast(slf)), hub);
 }
@@ -64,6 +70,9 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
 
 /// For how long to wait for somebody. Without blocking, whoever waits already is met all the same, which
 /// takes the hub's next turn. `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 unsafe fn limit(block: Obj, timeout: Obj) -> Result<Limit, ()> {
     // SAFETY: arguments, borrowed or null; the GIL is held.
     unsafe {
@@ -75,8 +84,10 @@ unsafe fn limit(block: Obj, timeout: Obj) -> Result<Limit, ()> {
     }
 }
 
+/// # Safety
+/// As the module says; `item` is not null.
 unsafe fn put_item(me: *mut Channel, item: Obj, block: Obj, timeout: Obj) -> Result<(), ()> {
-    // SAFETY: a channel and arguments that the caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         let channel = Held(me);
         let owned = || NonNull::new_unchecked(ffi::Py_NewRef(item));
@@ -98,8 +109,10 @@ unsafe fn put_item(me: *mut Channel, item: Obj, block: Obj, timeout: Obj) -> Res
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn get_item(me: *mut Channel, block: Obj, timeout: Obj) -> Result<Obj, ()> {
-    // SAFETY: a channel and arguments that the caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         let channel = Held(me);
         if in_hub() {
@@ -120,6 +133,9 @@ unsafe fn get_item(me: *mut Channel, block: Obj, timeout: Obj) -> Result<Obj, ()
 }
 
 /// Sets the error of one to whom nobody came.
+///
+/// # Safety
+/// As the module says.
 unsafe fn alone_raised(alone: Alone, limit: Limit, late: &crate::errors::ErrorClass) {
     if alone == Alone::Late {
         // SAFETY: the GIL is held.
@@ -163,12 +179,12 @@ unsafe extern "C" fn get_nowait(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a channel.
+    // SAFETY: as the C API calls it, on a channel.
     unsafe { super::queue::next_of(item_or_null(get_item(cast(slf), null_mut(), null_mut()))) }
 }
 
 unsafe extern "C" fn balance(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a channel.
+    // SAFETY: as the C API calls it, on a channel.
     unsafe {
         let lines = &(*cast(slf)).head.lines;
         let waiting = |line| lines.line(line).len() as isize;

@@ -23,7 +23,7 @@ struct Dummy {
 // SAFETY: the struct begins so, and this is its only reference.
 unsafe impl Fields for Dummy {
     unsafe fn fields(me: *mut Self) -> impl Iterator<Item = *mut Obj> {
-        // SAFETY: an address only.
+        // SAFETY: the caller's promise.
         std::iter::once(unsafe { &raw mut (*me).dict })
     }
 
@@ -67,7 +67,7 @@ unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
 }
 
 unsafe extern "C" fn str(slf: Obj) -> Obj {
-    // SAFETY: an object.
+    // SAFETY: as the C API calls it, on an object.
     unsafe { text(|py| Ok(format!("<{}>", class_name(py, slf)?))) }
 }
 

@@ -74,8 +74,10 @@ pub unsafe fn new_event(flag: bool) -> Obj {
     unsafe { make(*TYPE, flag) }
 }
 
+/// # Safety
+/// The GIL is held; `ty` is a type of this layout.
 unsafe fn make(ty: *mut PyTypeObject, flag: bool) -> Obj {
-    // SAFETY: a type of this layout; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let me = Linkable::make(ty, Kind::Event).cast::<Event>();
         if !me.is_null() {
@@ -98,7 +100,7 @@ unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
 }
 
 unsafe extern "C" fn str(slf: Obj) -> Obj {
-    // SAFETY: an event.
+    // SAFETY: as the C API calls it, on an event.
     unsafe {
         text(|py| {
             let module = Bound::from_borrowed_ptr(py, slf)
@@ -120,12 +122,12 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
 }
 
 unsafe extern "C" fn py_is_set(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: an event.
+    // SAFETY: as the C API calls it, on an event.
     unsafe { boolean((*cast(slf)).flag.is_raised()) }
 }
 
 unsafe extern "C" fn py_set(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: an event.
+    // SAFETY: as the C API calls it, on an event.
     unsafe {
         raise_flag(slf);
         none()
@@ -133,7 +135,7 @@ unsafe extern "C" fn py_set(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn py_clear(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: an event.
+    // SAFETY: as the C API calls it, on an event.
     unsafe {
         (*cast(slf)).flag.lower();
         none()

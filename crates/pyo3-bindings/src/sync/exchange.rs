@@ -228,6 +228,9 @@ pub unsafe fn parking_in_thread(limit: super::args::Limit) -> Result<InThread, (
 // ---- attributes ------------------------------------------------------------------------------------
 
 /// A tuple with None for each waiter, or its item.
+///
+/// # Safety
+/// The GIL is held; `slf` begins with an [`Exchange`].
 unsafe fn shown(slf: Obj, line: Line) -> Obj {
     // SAFETY: the items are held before anything is allocated.
     unsafe {
@@ -249,17 +252,17 @@ unsafe fn shown(slf: Obj, line: Line) -> Obj {
 }
 
 unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: an exchange.
+    // SAFETY: as the C API calls it, on an exchange.
     unsafe { or_none((*slf.cast::<Exchange>()).hub) }
 }
 
 unsafe extern "C" fn get_getters(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: an exchange.
+    // SAFETY: as the C API calls it, on an exchange.
     unsafe { shown(slf, Line::Getters) }
 }
 
 unsafe extern "C" fn get_putters(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: an exchange.
+    // SAFETY: as the C API calls it, on an exchange.
     unsafe { shown(slf, Line::Putters) }
 }
 

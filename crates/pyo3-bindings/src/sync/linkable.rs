@@ -185,6 +185,9 @@ impl Linkable {
     }
 
     /// Has the object in place of another thread's loop schedule the notification.
+    ///
+    /// # Safety
+    /// The GIL is held; the caller has a reference to `me`.
     #[cold]
     unsafe fn ask(me: *mut Self, hub: u64) {
         // SAFETY: the caller has a reference; the loop is held over the call.
@@ -251,6 +254,9 @@ impl Told {
     }
 
     /// Does what was put off.
+    ///
+    /// # Safety
+    /// The GIL is held; the caller has a reference to the object.
     #[cold]
     unsafe fn catch_up(&mut self, later: Later) {
         // SAFETY: the maker of this holds the object and the GIL.
@@ -380,6 +386,9 @@ impl Linked for Told {
 }
 
 /// Drops the reference to a function.
+///
+/// # Safety
+/// The GIL is held; the link is gone, and `who` was its own.
 unsafe fn drop_who(who: Who) {
     if let Who::Callable(f) = who {
         // SAFETY: the link's own reference; the GIL is held.
@@ -388,6 +397,9 @@ unsafe fn drop_who(who: Who) {
 }
 
 /// Calls a link; an error is the hub's, or printed where there is no hub.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference to both.
 unsafe fn call(f: Obj, arg: Obj) {
     // SAFETY: owned or borrowed references that outlive the call; the GIL is held.
     unsafe {

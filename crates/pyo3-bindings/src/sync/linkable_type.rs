@@ -21,12 +21,12 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
 }
 
 unsafe extern "C" fn linkcount(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe { ffi::PyLong_FromSize_t((*slf.cast::<Linkable>()).links.len()) }
 }
 
 unsafe extern "C" fn py_ready(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe {
         let text = c"%s does not say when it is ready";
         ffi::PyErr_Format(
@@ -38,7 +38,7 @@ unsafe extern "C" fn py_ready(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe {
         if ffi::PyCallable_Check(callback) == 0 {
             let text = c"Expected callable: %R";
@@ -50,12 +50,12 @@ unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
 }
 
 unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe { answer(linkable::unlink(slf.cast(), callback)) }
 }
 
 unsafe extern "C" fn check(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe {
         Linkable::check_and_notify(slf.cast());
         none()
@@ -63,7 +63,7 @@ unsafe extern "C" fn check(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn notify_links(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe {
         linkable::notify_here(slf.cast());
         none()
@@ -71,7 +71,7 @@ unsafe extern "C" fn notify_links(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe {
         linkable::reinit(slf.cast());
         none()
@@ -79,12 +79,12 @@ unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe { or_none((*slf.cast::<Linkable>()).hub) }
 }
 
 unsafe extern "C" fn set_hub(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe {
         linkable::set_hub(slf, value);
         0
@@ -117,7 +117,7 @@ unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_notifier(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a linkable.
+    // SAFETY: as the C API calls it, on a linkable.
     unsafe {
         match (*slf.cast::<Linkable>()).links.notifiers() {
             0 => none(),

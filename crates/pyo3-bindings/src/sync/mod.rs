@@ -88,6 +88,9 @@ fn in_main_thread() -> bool {
 }
 
 /// Calls `module.name(*args)`; null with an error set. For what is rare and lives in Python.
+///
+/// # Safety
+/// The GIL is held; `args` are alive.
 unsafe fn call_python(module: &CStr, name: &CStr, args: &[Obj]) -> Obj {
     // SAFETY: the GIL is held; arguments are borrowed.
     unsafe {
@@ -107,8 +110,11 @@ unsafe fn call_python(module: &CStr, name: &CStr, args: &[Obj]) -> Obj {
 }
 
 /// Python is about to run on behalf of the running greenlet.
+///
+/// # Safety
+/// The GIL is held.
 pub(crate) unsafe fn enter_python() {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let td = ThreadData::get();
         td.install(td.current.get());

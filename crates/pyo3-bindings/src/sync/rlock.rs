@@ -1,4 +1,7 @@
 //! `RLock`: a lock that its owner can acquire again.
+//!
+//! # Safety
+//! The GIL is held. `me` is a lock, which the caller has a reference to.
 
 use super::args::{Limit, flag};
 use super::object::{alloc, attribute, class_name, clear_weak, free, or_none, text, visit_all};
@@ -28,6 +31,9 @@ fn cast(slf: Obj) -> *mut RLock {
 }
 
 /// The running greenlet; borrowed.
+///
+/// # Safety
+/// The GIL is held.
 #[inline]
 unsafe fn running() -> NonNull<PyObject> {
     // SAFETY: the GIL is held; a thread with the GIL runs a greenlet.
@@ -35,12 +41,18 @@ unsafe fn running() -> NonNull<PyObject> {
 }
 
 /// The owner; borrowed or null.
+///
+/// # Safety
+/// As the module says.
 unsafe fn owner(me: *mut RLock) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: the caller's promise.
     unsafe { (*me).held.owner().map_or(null_mut(), |o| o.as_ptr()) }
 }
 
 /// Drops a reference to an owner. May run Python.
+///
+/// # Safety
+/// The GIL is held; the reference is owned.
 unsafe fn drop_owner(owner: Option<NonNull<PyObject>>) {
     if let Some(owner) = owner {
         // SAFETY: the lock's own reference; the GIL is held.
@@ -49,8 +61,11 @@ unsafe fn drop_owner(owner: Option<NonNull<PyObject>>) {
 }
 
 /// Acquires the semaphore. `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 unsafe fn take(me: *mut RLock, limit: Result<Limit, ()>) -> Result<bool, ()> {
-    // SAFETY: a lock.
+    // SAFETY: the caller's promise.
     unsafe {
         if semaphore::try_acquire((*me).block) {
             return Ok(true);
@@ -60,8 +75,11 @@ unsafe fn take(me: *mut RLock, limit: Result<Limit, ()>) -> Result<bool, ()> {
 }
 
 /// Says who (borrowed) holds the lock, and how often.
+///
+/// # Safety
+/// As the module says; the caller holds the lock, or nobody does.
 unsafe fn held_by(me: *mut RLock, owner: Option<NonNull<PyObject>>, count: usize) {
-    // SAFETY: a lock that its caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         if let Some(owner) = owner {
             ffi::Py_INCREF(owner.as_ptr());
@@ -95,12 +113,12 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
 }
 
 unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe { acquire(slf, std::ptr::null(), 0, null_mut()) }
 }
 
 unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe {
         let me = cast(slf);
         let running = running();
@@ -122,18 +140,18 @@ unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _names: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe { release(slf, null_mut()) }
 }
 
 unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe { boolean((*cast(slf)).held.depth() > 0) }
 }
 
 /// For `threading.Condition`: `(count, owner)`.
 unsafe extern "C" fn acquire_restore(slf: Obj, saved: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe {
         if ffi::PyTuple_Check(saved) == 0 || ffi::PyTuple_GET_SIZE(saved) != 2 {
             ffi::PyErr_SetString(ffi::PyExc_TypeError, c"a pair is needed".as_ptr());
@@ -154,7 +172,7 @@ unsafe extern "C" fn acquire_restore(slf: Obj, saved: Obj) -> Obj {
 }
 
 unsafe extern "C" fn release_save(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe {
         let me = cast(slf);
         let count = ffi::PyLong_FromSize_t((*me).held.depth());
@@ -171,13 +189,13 @@ unsafe extern "C" fn release_save(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn is_owned(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe { boolean((*cast(slf)).held.is(&running())) }
 }
 
 /// In the child of a fork it is free.
 unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe {
         let me = cast(slf);
         let block = semaphore::new_lock(null_mut());
@@ -245,7 +263,7 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
 }
 
 unsafe extern "C" fn repr(slf: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe {
         text(|py| {
             let me = cast(slf);
@@ -263,17 +281,17 @@ unsafe extern "C" fn repr(slf: Obj) -> Obj {
 }
 
 unsafe extern "C" fn get_block(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe { ffi::Py_NewRef((*cast(slf)).block.cast()) }
 }
 
 unsafe extern "C" fn get_owner(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe { or_none(owner(cast(slf))) }
 }
 
 unsafe extern "C" fn get_count(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).held.depth()) }
 }
 

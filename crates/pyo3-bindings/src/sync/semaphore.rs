@@ -207,7 +207,7 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
 }
 
 unsafe extern "C" fn str(slf: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
         text(|py| {
             Ok(format!(
@@ -247,12 +247,12 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
 }
 
 unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe { ffi::PyLong_FromSsize_t(put_back(cast(slf))) }
 }
 
 unsafe extern "C" fn release_bounded(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
         let me = cast(slf);
         let Ok(counter) = (*me).permits.release() else {
@@ -275,7 +275,7 @@ unsafe extern "C" fn release_bounded(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
         let s = &*STATICS;
         let ty = ffi::Py_TYPE(slf);
@@ -297,7 +297,7 @@ unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _names: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
         let s = &*STATICS;
         let found = _PyType_Lookup(ffi::Py_TYPE(slf), s.str_release);
@@ -336,17 +336,17 @@ unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
 }
 
 unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe { boolean(!(*cast(slf)).permits.is_free()) }
 }
 
 unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe { boolean((*cast(slf)).permits.is_free()) }
 }
 
 unsafe extern "C" fn start_notify(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
         Linkable::check_and_notify(slf.cast());
         none()
@@ -354,7 +354,7 @@ unsafe extern "C" fn start_notify(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
         reinit(slf.cast());
         (*cast(slf)).permits.reset();
@@ -363,12 +363,14 @@ unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn get_counter(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).permits.free()) }
 }
 
+/// # Safety
+/// The GIL is held; `value` is an object or null.
 unsafe fn set_number(value: Obj, put: impl FnOnce(isize)) -> c_int {
-    // SAFETY: an object or null; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if value.is_null() {
             ffi::PyErr_SetString(ffi::PyExc_TypeError, c"cannot be deleted".as_ptr());
@@ -384,17 +386,17 @@ unsafe fn set_number(value: Obj, put: impl FnOnce(isize)) -> c_int {
 }
 
 unsafe extern "C" fn set_counter(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe { set_number(value, |n| (*cast(slf)).permits.set_free(n)) }
 }
 
 unsafe extern "C" fn get_initial(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).permits.most()) }
 }
 
 unsafe extern "C" fn set_initial(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a semaphore.
+    // SAFETY: as the C API calls it, on a semaphore.
     unsafe { set_number(value, |n| (*cast(slf)).permits.set_most(n)) }
 }
 

@@ -13,8 +13,11 @@ use std::ffi::{CStr, c_int};
 use std::ptr::null_mut;
 
 /// The limit of an acquire. `Ok(None)`: it is not to wait at all. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference to `slf`, a lock, and to the arguments, which may be null.
 unsafe fn limit(slf: Obj, blocking: Obj, timeout: Obj) -> Result<Option<Limit>, ()> {
-    // SAFETY: a lock and arguments that the caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         let blocking = flag(blocking, true)?;
         let value = if timeout.is_null() {
@@ -84,7 +87,7 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
 }
 
 unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe {
         let me = slf.cast::<Semaphore>();
         if !try_acquire(me) && acquire_waiting(me, Limit::Never).is_err() {
@@ -106,7 +109,7 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
 }
 
 unsafe extern "C" fn reinit(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a lock.
+    // SAFETY: as the C API calls it, on a lock.
     unsafe {
         linkable::reinit(slf.cast());
         semaphore::make_lock(slf.cast());

@@ -23,6 +23,9 @@ static LOOP_EXIT: ErrorClass = ErrorClass::new("gevent.exceptions", "LoopExit");
 
 /// Whether the loop ended under a greenlet, though there are other threads that could wake it. Then the
 /// error is cleared.
+///
+/// # Safety
+/// The GIL is held and an error is set.
 #[cold]
 unsafe fn may_go_on() -> bool {
     // SAFETY: the GIL is held and an error is set.
@@ -271,6 +274,8 @@ pub unsafe fn wait_core(me: *mut Linkable, limit: Limit) -> Ended {
     }
 }
 
+/// # Safety
+/// As `wait_core`; `hub` is this thread's.
 unsafe fn wait_in_hub(me: *mut Linkable, hub: &HubCore, limit: Limit, arrived: bool) -> Ended {
     // SAFETY: as `wait_core`.
     unsafe {
@@ -317,8 +322,11 @@ pub unsafe fn wait(me: *mut Linkable, limit: Limit) -> Result<bool, ()> {
 }
 
 /// For the text of an error.
+///
+/// # Safety
+/// `me` is a linkable that is alive.
 unsafe fn what(me: *mut Linkable) -> &'static CStr {
-    // SAFETY: a linkable.
+    // SAFETY: the caller's promise.
     match unsafe { (*me).kind } {
         Kind::Event => c"Event.wait()",
         Kind::Result => c"AsyncResult.wait()",

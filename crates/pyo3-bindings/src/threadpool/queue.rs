@@ -77,8 +77,10 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
     }
 }
 
+/// # Safety
+/// The GIL is held; the caller has a reference to `me`.
 unsafe fn check_alive(me: *mut Queue) -> Result<(), ()> {
-    // SAFETY: a queue; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if !(*me).jobs.is_abandoned() {
             return Ok(());
@@ -163,7 +165,7 @@ unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
 }
 
 unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         let me = cast(slf);
         if check_alive(me).is_err() {
@@ -179,12 +181,12 @@ unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).jobs.len()) }
 }
 
 unsafe extern "C" fn empty(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { boolean((*cast(slf)).jobs.is_empty()) }
 }
 
@@ -209,7 +211,7 @@ unsafe extern "C" fn kill(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         let jobs = &(*cast(slf)).jobs;
         if jobs.is_abandoned() {

@@ -1,4 +1,7 @@
 //! `gevent.threadpool.ThreadResult`: how the result of a task comes back to the hub's thread.
+//!
+//! # Safety
+//! The GIL is held. `me` or `slf` is a result, which the caller has a reference to.
 
 use super::send_later;
 use crate::event_loop::Payload;
@@ -72,8 +75,11 @@ unsafe impl Fields for ThreadResult {
 }
 
 /// Moves a field's reference out.
+///
+/// # Safety
+/// The GIL is held; `field` is a field of a result.
 unsafe fn take(field: *mut Obj) -> Obj {
-    // SAFETY: a field.
+    // SAFETY: the caller's promise.
     unsafe { std::mem::replace(&mut *field, null_mut()) }
 }
 
@@ -104,6 +110,8 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Ob
     }
 }
 
+/// # Safety
+/// The GIL is held; `ty` is a type of this layout, and the others are alive.
 unsafe fn make(ty: *mut PyTypeObject, receiver: Obj, hub: Obj, when_ready: Obj) -> Obj {
     // SAFETY: a type of this layout; borrowed references.
     unsafe {
@@ -126,8 +134,11 @@ unsafe fn make(ty: *mut PyTypeObject, receiver: Obj, hub: Obj, when_ready: Obj) 
 
 /// The loop need not go on for this any more. Only where that is known to be the hub's thread the loop is
 /// told at once.
+///
+/// # Safety
+/// As the module says.
 unsafe fn release_loop(me: *mut ThreadResult) {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let Some(remote) = (*me).remote.take() else {
             return;
@@ -153,6 +164,9 @@ unsafe fn release_loop(me: *mut ThreadResult) {
 }
 
 /// Sends it to the hub.
+///
+/// # Safety
+/// As the module says.
 unsafe fn send(slf: Obj, later: bool) {
     // SAFETY: the entry has a reference of its own.
     unsafe {
@@ -216,6 +230,9 @@ unsafe extern "C" fn handle_error(
 }
 
 /// Calls `hub.handle_error(context, *exc_info)`. `Err` with an error set.
+///
+/// # Safety
+/// As the module says; the result has an error.
 unsafe fn report(me: *mut ThreadResult) -> Result<(), ()> {
     // SAFETY: a result with an error, held by the caller.
     unsafe {
@@ -243,8 +260,11 @@ unsafe fn report(me: *mut ThreadResult) -> Result<(), ()> {
 }
 
 /// In the hub: the worker is done. `Err` with an error set.
+///
+/// # Safety
+/// As the module says; in the hub's thread.
 unsafe fn on_async(slf: Obj) -> Result<(), ()> {
-    // SAFETY: a result that the caller holds.
+    // SAFETY: the caller's promise.
     unsafe {
         let me = cast(slf);
         release_loop(me);
@@ -271,6 +291,8 @@ unsafe fn on_async(slf: Obj) -> Result<(), ()> {
     }
 }
 
+/// # Safety
+/// As [`on_async`].
 unsafe fn tell(slf: Obj) -> Result<(), ()> {
     // SAFETY: as `on_async`.
     unsafe {
@@ -321,12 +343,12 @@ pub unsafe fn finish_from_queue(p: Obj, report: impl FnOnce(&Bound<'_, PyAny>, P
 }
 
 unsafe extern "C" fn py_on_async(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { answer(on_async(slf)) }
 }
 
 unsafe extern "C" fn destroy(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe {
         let me = cast(slf);
         release_loop(me);
@@ -343,7 +365,7 @@ unsafe extern "C" fn destroy(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe {
         let e = get_exception(slf, null_mut());
         let good = e == ffi::Py_None();
@@ -363,7 +385,7 @@ unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe {
         match (*cast(slf)).exc_info {
             info if info.is_null() => ffi::PyTuple_New(0),
@@ -374,7 +396,7 @@ unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
 
 /// The receiver; when it has been told, a function that does nothing.
 unsafe extern "C" fn get_receiver(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe {
         match (*cast(slf)).receiver {
             receiver if receiver.is_null() => nothing(),
@@ -389,17 +411,17 @@ unsafe extern "C" fn get_watcher(_: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).hub) }
 }
 
 unsafe extern "C" fn get_context(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).context) }
 }
 
 unsafe extern "C" fn get_value(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a result.
+    // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).value) }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 // ---- methods ---------------------------------------------------------------------------------------
 
 pub(super) unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe {
         if begin(cast(slf)).is_ok() {
             none()
@@ -16,7 +16,7 @@ pub(super) unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
 }
 
 pub(super) unsafe extern "C" fn close(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe {
         halt(cast(slf));
         (*cast(slf)).closed = true;
@@ -25,7 +25,7 @@ pub(super) unsafe extern "C" fn close(slf: Obj, _: Obj) -> Obj {
 }
 
 pub(super) unsafe extern "C" fn cancel(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe {
         halt(cast(slf));
         if (*cast(slf)).one_shot {
@@ -59,8 +59,11 @@ pub(super) unsafe extern "C" fn on_expiration(
 }
 
 /// Calls `start`, the class's if it has its own.
+///
+/// # Safety
+/// As `timeout` says.
 pub(super) unsafe fn start_any(t: Obj) -> Result<(), ()> {
-    // SAFETY: a timeout.
+    // SAFETY: the caller's promise.
     unsafe {
         if ffi::Py_TYPE(t) == STATICS.timeout {
             return begin(cast(t));
@@ -74,6 +77,8 @@ pub(super) unsafe fn start_any(t: Obj) -> Result<(), ()> {
     }
 }
 
+/// # Safety
+/// As `timeout` says; `class` is a class of timeouts.
 pub(super) unsafe fn new_started(
     class: Obj,
     timeout: Obj,
@@ -109,6 +114,9 @@ pub(super) unsafe fn new_started(
 }
 
 /// `class(timeout, exception, ref=counts, _one_shot=one_shot)`.
+///
+/// # Safety
+/// As `timeout` says; `class` is a class of timeouts.
 pub(super) unsafe fn call_class(
     class: Obj,
     timeout: Obj,
@@ -190,7 +198,7 @@ pub(super) unsafe extern "C" fn start_new_or_dummy(
 }
 
 pub(super) unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe {
         if !is_pending(cast(slf)) && start_any(slf).is_err() {
             return null_mut();

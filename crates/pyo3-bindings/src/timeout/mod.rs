@@ -2,6 +2,10 @@
 //!
 //! The reactor's timer is made when the timeout starts and freed when it is cancelled, closed or fires,
 //! so that one that is not running holds nothing native. While it runs it holds a reference to itself.
+//!
+//! # Safety
+//! In this module and those below it: the GIL is held. `me` or `t` is a timeout, which the caller has a
+//! reference to; arguments are borrowed from the caller, or null where they were left out.
 
 mod methods;
 mod slots;

@@ -49,11 +49,14 @@ pub(super) unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_i
 }
 
 /// Sets the fields from the constructor's arguments, borrowed or null.
+///
+/// # Safety
+/// As `timeout` says.
 pub(super) unsafe fn fill(
     me: *mut TimeoutObject,
     [seconds, exception, counts, priority, one_shot]: [Obj; 5],
 ) -> c_int {
-    // SAFETY: a timeout; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         for (flag, arg) in [
             (&raw mut (*me).counts, counts),
@@ -95,6 +98,8 @@ pub(super) unsafe fn fill(
     }
 }
 
+/// # Safety
+/// As `timeout` says.
 pub(super) unsafe fn fields(me: *mut TimeoutObject) -> [*mut Obj; 5] {
     // SAFETY: addresses only.
     unsafe {

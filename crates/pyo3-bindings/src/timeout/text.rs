@@ -5,12 +5,12 @@ use super::*;
 // ---- attributes and texts --------------------------------------------------------------------------
 
 pub(super) unsafe extern "C" fn get_pending(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe { boolean(is_pending(cast(slf))) }
 }
 
 pub(super) unsafe extern "C" fn get_timer(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe {
         if absent((*cast(slf)).seconds) || (*cast(slf)).closed {
             return ffi::Py_NewRef(STATICS.never);
@@ -68,6 +68,8 @@ fn text_of(py: Python<'_>, p: Obj, repr: bool) -> PyResult<String> {
     })
 }
 
+/// # Safety
+/// The GIL is held.
 pub(super) unsafe fn finish(py: Python<'_>, text: PyResult<String>) -> Obj {
     match text.map(|t| pyo3::types::PyString::new(py, &t)) {
         Ok(t) => t.into_ptr(),
@@ -79,7 +81,7 @@ pub(super) unsafe fn finish(py: Python<'_>, text: PyResult<String>) -> Obj {
 }
 
 pub(super) unsafe extern "C" fn repr(slf: Obj) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe {
         let py = Python::assume_attached();
         let me = cast(slf);
@@ -105,7 +107,7 @@ pub(super) unsafe extern "C" fn repr(slf: Obj) -> Obj {
 }
 
 pub(super) unsafe extern "C" fn str(slf: Obj) -> Obj {
-    // SAFETY: a timeout.
+    // SAFETY: as the C API calls it, on a timeout.
     unsafe {
         let py = Python::assume_attached();
         let me = cast(slf);

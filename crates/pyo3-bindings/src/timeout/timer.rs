@@ -4,6 +4,8 @@ use super::*;
 
 // ---- the timer -------------------------------------------------------------------------------------
 
+/// # Safety
+/// As `timeout` says.
 pub(super) unsafe fn reactor(me: *mut TimeoutObject) -> Option<Rc<Reactor>> {
     // SAFETY: `loop_` is null or a loop.
     unsafe {
@@ -19,12 +21,17 @@ pub(super) unsafe fn reactor(me: *mut TimeoutObject) -> Option<Rc<Reactor>> {
     }
 }
 
+/// # Safety
+/// As `timeout` says.
 pub(super) unsafe fn is_pending(me: *mut TimeoutObject) -> bool {
-    // SAFETY: a timeout.
+    // SAFETY: the caller's promise.
     unsafe { (*me).id.is_some() }
 }
 
 /// Stops the timer.
+///
+/// # Safety
+/// As `timeout` says.
 pub(super) unsafe fn halt(me: *mut TimeoutObject) {
     // SAFETY: a timeout; the caller holds a reference.
     unsafe {
@@ -41,8 +48,11 @@ pub(super) unsafe fn halt(me: *mut TimeoutObject) {
 }
 
 /// Starts the timer. `Err` with an error set.
+///
+/// # Safety
+/// As `timeout` says.
 pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
-    // SAFETY: a timeout; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if is_pending(me) {
             let text = c"%R is already started; to restart it, cancel it first";

@@ -213,6 +213,9 @@ impl Core {
     }
 
     /// An attribute of the server: a new reference, or null with an error set.
+    ///
+    /// # Safety
+    /// The GIL is held; `name` is a string.
     #[inline]
     unsafe fn get(&self, name: *mut PyObject) -> *mut PyObject {
         let server = self.server.as_ptr();
@@ -265,6 +268,8 @@ impl Core {
         }
     }
 
+    /// # Safety
+    /// The GIL is held; `input` is alive, and `bytes` are those that `head` was parsed of.
     unsafe fn make_environ(
         &self,
         conn: &Conn,

@@ -1,5 +1,9 @@
 //! The environ: a copy of the server's, with the request's fields under interned keys. A block of fields that
 //! was seen before is copied whole.
+//!
+//! # Safety
+//! The GIL is held. `base` and `dict` are dictionaries, and the caller has a reference to each object; what is
+//! `&mut self` is not reached again by what runs meanwhile.
 
 use super::names::{cgi_name, joint};
 use super::text::{decimal, interned, latin1};
@@ -135,6 +139,9 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// A number that no other dictionary has or had, and this one only while it is as it is; 0 where there is none.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 unsafe fn version(dict: Obj) -> u64 {
     #[cfg(not(Py_3_12))]
@@ -150,6 +157,9 @@ unsafe fn version(dict: Obj) -> u64 {
 }
 
 /// Sets an item; the value is stolen. `Err` with an error set.
+///
+/// # Safety
+/// As the module says; `value` is an owned reference, or null with an error set.
 #[inline]
 unsafe fn put(dict: Obj, key: Obj, value: Obj) -> Result<(), ()> {
     if value.is_null() {
@@ -164,6 +174,9 @@ unsafe fn put(dict: Obj, key: Obj, value: Obj) -> Result<(), ()> {
 }
 
 /// Sets an item to a borrowed value.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 unsafe fn put_ref(dict: Obj, key: Obj, value: Obj) -> Result<(), ()> {
     // SAFETY: as `put`.
@@ -224,6 +237,9 @@ impl Environs {
     }
 
     /// Sees to it that the template is what the server's environ is now.
+    ///
+    /// # Safety
+    /// As the module says.
     unsafe fn follow(&mut self, base: Obj) -> Result<(), ()> {
         // SAFETY: a dictionary; keys and values are borrowed.
         unsafe {
@@ -246,9 +262,11 @@ impl Environs {
         }
     }
 
+    /// # Safety
+    /// As the module says.
     #[cold]
     unsafe fn renew(&mut self, base: Obj) -> Result<(), ()> {
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         unsafe {
             for block in &mut self.blocks {
                 ffi::Py_XDECREF(std::mem::replace(&mut block.dict, null_mut()));
@@ -285,6 +303,9 @@ impl Environs {
     }
 
     /// A copy of the template with the request's fields.
+    ///
+    /// # Safety
+    /// As the module says; `bytes` are those that `head` was parsed of.
     unsafe fn with_fields(&mut self, head: &Head, bytes: &[u8]) -> Obj {
         let block = &bytes[head.block as usize..];
         // SAFETY: the GIL is held; the tables own what they hold.
@@ -314,8 +335,10 @@ impl Environs {
         }
     }
 
+    /// # Safety
+    /// As [`with_fields`](Self::with_fields).
     unsafe fn build(&mut self, head: &Head, bytes: &[u8]) -> Obj {
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         unsafe {
             let dict = ffi::PyDict_Copy(self.template);
             if dict.is_null() {
@@ -365,6 +388,8 @@ impl Environs {
         }
     }
 
+    /// # Safety
+    /// As the module says.
     unsafe fn meaning(&mut self, name: &[u8]) -> Meaning {
         let slot = hash(name) as usize % NAMES;
         if let Some(known) = &self.names[slot]
@@ -376,6 +401,8 @@ impl Environs {
         unsafe { self.learn(slot, name) }
     }
 
+    /// # Safety
+    /// As the module says.
     #[cold]
     unsafe fn learn(&mut self, slot: usize, name: &[u8]) -> Meaning {
         // SAFETY: the GIL is held; the table owns its keys.
@@ -414,6 +441,9 @@ impl Environs {
     }
 
     /// The part that no block holds.
+    ///
+    /// # Safety
+    /// As [`with_fields`](Self::with_fields).
     unsafe fn fill(
         &mut self,
         dict: Obj,
@@ -422,7 +452,7 @@ impl Environs {
         peer: Peer,
         input: Obj,
     ) -> Result<(), ()> {
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         unsafe {
             let k = &self.keys;
             let method = head.method.of(bytes);
@@ -473,6 +503,8 @@ impl Environs {
         }
     }
 
+    /// # Safety
+    /// As the module says.
     unsafe fn learn_address(&mut self, ip: IpAddr) -> Result<Obj, ()> {
         // SAFETY: the GIL is held; the field owns its value.
         unsafe {
@@ -515,6 +547,9 @@ impl Environs {
 }
 
 /// Appends to a field's value.
+///
+/// # Safety
+/// As the module says; `dict` has the key.
 unsafe fn join(dict: Obj, key: Obj, joint: &str, value: &[u8]) -> Result<(), ()> {
     // SAFETY: the GIL is held; the dictionary has the key, by an earlier field.
     unsafe {

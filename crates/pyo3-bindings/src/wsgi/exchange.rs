@@ -472,6 +472,9 @@ impl Exchange {
 }
 
 /// The length of a body that is a list or the like: as upstream, the sum of its pieces' lengths.
+///
+/// # Safety
+/// The GIL is held; `result` is alive or null.
 unsafe fn known_length(result: Obj) -> Raised<Option<u64>> {
     if result.is_null() {
         return Ok(None);
@@ -527,6 +530,8 @@ unsafe fn known_length(result: Obj) -> Raised<Option<u64>> {
     }
 }
 
+/// # Safety
+/// The GIL is held; `result` is alive.
 unsafe fn has_len(result: Obj) -> bool {
     // SAFETY: the type of an object that is alive; the GIL is held.
     unsafe {
@@ -630,6 +635,9 @@ unsafe extern "C" fn call(slf: Obj, args: *const Obj, nargsf: usize, names: Obj)
 }
 
 /// The `write` callable.
+///
+/// # Safety
+/// The GIL is held; `slf` is an exchange that is alive.
 unsafe fn writer(slf: Obj) -> Obj {
     struct Def(std::cell::UnsafeCell<ffi::PyMethodDef>);
     // SAFETY: CPython only reads it.

@@ -1,4 +1,8 @@
 //! [`Session`]: what the greenlet of a connection runs: request after request, until nothing more was received.
+//!
+//! # Safety
+//! The GIL is held, by the greenlet of the connection. The caller has a reference to each object, `me` among
+//! them, for as long as this waits.
 
 use super::app::{Conn, Core, Greenlets, Request};
 use super::exchange::{self, Exchange, Follows, Piece, Raised, callable_type};
@@ -91,6 +95,9 @@ unsafe extern "C" fn run(slf: Obj, _: *const Obj, _: usize, _: Obj) -> Obj {
 }
 
 /// Serves one request. No error is set afterwards.
+///
+/// # Safety
+/// As the module says.
 unsafe fn handle(conn: &Rc<Conn>, core: &Rc<Core>, mut request: Request) {
     // SAFETY: a greenlet that runs holds the GIL.
     unsafe {
@@ -122,6 +129,9 @@ unsafe fn handle(conn: &Rc<Conn>, core: &Rc<Core>, mut request: Request) {
 }
 
 /// Calls the application and sends what it returns.
+///
+/// # Safety
+/// As the module says.
 unsafe fn run_application(me: *mut Exchange, core: &Rc<Core>, environ: Obj) -> Raised<()> {
     // SAFETY: all are held by the caller; the GIL is held.
     unsafe {
@@ -147,8 +157,11 @@ unsafe fn run_application(me: *mut Exchange, core: &Rc<Core>, environ: Obj) -> R
 
 /// Calls the `close` that a result may have, whatever came before. An error of it takes the place of an
 /// earlier one, which becomes its context.
+///
+/// # Safety
+/// As the module says.
 unsafe fn close(result: Obj, sent: Raised<()>) -> Raised<()> {
-    // SAFETY: an object that is held; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if ffi::PyList_CheckExact(result) != 0 || ffi::PyTuple_CheckExact(result) != 0 {
             return sent;
@@ -186,6 +199,8 @@ unsafe fn close(result: Obj, sent: Raised<()>) -> Raised<()> {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn process(me: *mut Exchange, result: Obj) -> Raised<()> {
     // SAFETY: both are held by the caller; items are held while they are sent, as sending waits.
     unsafe {
@@ -259,6 +274,8 @@ unsafe fn process(me: *mut Exchange, result: Obj) -> Raised<()> {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn send_item(me: *mut Exchange, item: Obj, follows: Follows) -> Raised<()> {
     // SAFETY: both are held by the caller.
     unsafe {
@@ -271,6 +288,9 @@ unsafe fn send_item(me: *mut Exchange, item: Obj, follows: Follows) -> Raised<()
 }
 
 /// The application, or sending its answer, has failed: the error is set, and is not afterwards.
+///
+/// # Safety
+/// As the module says; an error is set.
 unsafe fn failed(me: *mut Exchange, conn: &Rc<Conn>, core: &Rc<Core>, environ: Obj) {
     // SAFETY: all are held by the caller; the GIL is held.
     unsafe {
@@ -311,6 +331,9 @@ unsafe fn failed(me: *mut Exchange, conn: &Rc<Conn>, core: &Rc<Core>, environ: O
 }
 
 /// Answers by an error in place of the application.
+///
+/// # Safety
+/// As the module says.
 unsafe fn refuse(me: *mut Exchange, status: u16) -> Raised<()> {
     // SAFETY: as `failed`.
     unsafe {

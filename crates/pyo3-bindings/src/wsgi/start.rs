@@ -1,4 +1,7 @@
 //! `start_response`: the checks of PEP 3333, and the status line and fields as bytes.
+//!
+//! # Safety
+//! The GIL is held. `me` is the exchange, and the caller has a reference to it and to each other object.
 
 use super::exchange::{Exchange, Raised};
 use super::raise;
@@ -18,6 +21,8 @@ struct Given {
     close: bool,
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn value_error(text: &std::ffi::CStr, part: Obj) -> Raised<()> {
     // SAFETY: the GIL is held; `part` is an object.
     unsafe {
@@ -32,8 +37,10 @@ unsafe fn value_error(text: &std::ffi::CStr, part: Obj) -> Raised<()> {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn unicode_error(text: &std::ffi::CStr, parts: &[Obj]) -> Raised<()> {
-    // SAFETY: as above.
+    // SAFETY: the caller's promise.
     unsafe {
         let args = ffi::PyTuple_New(1 + parts.len() as isize);
         if args.is_null() {
@@ -143,8 +150,11 @@ pub unsafe fn start_response(
 }
 
 /// Raises what a `sys.exc_info()` holds.
+///
+/// # Safety
+/// As the module says; `exc_info` is a tuple of three.
 unsafe fn reraise(exc_info: Obj) -> Raised<()> {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let value = ffi::PySequence_GetItem(exc_info, 1);
         if value.is_null() {
@@ -170,6 +180,8 @@ unsafe fn reraise(exc_info: Obj) -> Raised<()> {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn code_of(line: &[u8], status: Obj) -> Raised<u32> {
     let word = line.split(|&c| c == b' ').next().unwrap_or(line);
     if let [a, b, c] = word
@@ -186,6 +198,8 @@ unsafe fn code_of(line: &[u8], status: Obj) -> Raised<u32> {
     Err(())
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn fields(me: *mut Exchange, headers: Obj, head: &mut Vec<u8>) -> Raised<Given> {
     // SAFETY: the GIL is held; items are held by the list, which nothing can change meanwhile unless
     // Python runs, which it does not for plain tuples of strings.
@@ -241,6 +255,9 @@ unsafe fn fields(me: *mut Exchange, headers: Obj, head: &mut Vec<u8>) -> Raised<
 }
 
 /// Sets the error for the first field that has a line's end in it.
+///
+/// # Safety
+/// As the module says; `list` is a list or tuple of pairs of strings.
 #[cold]
 unsafe fn broken_line(list: Obj) -> Raised<()> {
     // SAFETY: the GIL is held; the list is the caller's, and its items are pairs of strings.
@@ -273,6 +290,8 @@ unsafe fn broken_line(list: Obj) -> Raised<()> {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn field(
     me: *mut Exchange,
     name: Obj,

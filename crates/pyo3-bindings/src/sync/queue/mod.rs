@@ -2,6 +2,10 @@
 //!
 //! What is called for each item is here; constructors, texts and what is rare are Python. A subclass
 //! may override `_init`, `_put`, `_get`, `_qsize` and `_peek`, as in the standard library.
+//!
+//! # Safety
+//! The GIL is held. `me` or `slf` is a queue, which the caller has a reference to; arguments are borrowed from
+//! the caller, or null where they were left out.
 
 mod storage;
 pub(super) mod waiting;
@@ -42,7 +46,7 @@ pub struct Queue {
     order: Order,
 }
 
-// SAFETY: as it says.
+// SAFETY: `repr(C)`, and the exchange is its first field.
 unsafe impl Headed for Queue {}
 
 impl Queue {
@@ -60,6 +64,8 @@ fn cast(slf: Obj) -> *mut Queue {
 
 // ---- slots -----------------------------------------------------------------------------------------
 
+/// # Safety
+/// The GIL is held; `ty` is a type.
 unsafe fn class_number(ty: *mut PyTypeObject, name: &CStr) -> std::ffi::c_long {
     // SAFETY: a type; a borrowed look-up.
     unsafe {
@@ -91,6 +97,8 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn fields(me: *mut Queue) -> [*mut Obj; 3] {
     // SAFETY: addresses only.
     unsafe {
@@ -136,7 +144,7 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
 }
 
 unsafe extern "C" fn slot_len(slf: Obj) -> ffi::Py_ssize_t {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { storage::len(cast(slf)).unwrap_or(-1) }
 }
 
@@ -146,8 +154,10 @@ unsafe extern "C" fn truth(_: Obj) -> c_int {
 
 // ---- putting and getting ---------------------------------------------------------------------------
 
+/// # Safety
+/// As the module says.
 unsafe fn put_item(me: *mut Queue, item: Obj, block: bool, timeout: Obj) -> Obj {
-    // SAFETY: a queue; borrowed arguments.
+    // SAFETY: the caller's promise.
     unsafe {
         if (*me).ledger.is_closed() {
             SHUT_DOWN.raise();
@@ -192,8 +202,10 @@ unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn get_item(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj {
-    // SAFETY: a queue; borrowed arguments.
+    // SAFETY: the caller's promise.
     unsafe {
         (*me).head.users.saw();
         let item = match storage::try_get(me, how) {
@@ -208,8 +220,10 @@ unsafe fn get_item(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj {
     }
 }
 
+/// # Safety
+/// As the module says.
 unsafe fn get_later(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj {
-    // SAFETY: a queue; borrowed arguments.
+    // SAFETY: the caller's promise.
     unsafe {
         if (*me).ledger.is_closed() {
             SHUT_DOWN.raise();
@@ -232,6 +246,8 @@ unsafe fn get_later(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj 
     }
 }
 
+/// # Safety
+/// As the module says; the rest is as the C API passes it.
 unsafe fn get_by(
     slf: Obj,
     how: How,
@@ -264,7 +280,7 @@ unsafe extern "C" fn peek(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names
 }
 
 unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         match storage::len(cast(slf)) {
             Ok(n) => ffi::PyLong_FromSsize_t(n),
@@ -274,12 +290,12 @@ unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
 }
 
 unsafe extern "C" fn empty(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { answer_bool(storage::len(cast(slf)).map(|n| n == 0)) }
 }
 
 unsafe extern "C" fn full(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { answer_bool(storage::has_room(cast(slf)).map(|room| !room)) }
 }
 
@@ -300,7 +316,7 @@ pub unsafe fn next_of(item: Obj) -> Obj {
 }
 
 unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { next_of(get_item(cast(slf), How::Remove, true, null_mut())) }
 }
 
@@ -328,7 +344,7 @@ pub unsafe fn put_now(slf: Obj, item: Obj) -> Obj {
 // ---- tasks -----------------------------------------------------------------------------------------
 
 unsafe extern "C" fn did_put_task(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         storage::did_put_task(cast(slf));
         none()
@@ -375,7 +391,7 @@ unsafe extern "C" fn join(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names
 
 /// `_start_tasks(n)`: how many tasks are unfinished at the beginning.
 unsafe extern "C" fn start_tasks(slf: Obj, n: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         let n = ffi::PyLong_AsSsize_t(n);
         if n == -1 && !ffi::PyErr_Occurred().is_null() {
@@ -393,7 +409,7 @@ unsafe extern "C" fn start_tasks(slf: Obj, n: Obj) -> Obj {
 }
 
 unsafe extern "C" fn shut_waiters(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         waiting::shut(cast(slf));
         none()
@@ -402,8 +418,10 @@ unsafe extern "C" fn shut_waiters(slf: Obj, _: Obj) -> Obj {
 
 // ---- attributes ------------------------------------------------------------------------------------
 
+/// # Safety
+/// The GIL is held; `value` is an object or null.
 unsafe fn number_of(value: Obj) -> Result<isize, ()> {
-    // SAFETY: an object or null.
+    // SAFETY: the caller's promise.
     unsafe {
         if absent(value) {
             return Ok(-1);
@@ -417,7 +435,7 @@ unsafe fn number_of(value: Obj) -> Result<isize, ()> {
 }
 
 unsafe extern "C" fn get_maxsize(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         let ledger = &(*cast(slf)).ledger;
         if ledger.is_bounded() {
@@ -429,7 +447,7 @@ unsafe extern "C" fn get_maxsize(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn set_maxsize(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         let Ok(n) = number_of(value) else {
             return -1;
@@ -446,12 +464,12 @@ unsafe extern "C" fn get_raw_maxsize(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).ledger.unfinished()) }
 }
 
 unsafe extern "C" fn set_unfinished(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         let Ok(n) = number_of(value) else {
             return -1;
@@ -463,12 +481,12 @@ unsafe extern "C" fn set_unfinished(slf: Obj, value: Obj, _: *mut c_void) -> c_i
 }
 
 unsafe extern "C" fn get_shut(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { boolean((*cast(slf)).ledger.is_closed()) }
 }
 
 unsafe extern "C" fn set_shut(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         match flag(value, false) {
             Ok(true) => _ = (*cast(slf)).ledger.close(),
@@ -480,17 +498,17 @@ unsafe extern "C" fn set_shut(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
 }
 
 unsafe extern "C" fn get_store(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { or_none((*cast(slf)).store) }
 }
 
 unsafe extern "C" fn set_store(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { set_or_empty(&raw mut (*cast(slf)).store, value) }
 }
 
 unsafe extern "C" fn get_cond(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { or_none((*cast(slf)).cond) }
 }
 

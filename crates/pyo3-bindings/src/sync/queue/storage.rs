@@ -3,6 +3,10 @@
 //! With the classes' own methods on a deque or list, an operation runs no Python, so that it is done in one
 //! piece under the GIL. Methods that a subclass overrides, and comparisons of a heap, do run Python: then
 //! the queue's lock is held.
+//!
+//! # Safety
+//! The GIL is held. `me` is a queue, and an object is alive: the caller has a reference to each, which also
+//! lasts over what runs Python.
 
 use super::{Obj, Queue, cast};
 use crate::cells::GilCell;
@@ -48,6 +52,9 @@ struct Method {
 
 impl Method {
     /// Takes a reference to the descriptor, which lives for ever.
+    ///
+    /// # Safety
+    /// The GIL is held; `descriptor` is an owned reference.
     unsafe fn new(descriptor: Obj, flags: c_int) -> Self {
         // SAFETY: the type says which struct it is, and the flags which function.
         unsafe {
@@ -63,6 +70,8 @@ impl Method {
         }
     }
 
+    /// # Safety
+    /// The GIL is held; `slf` is an instance of the class that has the method.
     #[inline]
     unsafe fn call(&self, slf: Obj, arg: Obj) -> Obj {
         // SAFETY: `slf` is an instance of the class.
@@ -83,9 +92,12 @@ static STATICS: Immortal<Statics> = Immortal::new();
 static SEEN: GilCell<(*mut ffi::PyTypeObject, u32, bool)> = GilCell::new((null_mut(), 0, false));
 
 /// Whether a class overrides `_put`, `_get`, `_qsize` or `_peek`.
+///
+/// # Safety
+/// The GIL is held; `ty` is a type below that of queues.
 #[inline]
 unsafe fn overrides(ty: *mut ffi::PyTypeObject) -> bool {
-    // SAFETY: a type; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let version = (*ty).tp_version_tag;
         let (seen, tag, overrides) = SEEN.get();
@@ -103,9 +115,12 @@ unsafe fn overrides(ty: *mut ffi::PyTypeObject) -> bool {
 }
 
 /// Whether operations run no Python.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn is_simple(me: *mut Queue) -> bool {
-    // SAFETY: a queue; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let store = (*me).store;
         !store.is_null()
@@ -119,6 +134,9 @@ pub unsafe fn is_simple(me: *mut Queue) -> bool {
 }
 
 /// The number of items of a queue that `is_simple`.
+///
+/// # Safety
+/// As the module says; [`is_simple`] was true, and no Python has run since.
 #[inline]
 unsafe fn size(me: *mut Queue) -> isize {
     // SAFETY: both kinds of store have their length in the head.
@@ -126,6 +144,9 @@ unsafe fn size(me: *mut Queue) -> isize {
 }
 
 /// The number of items; `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn len(me: *mut Queue) -> Result<isize, ()> {
     // SAFETY: a queue; both kinds of store have their length in the head.
@@ -148,13 +169,19 @@ pub unsafe fn len(me: *mut Queue) -> Result<isize, ()> {
 }
 
 /// Whether an item may be put; `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn has_room(me: *mut Queue) -> Result<bool, ()> {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe { Ok(!(*me).ledger.is_bounded() || (*me).ledger.has_room(len(me)?.cast_unsigned())) }
 }
 
 /// Runs `f` with the queue's lock if that is needed; `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn locked<R>(me: *mut Queue, f: impl FnOnce() -> Result<R, ()>) -> Result<R, ()> {
     // SAFETY: a queue; the caller has a reference.
@@ -188,8 +215,11 @@ pub unsafe fn locked<R>(me: *mut Queue, f: impl FnOnce() -> Result<R, ()>) -> Re
 }
 
 /// The lock, reentrant because a finalizer may use the queue at any moment in the thread that holds it.
+///
+/// # Safety
+/// As the module says.
 unsafe fn lock_of(me: *mut Queue) -> Result<Obj, ()> {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe {
         if (*me).lock.is_null() {
             let lock = crate::sync::call_python(c"_thread", c"RLock", &[]);
@@ -207,6 +237,9 @@ unsafe fn lock_of(me: *mut Queue) -> Result<Obj, ()> {
 }
 
 /// `a(b, c)`, dropping the result.
+///
+/// # Safety
+/// As the module says.
 unsafe fn call2(f: Obj, a: Obj, b: Obj) -> Result<(), ()> {
     // SAFETY: objects; the GIL is held.
     unsafe {
@@ -221,9 +254,12 @@ unsafe fn call2(f: Obj, a: Obj, b: Obj) -> Result<(), ()> {
 }
 
 /// What `_put` of the classes themselves does: stores an item, and counts it as a task.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn raw_put(me: *mut Queue, item: Obj) -> Result<(), ()> {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe {
         let store = (*me).store;
         if store.is_null() {
@@ -259,6 +295,9 @@ pub unsafe fn raw_put(me: *mut Queue, item: Obj) -> Result<(), ()> {
 }
 
 /// Counts a task that is to be done.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn did_put_task(me: *mut Queue) {
     // SAFETY: a queue, whose `_cond` is null or an event.
@@ -270,8 +309,10 @@ pub unsafe fn did_put_task(me: *mut Queue) {
     }
 }
 
+/// # Safety
+/// The GIL is held.
 unsafe fn missing<R>() -> Result<R, ()> {
-    // SAFETY: the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         let text = c"the queue was not initialized";
         ffi::PyErr_SetString(ffi::PyExc_AttributeError, text.as_ptr());
@@ -280,9 +321,12 @@ unsafe fn missing<R>() -> Result<R, ()> {
 }
 
 /// What `_get` of the classes themselves does; a new reference, or null with an error set.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn raw_get(me: *mut Queue) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe {
         let store = (*me).store;
         if store.is_null() {
@@ -312,8 +356,11 @@ pub unsafe fn raw_get(me: *mut Queue) -> Obj {
 }
 
 /// What `_peek` of the classes themselves does; a new reference, or null with an error set.
+///
+/// # Safety
+/// As the module says.
 pub unsafe fn raw_peek(me: *mut Queue) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe {
         let store = (*me).store;
         if store.is_null() {
@@ -326,9 +373,12 @@ pub unsafe fn raw_peek(me: *mut Queue) -> Obj {
 }
 
 /// Puts an item by the class's `_put`.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn put(me: *mut Queue, item: Obj) -> Result<(), ()> {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe {
         if !overrides(ffi::Py_TYPE(me.cast())) {
             return raw_put(me, item);
@@ -352,9 +402,12 @@ pub enum How {
 }
 
 /// Gets an item by the class's `_get` or `_peek` if there is one; `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn try_get(me: *mut Queue, how: How) -> Result<Option<Obj>, ()> {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe {
         if is_simple(me) {
             if size(me) <= 0 {
@@ -394,9 +447,12 @@ pub unsafe fn try_get(me: *mut Queue, how: How) -> Result<Option<Obj>, ()> {
 }
 
 /// Puts an item if there is room; `Err` with an error set.
+///
+/// # Safety
+/// As the module says.
 #[inline]
 pub unsafe fn try_put(me: *mut Queue, item: Obj) -> Result<bool, ()> {
-    // SAFETY: a queue.
+    // SAFETY: the caller's promise.
     unsafe {
         if is_simple(me) {
             if !(*me).ledger.has_room(size(me).cast_unsigned()) {
@@ -416,7 +472,7 @@ pub unsafe fn try_put(me: *mut Queue, item: Obj) -> Result<bool, ()> {
 // ---- the hooks as methods --------------------------------------------------------------------------
 
 pub unsafe extern "C" fn py_put(slf: Obj, item: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         match raw_put(cast(slf), item) {
             Ok(()) => crate::raw::none(),
@@ -426,17 +482,17 @@ pub unsafe extern "C" fn py_put(slf: Obj, item: Obj) -> Obj {
 }
 
 pub unsafe extern "C" fn py_get(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { raw_get(cast(slf)) }
 }
 
 pub unsafe extern "C" fn py_peek(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe { raw_peek(cast(slf)) }
 }
 
 pub unsafe extern "C" fn py_qsize(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue.
+    // SAFETY: as the C API calls it, on a queue.
     unsafe {
         if (*cast(slf)).store.is_null() {
             let _ = missing::<()>();

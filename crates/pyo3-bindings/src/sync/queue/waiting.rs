@@ -21,6 +21,9 @@ pub static SHUT_DOWN: ErrorClass = ErrorClass::new("gevent.queue", "ShutDown");
 
 impl Held<Queue> {
     /// What may fail in Python while somebody else is served is reported.
+    ///
+    /// # Safety
+    /// The GIL is held; for an `Err` an error is set.
     unsafe fn reported<R>(&self, result: Result<R, ()>) -> Option<R> {
         if result.is_err() {
             // SAFETY: an error is set and the GIL is held.
@@ -76,8 +79,11 @@ pub unsafe fn raise_late(limit: Limit, class: &ErrorClass) {
 }
 
 /// A `timeout` below zero is an error.
+///
+/// # Safety
+/// The GIL is held; `timeout` is an object or null.
 pub unsafe fn check_timeout(timeout: Obj) -> Result<(), ()> {
-    // SAFETY: an object or null; the GIL is held.
+    // SAFETY: the caller's promise.
     unsafe {
         if absent(timeout)
             || (ffi::PyFloat_Check(timeout) == 0 && ffi::PyLong_Check(timeout) == 0)
@@ -174,6 +180,9 @@ pub unsafe fn wait_to_get(me: *mut Queue, how: How, limit: Limit) -> Obj {
 }
 
 /// An error came after all.
+///
+/// # Safety
+/// The GIL is held; an item is an owned reference.
 unsafe fn drop_item(got: Got<Obj>) -> Got<Obj> {
     if let Got::Item(item) = got {
         // SAFETY: an owned reference that nobody will have; an error that is set survives.
