@@ -83,7 +83,8 @@ class Worker(base.Worker):
             environ=environ,
             **self.tls(),
         )
-        server.max_line = cfg.limit_request_line or None
+        # 0 is no limit but that of the head.
+        server.max_line = cfg.limit_request_line or sys.maxsize >> 1
         server.max_headers = cfg.limit_request_fields
         if cfg.limit_request_field_size:
             # The parser bounds the head as a whole.

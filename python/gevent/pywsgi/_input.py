@@ -68,8 +68,10 @@ class Input:
         """
         if self._chunked_input_error:
             raise _InvalidClientInput("the body was not understood")
-        # The answer is out: whoever waits for permission to send is told by that.
-        self.socket = None
+        if self.socket is not None and (self.chunked_input or self.content_length):
+            # The client waits for leave to send the body. Now that it is answered without, it may
+            # send that or not, and nobody can tell what its next bytes are.
+            raise OSError("the body was not asked for")
         if not self.chunked_input:
             if not self.content_length or self.position >= self.content_length:
                 return

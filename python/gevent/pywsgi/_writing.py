@@ -72,6 +72,8 @@ class Writing:
             elif lower == "date":
                 provided_date = value
             elif lower == "content-length":
+                if provided_length is not None and provided_length.strip() != value.strip():
+                    raise self.ApplicationError("more than one Content-Length, and they differ")
                 provided_length = value
             elif lower in _FRAMING:
                 raise self.ApplicationError(
@@ -210,16 +212,17 @@ class Writing:
             self.log_error("The body is %d bytes shorter than its Content-Length", self._body_left)
 
     def _send_error_response_if_possible(self, error_code):
-        if self.response_length:
-            # Something was sent: only the end of the connection can say that it went wrong.
+        if self.response_length or self.headers_sent:
+            # Something was sent, or a part of it: only the end of the connection can say that
+            # it went wrong.
             self.close_connection = True
             return
         status, headers, body = _ERRORS.get(error_code) or _ERRORS[400]
         if error_code not in _ERRORS:
             status = status_line(error_code)
         try:
-            # An answer that failed before its first byte was out is forgotten.
-            self.headers_sent = self.response_use_chunked = False
+            # An answer that failed before its head was out is forgotten.
+            self.response_use_chunked = False
             self.result = self._body_left = None
             self.start_response(status, headers[:])
             self.write(body)

@@ -196,13 +196,17 @@ impl Exchange {
         self.answer.sent
     }
 
-    /// Whether the connection is TLS's, so that the kernel cannot send files on it.
+    /// Whether the kernel can send a file on the connection: not through TLS, and not into chunks, which a
+    /// block that was written has begun.
     ///
     /// # Safety
     /// The GIL is held.
-    pub unsafe fn is_encrypted(me: *mut Exchange) -> bool {
+    pub unsafe fn takes_files(me: *mut Exchange) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { (*me).conn.as_ref().is_some_and(|conn| conn.is_tls()) }
+        unsafe {
+            let conn = (*me).conn.as_ref();
+            !(*me).answer.chunked && conn.is_some_and(|conn| !conn.is_tls())
+        }
     }
 
     fn has_body(&self) -> bool {

@@ -66,20 +66,59 @@ impl FileWrapper {
     }
 }
 
+/// The standard library's files of bytes: for these what reading gives is what the descriptor has. A subclass, a
+/// decompressor or anything else that has a `fileno` may give other bytes.
+const STRAIGHT: [&str; 3] = ["BufferedReader", "FileIO", "BufferedRandom"];
+
+/// The file that reads from a descriptor as it is, if `file` is one or a temporary file around one.
+fn straight<'py>(file: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = file.py();
+    let io = py.import("_io")?;
+    let is_one = |file: &Bound<'_, PyAny>, names: &[&str]| -> PyResult<bool> {
+        for name in names {
+            if file.get_type().is(io.getattr(*name)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let mut file = file.clone();
+    if !is_one(&file, &STRAIGHT)? {
+        let temporary = file.get_type().qualname()? == "_TemporaryFileWrapper"
+            && file.get_type().module()? == "tempfile";
+        if !temporary {
+            return Ok(None);
+        }
+        file = file.getattr("file")?;
+    }
+    let buffered = is_one(&file, &["BufferedReader", "BufferedRandom"])?;
+    let raw = match buffered {
+        true => file.getattr("raw")?,
+        false => file.clone(),
+    };
+    Ok(is_one(&raw, &["FileIO"])?.then_some(file))
+}
+
 /// The descriptor, the position and the bytes from there on of a regular file.
-fn regular(file: &Bound<'_, PyAny>) -> Option<(i32, u64, u64)> {
-    let fd: i32 = file.call_method0("fileno").ok()?.extract().ok()?;
+fn regular(file: &Bound<'_, PyAny>) -> PyResult<Option<(i32, u64, u64)>> {
+    let Some(file) = straight(file)? else {
+        return Ok(None);
+    };
+    // What was written and is not yet in the file.
+    file.call_method0("flush")?;
+    let fd: i32 = file.call_method0("fileno")?.extract()?;
     // SAFETY: plain numbers, for which zeros are valid.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: `stat` outlives the call.
-    if unsafe { libc::fstat(fd, &mut stat) } < 0 || stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return None;
+    let rc = unsafe { libc::fstat(fd, &mut stat) };
+    // Of no size are also files that are made while they are read, as in /proc.
+    if rc < 0 || stat.st_mode & libc::S_IFMT != libc::S_IFREG || stat.st_size == 0 {
+        return Ok(None);
     }
     // What the object has read ahead counts: its position is what it says.
-    let position: u64 = file.call_method0("tell").ok()?.extract().ok()?;
-    // A file opened as text, or with a codec, has other bytes than its descriptor.
-    let is_text = file.hasattr("encoding").unwrap_or(true);
-    (!is_text).then(|| (fd, position, (stat.st_size as u64).saturating_sub(position)))
+    let position: u64 = file.call_method0("tell")?.extract()?;
+    let count = (stat.st_size as u64).saturating_sub(position);
+    Ok(Some((fd, position, count)))
 }
 
 impl FileWrapper {
@@ -98,11 +137,12 @@ impl FileWrapper {
                 return Ok(None);
             }
             let bound = Bound::from_borrowed_ptr(py, result).cast_into_unchecked::<FileWrapper>();
-            if bound.get().touched.get() || Exchange::is_encrypted(me) {
+            if bound.get().touched.get() || !Exchange::takes_files(me) {
                 return Ok(None);
             }
             let file = bound.get().filelike.bind(py).clone();
-            let Some((fd, position, count)) = regular(&file) else {
+            // What is wrong with it comes again when it is read.
+            let Ok(Some((fd, position, count))) = regular(&file) else {
                 return Ok(None);
             };
             Exchange::send_file(me, fd, position, count).map(Some)

@@ -15,6 +15,8 @@ use std::rc::Rc;
 
 /// Bytes asked for at a time when nobody says how many.
 const PIECE: usize = 32 * 1024;
+/// Room made at once for a body of a known length that may never come.
+const MOST_PIECE: usize = 1 << 20;
 
 /// What is read and not yet asked for, and where more comes from.
 struct Source {
@@ -140,19 +142,23 @@ impl Input {
     fn read_to(&self, py: Python<'_>, most: usize) -> PyResult<Vec<u8>> {
         let mut out = Vec::new();
         self.take(most, &mut out);
-        let known = self
-            .length
-            .map(|n| n.saturating_sub(self.position.get()) as usize);
-        while out.len() < most {
-            let want = (most - out.len()).min(known.unwrap_or(PIECE).clamp(1, 1 << 20));
-            let at = out.len();
-            out.resize(at + want, 0);
-            let got = self.receive(py, &mut out[at..])?;
-            out.truncate(at + got);
+        // `out` is longer than what is in it, so that a client who sends little at a time has little cleared.
+        let mut filled = out.len();
+        while filled < most {
+            if filled == out.len() {
+                let known = self
+                    .length
+                    .map_or(PIECE, |n| n.saturating_sub(self.position.get()) as usize);
+                let want = known.clamp(1, MOST_PIECE.max(filled));
+                out.resize(filled + want.min(most - filled), 0);
+            }
+            let got = self.receive(py, &mut out[filled..])?;
             if got == 0 {
                 break;
             }
+            filled += got;
         }
+        out.truncate(filled);
         Ok(out)
     }
 
@@ -194,21 +200,21 @@ fn limit(size: Option<isize>) -> usize {
 
 #[pymethods]
 impl Input {
-    /// read(size=None)
+    /// read(length=None)
     ///
-    /// So many bytes, fewer only at the end; all that is left without a size.
-    #[pyo3(signature = (size=None, /))]
-    fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+    /// So many bytes, fewer only at the end; all that is left without a length.
+    #[pyo3(signature = (length=None))]
+    fn read<'py>(&self, py: Python<'py>, length: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         if self.with(|s| s.over && s.pending.is_empty()) {
             return Ok(PyBytes::new(py, b""));
         }
-        Ok(PyBytes::new(py, &self.read_to(py, limit(size))?))
+        Ok(PyBytes::new(py, &self.read_to(py, limit(length))?))
     }
 
     /// readline(size=None)
     ///
     /// A line with its end, or the next size bytes of it.
-    #[pyo3(signature = (size=None, /))]
+    #[pyo3(signature = (size=None))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &self.read_line(py, limit(size))?))
     }
@@ -216,7 +222,7 @@ impl Input {
     /// readlines(hint=None)
     ///
     /// All lines; no more once they hold hint bytes together.
-    #[pyo3(signature = (hint=None, /))]
+    #[pyo3(signature = (hint=None))]
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
         let most = hint
             .filter(|hint| *hint > 0)

@@ -316,7 +316,7 @@ unsafe fn failed(me: *mut Exchange, conn: &Rc<Conn>, core: &Rc<Core>, environ: O
             }
         };
         conn.must_close();
-        if status == 0 || (*me).answer.count > 0 || conn.phase() != Phase::Served {
+        if status == 0 || (*me).has_answered() || conn.phase() != Phase::Served {
             return;
         }
         if refuse(me, status).is_err() {

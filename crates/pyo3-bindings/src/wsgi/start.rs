@@ -85,41 +85,17 @@ pub unsafe fn start_response(
             ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
             return Err(());
         };
-        if ffi::PyUnicode_Check(status) == 0 {
-            return unicode_error(c"The status string must be a native string", &[]);
-        }
-        let Some(line) = bytes_of(status) else {
-            let encoded = ffi::PyUnicode_AsLatin1String(status);
-            ffi::Py_XDECREF(encoded);
-            return Err(());
+        let is_first = (*me).answer.status.is_null();
+        // What an earlier call has said holds until this one was found right.
+        let mut head = match is_first {
+            true => std::mem::take(&mut (*me).answer.head),
+            false => Vec::with_capacity(256),
         };
-        if breaks_line(line) {
-            return value_error(c"carriage return or newline in status", status);
+        let composed = compose(me, status, headers, &mut head);
+        if composed.is_err() && is_first {
+            (*me).answer.head = std::mem::take(&mut head);
         }
-        let code = code_of(line, status)?;
-        let mut head = std::mem::take(&mut (*me).answer.head);
-        head.clear();
-        head.extend_from_slice(b"HTTP/1.1 ");
-        head.extend_from_slice(line);
-        head.extend_from_slice(b"\r\n");
-        let given = fields(me, headers, &mut head);
-        let given = match given {
-            Ok(given) => given,
-            Err(()) => {
-                // What an earlier call has said still holds, unless the memory was its own.
-                if (*me).answer.status.is_null() {
-                    (*me).answer.head = head;
-                }
-                return Err(());
-            }
-        };
-        if matches!(code, 204 | 304) && given.length.is_some_and(|length| length != 0) {
-            let text = format!(
-                "Invalid Content-Length for {code} response: '{}' (must be absent or zero)",
-                given.length.unwrap_or(0)
-            );
-            return raise::application_error_bytes(&(*me).core, text.as_bytes());
-        }
+        let (code, given) = composed?;
         if given.close {
             conn.must_close();
         } else if !given.has_connection {
@@ -146,6 +122,46 @@ pub unsafe fn start_response(
         let old = std::mem::replace(&mut answer.status, ffi::Py_NewRef(status));
         ffi::Py_XDECREF(old);
         Ok(())
+    }
+}
+
+/// Checks the status and the fields, and writes them into `head`.
+///
+/// # Safety
+/// The GIL is held; all are objects that the caller holds.
+unsafe fn compose(
+    me: *mut Exchange,
+    status: Obj,
+    headers: Obj,
+    head: &mut Vec<u8>,
+) -> Raised<(u32, Given)> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if ffi::PyUnicode_Check(status) == 0 {
+            unicode_error(c"The status string must be a native string", &[])?;
+        }
+        let Some(line) = bytes_of(status) else {
+            let encoded = ffi::PyUnicode_AsLatin1String(status);
+            ffi::Py_XDECREF(encoded);
+            return Err(());
+        };
+        if breaks_line(line) {
+            value_error(c"carriage return or newline in status", status)?;
+        }
+        let code = code_of(line, status)?;
+        head.clear();
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(line);
+        head.extend_from_slice(b"\r\n");
+        let given = fields(me, headers, head)?;
+        if matches!(code, 204 | 304) && given.length.is_some_and(|length| length != 0) {
+            let text = format!(
+                "Invalid Content-Length for {code} response: '{}' (must be absent or zero)",
+                given.length.unwrap_or(0)
+            );
+            raise::application_error_bytes(&(*me).core, text.as_bytes())?;
+        }
+        Ok((code, given))
     }
 }
 
@@ -329,7 +345,13 @@ unsafe fn field(
                     .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
                     .flatten();
                 match length {
-                    Some(length) => given.length = Some(length),
+                    Some(length) if given.length.is_none_or(|known| known == length) => {
+                        given.length = Some(length);
+                    }
+                    Some(_) => {
+                        let text = "more than one Content-Length, and they differ";
+                        return raise::application_error(&(*me).core, text);
+                    }
                     None => {
                         let text = c"Content-Length is no number: %R";
                         ffi::PyErr_Format(ffi::PyExc_ValueError, text.as_ptr(), value);

@@ -67,6 +67,8 @@ pub struct Connection<A: Application> {
     timer: Cell<Option<(TimerKey, Nanos)>>,
     /// The client waits for `100 Continue`.
     pub(super) expects: Cell<bool>,
+    /// Of the request that is served; it may begin anew.
+    pub(super) number: Cell<u32>,
     /// An answer to this request was begun.
     pub(super) answered: Cell<bool>,
     pub(super) gathering: Cell<Gathering>,
@@ -108,6 +110,7 @@ impl<A: Application> Connection<A> {
             deadline: Cell::new(Nanos::MAX),
             timer: Cell::new(None),
             expects: Cell::new(false),
+            number: Cell::new(0),
             answered: Cell::new(false),
             gathering: Cell::default(),
             gathered: Cell::new(false),
@@ -315,6 +318,10 @@ impl<A: Application> Connection<A> {
                 server.stall(self.key.get());
                 return;
             }
+            if phase == Phase::Waiting && self.deadline.get() == Nanos::MAX {
+                // There is room again, and the client's time counts.
+                self.begin_waiting(server);
+            }
             let mut scratch = server.borrow_scratch();
             let outcome = match self.try_receive(&mut scratch) {
                 Ok(Some(0)) | Err(_) => {
@@ -400,6 +407,7 @@ impl<A: Application> Connection<A> {
         let found = inbound.head(fresh, &mut head, &rules, |head, bytes| {
             self.keep_alive.set(head.keep_alive);
             self.expects.set(head.expect_continue);
+            self.number.set(self.number.get().wrapping_add(1));
             self.answered.set(false);
             self.gathering.set(Gathering::default());
             server.app.prepare(self, head, bytes)

@@ -120,13 +120,16 @@ impl<A: Application> Connection<A> {
         })
     }
 
+    fn body_timeout(&self) -> Option<Duration> {
+        self.server().settings().body_timeout
+    }
+
     /// Receives what is there, or waits for it. 0 is the end.
     fn receive(&self, parker: &dyn Parker, buf: &mut [u8]) -> Result<usize, Error> {
-        let timeout = self.server().settings().body_timeout;
         loop {
             match self.try_receive(buf) {
                 Ok(Some(n)) => return Ok(n),
-                Ok(None) => self.wait(parker, Readiness::READ, timeout)?,
+                Ok(None) => self.wait(parker, Readiness::READ, self.body_timeout())?,
                 Err(errno) => return Err(Error::Os(errno)),
             }
         }
@@ -141,8 +144,13 @@ impl<A: Application> Connection<A> {
         if buf.is_empty() {
             return Ok(0);
         }
+        let request = self.number.get();
         self.send_continue(parker)?;
         loop {
+            if self.number.get() != request {
+                // The request was answered meanwhile by another fiber, and this is the body of the next.
+                return Err(Error::Closed);
+            }
             let (got, over) = self
                 .inbound
                 .with(|inbound| {
@@ -158,24 +166,31 @@ impl<A: Application> Connection<A> {
                 return Ok(got);
             }
             let direct = self.inbound.with(|inbound| inbound.direct());
-            if direct >= COPY as u64 && buf.len() >= COPY && !self.is_tls() {
+            let received = if direct >= COPY as u64 && buf.len() >= COPY && !self.is_tls() {
                 let most = usize::try_from(direct).unwrap_or(usize::MAX).min(buf.len());
-                let n = self.receive(parker, &mut buf[..most])?;
-                if n == 0 {
-                    return Err(self.ended());
+                match self.try_receive(&mut buf[..most]) {
+                    Ok(Some(n @ 1..)) => {
+                        self.inbound.with(|inbound| inbound.advance(n as u64));
+                        return Ok(n);
+                    }
+                    other => other,
                 }
-                self.inbound.with(|inbound| inbound.advance(n as u64));
-                return Ok(n);
-            }
-            let server = self.server();
-            let mut scratch = server.borrow_scratch();
-            let received = self.receive(parker, &mut scratch);
-            if let Ok(n) = received {
-                self.inbound.with(|inbound| inbound.feed(&scratch[..n]));
-            }
-            server.give_back(scratch);
-            if received? == 0 {
-                return Err(self.ended());
+            } else {
+                let server = self.server();
+                let mut scratch = server.borrow_scratch();
+                let received = self.try_receive(&mut scratch);
+                if let Ok(Some(n)) = received {
+                    self.inbound.with(|inbound| inbound.feed(&scratch[..n]));
+                }
+                server.give_back(scratch);
+                received
+            };
+            match received {
+                Ok(Some(1..)) => {}
+                Ok(Some(0)) => return Err(self.ended()),
+                // After a wait it is looked anew at what may be read: another fiber may have read some of it.
+                Ok(None) => self.wait(parker, Readiness::READ, self.body_timeout())?,
+                Err(errno) => return Err(Error::Os(errno)),
             }
         }
     }
