@@ -44,7 +44,7 @@ LAYERS = {
     "gevent-loop-kqueue": {"gevent-hub-core"},
     "gevent-sync": {"gevent-hub-core"},
     "gevent-net": {"gevent-hub-core"},
-    "gevent-wsgi": {"gevent-hub-core", "gevent-net", "gevent-sync"},
+    "gevent-wsgi": {"gevent-hub-core", "gevent-net"},
 }
 KNOWS_PYTHON = "gevent-pyo3-bindings"
 

@@ -185,6 +185,25 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The descriptor whose readiness says that the operation can go on. None for those on paths and for
+    /// fsync, which no readiness helps.
+    pub fn awaited_fd(&self) -> Option<RawFd> {
+        match *self {
+            Op::Recv { fd, .. }
+            | Op::Send { fd, .. }
+            | Op::RecvMsg { fd, .. }
+            | Op::SendMsg { fd, .. }
+            | Op::Accept { fd, .. }
+            | Op::Connect { fd, .. }
+            | Op::Read { fd, .. }
+            | Op::Write { fd, .. }
+            | Op::Poll { fd, .. } => Some(fd),
+            _ => None,
+        }
+    }
+}
+
 /// The outcome of [`Loop::start`].
 #[derive(Debug)]
 pub enum Start {

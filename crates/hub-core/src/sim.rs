@@ -220,17 +220,8 @@ impl Loop for SimLoop {
     }
 
     unsafe fn start(&mut self, key: Key, op: Pin<&mut Op>) -> Start {
-        let fd = match *op {
-            Op::Recv { fd, .. }
-            | Op::Send { fd, .. }
-            | Op::RecvMsg { fd, .. }
-            | Op::SendMsg { fd, .. }
-            | Op::Accept { fd, .. }
-            | Op::Connect { fd, .. }
-            | Op::Read { fd, .. }
-            | Op::Write { fd, .. }
-            | Op::Poll { fd, .. } => fd,
-            _ => return Start::Offload,
+        let Some(fd) = op.awaited_fd() else {
+            return Start::Offload;
         };
         self.sim.state.borrow_mut().ops.push((key, fd));
         Start::Parked

@@ -53,18 +53,9 @@ pub(crate) fn poll(fd: RawFd, mask: u32, multishot: bool) -> Entry {
 /// The descriptor that `op` works on; negative for none.
 pub(crate) fn fd_of(op: &Op) -> RawFd {
     match *op {
-        Op::Recv { fd, .. }
-        | Op::Send { fd, .. }
-        | Op::RecvMsg { fd, .. }
-        | Op::SendMsg { fd, .. }
-        | Op::Accept { fd, .. }
-        | Op::Connect { fd, .. }
-        | Op::Read { fd, .. }
-        | Op::Write { fd, .. }
-        | Op::Fsync { fd, .. }
-        | Op::Poll { fd, .. } => fd,
+        Op::Fsync { fd, .. } => fd,
         Op::OpenAt { dir, .. } | Op::Statx { dir, .. } => dir,
-        _ => -1,
+        _ => op.awaited_fd().unwrap_or(-1),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Cancellation of every operation, at every point of its life: nothing that arrived is lost, nothing comes twice,
 //! and the memory is free when it is said to be.
 
-use crate::ops::{Pinned, pair};
+use crate::ops::Pinned;
 use crate::readiness::closed_port;
 use crate::support::*;
 use gevent_hub_core::event_loop::{Cancel, Event, Key, Loop, Op, Start, Until};

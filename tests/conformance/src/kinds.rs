@@ -1,6 +1,6 @@
 //! Kinds of descriptors: directories, devices, fifos, terminals, datagrams, packets, loops; and their odd states.
 
-use crate::readiness::{pair, sockaddr, watch};
+use crate::readiness::{sockaddr, watch};
 use crate::support::*;
 use gevent_hub_core::event_loop::{Mode, Readiness, Until, Watch};
 use std::ffi::CString;

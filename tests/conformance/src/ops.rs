@@ -95,8 +95,6 @@ impl Pinned {
     }
 }
 
-pub use crate::readiness::pair;
-
 /// Nothing there: the operation waits, and its memory is filled when data comes.
 pub fn a_receive_waits_for_data(make: MakeLoop) {
     let mut l = make();

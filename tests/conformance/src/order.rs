@@ -3,21 +3,6 @@
 use crate::support::*;
 use gevent_hub_core::reactor::{Entry, Revents, RunMode, Token, WatcherKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-
-fn pair() -> (UnixStream, UnixStream) {
-    let (a, b) = UnixStream::pair().unwrap();
-    a.set_nonblocking(true).unwrap();
-    b.set_nonblocking(true).unwrap();
-    (a, b)
-}
-
-fn io(fd: &impl AsRawFd) -> WatcherKind {
-    WatcherKind::Io {
-        fd: fd.as_raw_fd(),
-        want: R,
-    }
-}
 
 /// Descriptors, timers and checks of one iteration, all by priority and not by kind.
 pub fn ready_descriptors_go_by_priority_among_all_kinds(make: MakeReactor) {
@@ -138,9 +123,7 @@ pub fn readiness_goes_before_a_deadline_that_is_due(make: MakeReactor) {
     let t = Recorder::new(make);
     let r = &t.reactor;
     let (a, b) = pair();
-    let s = r.source(a.as_raw_fd());
-    r.source_clear(s, R);
-    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    t.waiting(&a, Token(1));
     t.run(RunMode::NoWait);
     r.update_now();
     r.arm(r.now() + MS, Token(2));
@@ -210,9 +193,7 @@ pub fn watchers_of_one_descriptor_run_in_the_order_of_their_start(make: MakeReac
     let t = Recorder::new(make);
     let (a, b) = pair();
     let ids = [1, 2, 3, 4].map(|n| t.start(io(&a), n));
-    let s = t.reactor.source(a.as_raw_fd());
-    t.reactor.source_clear(s, R);
-    assert!(t.reactor.source_wait(s, R, Token(9)).unwrap());
+    t.waiting(&a, Token(9));
     put(&b, b"x");
     for (n, id) in ids.into_iter().enumerate() {
         t.on(n + 1, move |t, _| t.reactor.stop(id));

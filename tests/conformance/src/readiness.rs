@@ -7,14 +7,6 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-/// A connected pair, non-blocking.
-pub fn pair() -> (UnixStream, UnixStream) {
-    let (a, b) = UnixStream::pair().unwrap();
-    a.set_nonblocking(true).unwrap();
-    b.set_nonblocking(true).unwrap();
-    (a, b)
-}
-
 /// Watches, and expects that the kernel can.
 pub fn watch(l: &mut dyn Loop, fd: &impl AsRawFd, n: u32, want: Readiness, mode: Mode) {
     assert_eq!(

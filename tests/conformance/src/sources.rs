@@ -2,16 +2,8 @@
 
 use crate::support::*;
 use gevent_hub_core::event_loop::Readiness;
-use gevent_hub_core::reactor::{RunMode, Token, WatcherKind};
+use gevent_hub_core::reactor::{RunMode, Token};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-
-fn pair() -> (UnixStream, UnixStream) {
-    let (a, b) = UnixStream::pair().unwrap();
-    a.set_nonblocking(true).unwrap();
-    b.set_nonblocking(true).unwrap();
-    (a, b)
-}
 
 /// The latch is full until EAGAIN; a wait ends once; data that is left keeps the latch.
 pub fn a_fiber_waits_only_after_eagain(make: MakeReactor) {
@@ -40,9 +32,7 @@ pub fn an_end_of_file_in_the_same_edge_is_not_lost(make: MakeReactor) {
     let t = Recorder::new(make);
     let r = &t.reactor;
     let (a, b) = tcp_pair();
-    let s = r.source(a.as_raw_fd());
-    r.source_clear(s, R);
-    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    let s = t.waiting(&a, Token(1));
     put(&b, b"last");
     b.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(t.run_until(1), "1:Ready");
@@ -88,9 +78,7 @@ pub fn closing_wakes_whoever_waits(make: MakeReactor) {
     let t = Recorder::new(make);
     let r = &t.reactor;
     let (a, b) = pair();
-    let s = r.source(a.as_raw_fd());
-    r.source_clear(s, R);
-    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    let s = t.waiting(&a, Token(1));
     t.run(RunMode::NoWait);
     r.source_closing(s);
     drop(a);
@@ -105,17 +93,13 @@ pub fn a_detached_source_is_silent(make: MakeReactor) {
     let t = Recorder::new(make);
     let r = &t.reactor;
     let (a, b) = pair();
-    let s = r.source(a.as_raw_fd());
-    r.source_clear(s, R);
-    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    let s = t.waiting(&a, Token(1));
     r.source_detach(s);
     put(&b, b"x");
     assert_eq!(t.run_until(1), "1:Closed");
     t.run(RunMode::NoWait);
     assert_eq!(t.said(), "");
-    let again = r.source(a.as_raw_fd());
-    r.source_clear(again, R);
-    assert!(r.source_wait(again, R, Token(2)).unwrap());
+    t.waiting(&a, Token(2));
     assert_eq!(t.run_until(1), "2:Ready");
 }
 
@@ -137,9 +121,7 @@ pub fn a_number_used_again_is_another_source(make: MakeReactor) {
     let r = &t.reactor;
     for n in 1..20 {
         let (a, b) = pair();
-        let s = r.source(a.as_raw_fd());
-        r.source_clear(s, R);
-        assert!(r.source_wait(s, R, Token(n)).unwrap());
+        let s = t.waiting(&a, Token(n));
         put(&b, b"x");
         assert_eq!(t.run_until(1), format!("{n}:Ready"));
         r.source_closing(s);
@@ -152,16 +134,8 @@ pub fn a_level_watcher_and_a_source_share_a_descriptor(make: MakeReactor) {
     let t = Recorder::new(make);
     let r = &t.reactor;
     let (a, b) = pair();
-    let s = r.source(a.as_raw_fd());
-    r.source_clear(s, R);
-    assert!(r.source_wait(s, R, Token(1)).unwrap());
-    let w = t.start(
-        WatcherKind::Io {
-            fd: a.as_raw_fd(),
-            want: R,
-        },
-        1,
-    );
+    let s = t.waiting(&a, Token(1));
+    let w = t.start(io(&a), 1);
     put(&b, b"x");
     let said = t.run_until(3);
     assert!(said.contains("1:Ready") && said.contains("w1"), "{said}");

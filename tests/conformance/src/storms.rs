@@ -1,6 +1,6 @@
 //! Many of everything: descriptors, watchers that come and go, wakes.
 
-use crate::readiness::{pair, watch};
+use crate::readiness::watch;
 use crate::support::*;
 use gevent_hub_core::event_loop::{Event, Mode, Until};
 use gevent_hub_core::reactor::monotonic;

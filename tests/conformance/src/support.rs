@@ -4,13 +4,14 @@
 use crate::trace;
 use gevent_hub_core::event_loop::{Event, Key, Loop, Readiness, Until};
 use gevent_hub_core::reactor::{
-    Entry, Host, Reactor, Revents, RunMode, WatcherId, WatcherKind, monotonic,
+    Entry, Host, Reactor, Revents, RunMode, SourceId, Token, WatcherId, WatcherKind, monotonic,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -93,6 +94,14 @@ pub fn done(l: &mut dyn Loop, key: Key) -> io::Result<u32> {
         Event::Done(_, result) => result,
         _ => unreachable!("it was found as Done"),
     }
+}
+
+/// A connected pair, non-blocking.
+pub fn pair() -> (UnixStream, UnixStream) {
+    let (a, b) = UnixStream::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    b.set_nonblocking(true).unwrap();
+    (a, b)
 }
 
 /// A connected pair of TCP sockets, non-blocking.
@@ -186,6 +195,14 @@ pub fn reactor(backend: Box<dyn Loop>) -> Rc<Reactor> {
 
 type Callback = Rc<dyn Fn(&Recorder, Revents)>;
 
+/// A watcher that waits to read from `fd`.
+pub fn io(fd: &impl AsRawFd) -> WatcherKind {
+    WatcherKind::Io {
+        fd: fd.as_raw_fd(),
+        want: R,
+    }
+}
+
 /// A host that logs what it is asked to do; watchers may have a callback besides, by their data.
 pub struct Recorder {
     /// The reactor that it runs.
@@ -222,6 +239,21 @@ impl Recorder {
             },
             data,
         )
+    }
+
+    /// Adds a watcher that its first event stops, and starts it.
+    pub fn once(&self, kind: WatcherKind, data: usize) -> WatcherId {
+        let id = self.start(kind, data);
+        self.on(data, move |t, _| t.reactor.stop(id));
+        id
+    }
+
+    /// A new source for `fd`, known to be empty, with a fiber that waits to read from it.
+    pub fn waiting(&self, fd: &impl AsRawFd, token: Token) -> SourceId {
+        let source = self.reactor.source(fd.as_raw_fd());
+        self.reactor.source_clear(source, R);
+        assert!(self.reactor.source_wait(source, R, token).unwrap());
+        source
     }
 
     /// What the watcher with `data` does; an entry's `Call` payload counts as data too.

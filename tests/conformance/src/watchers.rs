@@ -7,13 +7,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-fn io(fd: &impl AsRawFd) -> WatcherKind {
-    WatcherKind::Io {
-        fd: fd.as_raw_fd(),
-        want: R,
-    }
-}
-
 /// Level-triggered until it is stopped.
 pub fn io_watchers_repeat_and_stop(make: MakeReactor) {
     let t = Recorder::new(make);
@@ -151,12 +144,11 @@ pub fn a_child_is_reaped_with_its_status(make: MakeReactor) {
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
         true
     });
-    let id = t.start(WatcherKind::Child { pid, trace: false }, 1);
+    let id = t.once(WatcherKind::Child { pid, trace: false }, 1);
     assert_eq!(
         (t.reactor.child_pid(id), t.reactor.child_status(id)),
         (Some(pid), (0, 0))
     );
-    t.on(1, move |t, _| t.reactor.stop(id));
     put(&w, b"x");
     assert!(!t.run(RunMode::Default));
     assert_eq!(t.said(), "w1");
@@ -173,8 +165,7 @@ pub fn a_child_that_ended_before_the_start_is_seen(make: MakeReactor) {
         let t = Recorder::new(make);
         let pid = exiting(3);
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let id = t.start(WatcherKind::Child { pid, trace }, 1);
-        t.on(1, move |t, _| t.reactor.stop(id));
+        let id = t.once(WatcherKind::Child { pid, trace }, 1);
         assert!(!t.run(RunMode::Default));
         assert_eq!(t.said(), "w1");
         assert_eq!(libc::WEXITSTATUS(t.reactor.child_status(id).1), 3);
@@ -261,8 +252,7 @@ pub fn other_children_are_left_to_others(make: MakeReactor) {
     let t = Recorder::new(make);
     let other = exiting(9);
     let pid = exiting(0);
-    let id = t.start(WatcherKind::Child { pid, trace: false }, 1);
-    t.on(1, move |t, _| t.reactor.stop(id));
+    t.once(WatcherKind::Child { pid, trace: false }, 1);
     assert!(!t.run(RunMode::Default));
     let mut status = 0;
     // SAFETY: room for the status.
@@ -275,14 +265,11 @@ pub fn a_stat_watcher_sees_a_file_change(make: MakeReactor) {
     let t = Recorder::new(make);
     let path = std::env::temp_dir().join(format!("gevent-stat-{}-{:p}", std::process::id(), &t));
     std::fs::write(&path, b"1").unwrap();
-    let id = t.start(
-        WatcherKind::Stat {
-            path: path.clone(),
-            interval: 1,
-        },
-        1,
-    );
-    t.on(1, move |t, _| t.reactor.stop(id));
+    let kind = WatcherKind::Stat {
+        path: path.clone(),
+        interval: 1,
+    };
+    let id = t.once(kind, 1);
     std::fs::write(&path, b"12").unwrap();
     assert!(!t.run(RunMode::Default));
     std::fs::remove_file(&path).unwrap();

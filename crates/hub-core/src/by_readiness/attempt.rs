@@ -32,22 +32,6 @@ pub fn serves(want: Readiness, got: Readiness) -> bool {
     got.has(reasons.with(want))
 }
 
-/// The descriptor of an operation that can be tried.
-pub(super) fn fd_of(op: &Op) -> Option<RawFd> {
-    match *op {
-        Op::Recv { fd, .. }
-        | Op::Send { fd, .. }
-        | Op::RecvMsg { fd, .. }
-        | Op::SendMsg { fd, .. }
-        | Op::Accept { fd, .. }
-        | Op::Connect { fd, .. }
-        | Op::Read { fd, .. }
-        | Op::Write { fd, .. }
-        | Op::Poll { fd, .. } => Some(fd),
-        _ => None,
-    }
-}
-
 fn settle(result: io::Result<u32>, want: Readiness) -> Try {
     match result {
         Err(e) if errno(&e) == libc::EAGAIN => Try::Wait(want),

@@ -1,6 +1,6 @@
 //! The table of descriptors: who watches each, and the operations that wait for it.
 
-use super::attempt::{Try, attempt, fd_of, serves};
+use super::attempt::{Try, attempt, serves};
 use crate::event_loop::{Event, Interest, Key, Mode, Op, Readiness};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -188,7 +188,7 @@ impl<P: Default> Table<P> {
     /// # Safety
     /// `op`, and all that it points to, stays where it is until the operation is over.
     pub unsafe fn begin(&mut self, key: Key, op: &mut Op) -> Begun {
-        let Some(fd) = fd_of(op) else {
+        let Some(fd) = op.awaited_fd() else {
             return Begun::Blocking;
         };
         if fd < 0 {

@@ -259,20 +259,10 @@ impl Resolver {
             (false, true) => &[RecordType::AAAA],
             (false, false) => return Err(Error::NotFound),
         };
-        let mut refused = Error::NotFound;
-        for source in &settings.sources {
-            let found = match source {
-                Source::Files => in_hosts(settings, host, wanted),
-                Source::Dns => self.ask(settings, host, kinds),
-            };
-            match found {
-                Ok(found) => return Ok(found),
-                Err(Error::NotFound) => {}
-                Err(wait @ Error::Wait(_)) => return Err(wait),
-                Err(other) => refused = other,
-            }
-        }
-        Err(refused)
+        first_found(&settings.sources, |source| match source {
+            Source::Files => in_hosts(settings, host, wanted),
+            Source::Dns => self.ask(settings, host, kinds),
+        })
     }
 
     fn ask(&self, settings: &Settings, host: &str, kinds: &[RecordType]) -> Result<Found, Error> {
@@ -304,29 +294,37 @@ impl Resolver {
     /// [`Error`].
     pub fn reverse(&self, address: IpAddr) -> Result<Vec<String>, Error> {
         let settings = self.settings();
-        let mut refused = Error::NotFound;
-        for source in &settings.sources {
-            let found = match source {
-                Source::Files => match Hosts::read(&settings.hosts).of(address) {
-                    Some(line) => Ok(line.names.clone()),
-                    None => Err(Error::NotFound),
-                },
-                Source::Dns => {
-                    let servers = self.servers(&settings);
-                    drive::block_on(servers.names(address), deadline(&settings))
-                        .map_err(Error::from)
-                        .flatten()
-                }
-            };
-            match found {
-                Ok(found) => return Ok(found),
-                Err(Error::NotFound) => {}
-                Err(wait @ Error::Wait(_)) => return Err(wait),
-                Err(other) => refused = other,
+        first_found(&settings.sources, |source| match source {
+            Source::Files => match Hosts::read(&settings.hosts).of(address) {
+                Some(line) => Ok(line.names.clone()),
+                None => Err(Error::NotFound),
+            },
+            Source::Dns => {
+                let servers = self.servers(&settings);
+                drive::block_on(servers.names(address), deadline(&settings))
+                    .map_err(Error::from)
+                    .flatten()
             }
-        }
-        Err(refused)
+        })
     }
+}
+
+/// What the first source says that knows anything. One that fails does not keep the next from being asked, but
+/// if none knows, its error says more than "not found"; a wait that was cut short ends it all.
+fn first_found<T>(
+    sources: &[Source],
+    mut ask: impl FnMut(&Source) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut refused = Error::NotFound;
+    for source in sources {
+        match ask(source) {
+            Ok(found) => return Ok(found),
+            Err(Error::NotFound) => {}
+            Err(wait @ Error::Wait(_)) => return Err(wait),
+            Err(other) => refused = other,
+        }
+    }
+    Err(refused)
 }
 
 fn deadline(settings: &Settings) -> Option<u64> {

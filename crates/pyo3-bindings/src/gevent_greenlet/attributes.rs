@@ -1,10 +1,11 @@
 //! The attributes of `gevent.Greenlet`, and the methods that only look at its state.
 
-use super::object::{GreenletObject, StartState, set_field};
+use super::object::{GreenletObject, StartState};
 use super::slots::truth;
 use super::spawn_site::SpawnSite;
 use crate::greenlet::globals;
 use crate::raw::{absent, boolean, none};
+use crate::sync::object::set;
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -119,7 +120,7 @@ macro_rules! plain_field {
                 } else {
                     ffi::Py_NewRef(value)
                 };
-                set_field(&raw mut (*cast(slf)).$field, value);
+                set(&raw mut (*cast(slf)).$field, value);
                 0
             }
         }
@@ -163,7 +164,7 @@ pub unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
             if d.is_null() {
                 return d;
             }
-            set_field(&raw mut (*me).kwargs, d);
+            set(&raw mut (*me).kwargs, d);
         }
         ffi::Py_NewRef((*me).kwargs)
     }

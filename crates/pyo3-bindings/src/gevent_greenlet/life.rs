@@ -4,12 +4,13 @@
 //! The GIL is held, with the running greenlet's state installed. `me` or `g` is a greenlet of the type that
 //! it is declared as, and the caller has a reference to it.
 
-use super::object::{GreenletObject, Link, StartState, set_field};
+use super::object::{GreenletObject, Link, StartState};
 use super::types::types;
 use crate::event_loop::{LoopHost, Payload};
 use crate::greenlet::{Carry, Flags, PyGreenlet, globals, switch_to};
 use crate::hub::{Home, HubCore, Waiter, get_core, home_of};
 use crate::raw::_PyType_Lookup;
+use crate::sync::object::set;
 use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::{Entry, Wake, WatcherId};
 use pyo3::ffi::{self, PyObject};
@@ -220,8 +221,8 @@ pub unsafe fn has_runner(me: *mut GreenletObject) -> Result<(), ()> {
 unsafe fn succeeded(me: *mut GreenletObject, value: *mut PyObject) {
     // SAFETY: the caller's promise.
     unsafe {
-        set_field(&raw mut (*me).exc_info, ffi::Py_NewRef(types().success));
-        set_field(&raw mut (*me).value, value);
+        set(&raw mut (*me).exc_info, ffi::Py_NewRef(types().success));
+        set(&raw mut (*me).value, value);
         tell_links(me);
     }
 }
@@ -276,9 +277,9 @@ unsafe fn failed(me: *mut GreenletObject) -> *mut PyObject {
 pub unsafe fn free(me: *mut GreenletObject) {
     // SAFETY: the caller's promise.
     unsafe {
-        set_field(&raw mut (*me).func, null_mut());
+        set(&raw mut (*me).func, null_mut());
         let empty = globals().empty_tuple;
-        set_field(&raw mut (*me).args, ffi::Py_NewRef(empty));
+        set(&raw mut (*me).args, ffi::Py_NewRef(empty));
         let kwargs = (*me).kwargs;
         if !kwargs.is_null() {
             ffi::PyDict_Clear(kwargs);

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::group::Group;
 use super::spawn_site::SpawnSite;
+use crate::sync::object::{set, visit_all};
 
 /// How far a greenlet is with being started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,14 +75,14 @@ pub struct GreenletObject {
 }
 
 impl GreenletObject {
-    /// Gives a fresh (zeroed) object its first values.
+    /// Where the references stand that it owns, besides those of the base and of its links.
     ///
     /// # Safety
-    /// `this` was just allocated, with the base part made by the greenlet type.
-    pub unsafe fn init_fields(this: *mut Self) {
-        // SAFETY: the caller's promise; the fields hold no valid Rust value yet, so they are written.
+    /// `this` is allocated.
+    unsafe fn fields(this: *mut Self) -> [*mut *mut PyObject; 9] {
+        // SAFETY: addresses only.
         unsafe {
-            for field in [
+            [
                 &raw mut (*this).func,
                 &raw mut (*this).args,
                 &raw mut (*this).kwargs,
@@ -91,7 +92,18 @@ impl GreenletObject {
                 &raw mut (*this).formatted,
                 &raw mut (*this).spawning_greenlet,
                 &raw mut (*this).spawn_tree_locals,
-            ] {
+            ]
+        }
+    }
+
+    /// Gives a fresh (zeroed) object its first values.
+    ///
+    /// # Safety
+    /// `this` was just allocated, with the base part made by the greenlet type.
+    pub unsafe fn init_fields(this: *mut Self) {
+        // SAFETY: the caller's promise; the fields hold no valid Rust value yet, so they are written.
+        unsafe {
+            for field in Self::fields(this) {
                 field.write(ptr::null_mut());
             }
             (&raw mut (*this).site).write(None);
@@ -138,22 +150,9 @@ impl GreenletObject {
         // SAFETY: the collector's protocol; nothing here runs Python.
         unsafe {
             let me = &*this;
-            for p in [
-                me.func,
-                me.args,
-                me.kwargs,
-                me.value,
-                me.exc_info,
-                me.formatted,
-                me.spawning_greenlet,
-                me.spawn_tree_locals,
-            ] {
-                if !p.is_null() {
-                    let r = visit(p, arg);
-                    if r != 0 {
-                        return r;
-                    }
-                }
+            let r = visit_all(Self::fields(this).map(|field| *field), visit, arg);
+            if r != 0 {
+                return r;
             }
             for link in &me.links {
                 if let Link::Callable(p) = link {
@@ -174,18 +173,8 @@ impl GreenletObject {
     pub unsafe fn clear(this: *mut Self) {
         // SAFETY: each field is emptied before what it held is dropped.
         unsafe {
-            for field in [
-                &raw mut (*this).func,
-                &raw mut (*this).args,
-                &raw mut (*this).kwargs,
-                &raw mut (*this).value,
-                &raw mut (*this).exc_info,
-                &raw mut (*this).ident,
-                &raw mut (*this).formatted,
-                &raw mut (*this).spawning_greenlet,
-                &raw mut (*this).spawn_tree_locals,
-            ] {
-                set_field(field, ptr::null_mut());
+            for field in Self::fields(this) {
+                set(field, ptr::null_mut());
             }
             drop((*this).site.take());
             for link in std::mem::take(&mut (*this).links) {
@@ -194,18 +183,6 @@ impl GreenletObject {
                 }
             }
         }
-    }
-}
-
-/// Puts an owned reference (or null) into a field and drops what was there.
-///
-/// # Safety
-/// The GIL is held; the field owns its value. May run Python.
-pub unsafe fn set_field(field: *mut *mut PyObject, value: *mut PyObject) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let old = std::mem::replace(&mut *field, value);
-        ffi::Py_XDECREF(old);
     }
 }
 

@@ -1,13 +1,14 @@
 //! The slots of `gevent.Greenlet`: how one is made, visited, cleared and freed.
 
 use super::life::{self};
-use super::object::{GreenletObject, StartState, set_field};
+use super::object::{GreenletObject, StartState};
 use super::spawn_site::{LIMIT, SpawnSite};
 use super::tracked::spawner;
 use super::types::types;
 use crate::greenlet::{Flags, PyGreenlet, globals, lifecycle};
 use crate::hub::get_core;
 use crate::raw::{self, absent, none};
+use crate::sync::object::set;
 use crate::thread_data::ThreadData;
 use gevent_hub_core::fiber::Fiber;
 use pyo3::ffi::{self, PyObject};
@@ -99,8 +100,8 @@ pub(super) unsafe fn fill(
             ffi::Py_XDECREF(kwargs);
             return Err(());
         };
-        set_field(&raw mut (*me).args, args);
-        set_field(&raw mut (*me).kwargs, kwargs);
+        set(&raw mut (*me).args, args);
+        set(&raw mut (*me).kwargs, kwargs);
         let old = (*me)
             .base
             .parent
@@ -114,7 +115,7 @@ pub(super) unsafe fn fill(
             }
             let found = raw::_PyType_Lookup(ffi::Py_TYPE(me.cast()), types().str_run_);
             if found == types().run_descriptor {
-                set_field(&raw mut (*me).func, ffi::Py_NewRef(run));
+                set(&raw mut (*me).func, ffi::Py_NewRef(run));
             } else if ffi::PyObject_SetAttr(me.cast(), types().str_run_, run) < 0 {
                 return Err(());
             }
@@ -123,13 +124,13 @@ pub(super) unsafe fn fill(
         }
         if super::tracking() {
             let (weak, locals) = spawner()?;
-            set_field(&raw mut (*me).spawning_greenlet, weak);
-            set_field(&raw mut (*me).spawn_tree_locals, locals);
+            set(&raw mut (*me).spawning_greenlet, weak);
+            set(&raw mut (*me).spawn_tree_locals, locals);
             let td = hub.td();
             (*me).site = Some(SpawnSite::capture(td.tstate, stack_limit(me)));
         } else {
-            set_field(&raw mut (*me).spawning_greenlet, none());
-            set_field(&raw mut (*me).spawn_tree_locals, none());
+            set(&raw mut (*me).spawning_greenlet, none());
+            set(&raw mut (*me).spawn_tree_locals, none());
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::types::types;
 use crate::event_loop::Payload;
 use crate::greenlet::{PyGreenlet, globals, lifecycle};
 use crate::raw::Args;
+use crate::sync::object::set;
 use crate::thread_data::ThreadData;
 use gevent_hub_core::fiber::Fiber;
 use gevent_hub_core::reactor::Entry;
@@ -112,7 +113,7 @@ pub unsafe fn own_locals(field: *mut *mut PyObject) -> Result<*mut PyObject, ()>
             if made.is_null() {
                 return Err(());
             }
-            super::object::set_field(field, made);
+            set(field, made);
         }
         Ok(*field)
     }
@@ -158,8 +159,8 @@ pub unsafe extern "C" fn tp_init(
         let Ok((weak, locals)) = spawner() else {
             return -1;
         };
-        super::object::set_field(&raw mut (*me).spawning_greenlet, weak);
-        super::object::set_field(&raw mut (*me).spawn_tree_locals, locals);
+        set(&raw mut (*me).spawning_greenlet, weak);
+        set(&raw mut (*me).spawn_tree_locals, locals);
         0
     }
 }
@@ -218,7 +219,7 @@ pub unsafe fn drop_fields(slf: *mut PyObject) {
             &raw mut (*me).spawn_tree_locals,
             &raw mut (*me).loop_,
         ] {
-            super::object::set_field(f, null_mut());
+            set(f, null_mut());
         }
     }
 }
@@ -348,7 +349,7 @@ macro_rules! field_access {
             // SAFETY: a tracked greenlet.
             unsafe {
                 ffi::Py_XINCREF(value);
-                super::object::set_field(&raw mut (*slf.cast::<TrackedObject>()).$field, value);
+                set(&raw mut (*slf.cast::<TrackedObject>()).$field, value);
                 0
             }
         }

@@ -447,19 +447,15 @@ unsafe fn arrive_slowly(
     // SAFETY: as `arrive`; all pointers are owned.
     unsafe {
         let mut exc = (*me).exc.replace(null_mut());
-        if !td.tracer.get().is_null() && !origin.is_null() {
-            let event = if exc.is_null() {
-                globals().str_switch
-            } else {
-                globals().str_throw
-            };
-            if let Err(error) = trace::call(td, event, origin, me) {
-                // The tracer's error takes the place of what was sent.
-                ffi::Py_XDECREF(value);
-                ffi::Py_XDECREF(exc);
-                value = null_mut();
-                exc = error;
-            }
+        if !td.tracer.get().is_null()
+            && !origin.is_null()
+            && let Err(error) = trace::call(td, origin, me, !exc.is_null())
+        {
+            // The tracer's error takes the place of what was sent.
+            ffi::Py_XDECREF(value);
+            ffi::Py_XDECREF(exc);
+            value = null_mut();
+            exc = error;
         }
         ffi::Py_XDECREF(origin.cast());
         if !exc.is_null() {
@@ -570,16 +566,12 @@ unsafe fn begin(td: &ThreadData, me: *mut PyGreenlet) -> *mut PyObject {
         let kwargs = g.kwargs.replace(null_mut());
         let mut exc = g.exc.replace(null_mut());
         let origin = td.origin.replace(null_mut());
-        if !td.tracer.get().is_null() && !origin.is_null() {
-            let event = if exc.is_null() {
-                globals().str_switch
-            } else {
-                globals().str_throw
-            };
-            if let Err(error) = trace::call(td, event, origin, me) {
-                ffi::Py_XDECREF(exc);
-                exc = error;
-            }
+        if !td.tracer.get().is_null()
+            && !origin.is_null()
+            && let Err(error) = trace::call(td, origin, me, !exc.is_null())
+        {
+            ffi::Py_XDECREF(exc);
+            exc = error;
         }
         ffi::Py_XDECREF(origin.cast());
         td.empty_drops();

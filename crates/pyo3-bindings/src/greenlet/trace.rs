@@ -1,26 +1,31 @@
 //! `settrace`: telling a thread's tracer of a switch, in the greenlet that was switched to.
 
-use super::object::{PyGreenlet, clear, new_ref};
+use super::object::{PyGreenlet, clear, globals, new_ref};
 use crate::thread_data::ThreadData;
 use crate::tstate;
 use pyo3::ffi::{self, PyObject};
 use std::ptr::null_mut;
 
-/// Calls the thread's tracer with `event` and the pair of greenlets. A tracer that raises is removed,
-/// and its error returned, which then replaces what the switch brought.
+/// Tells the thread's tracer that `origin` switched to `target`, or threw into it. A tracer that raises is
+/// removed, and its error returned, which then replaces what the switch brought.
 ///
 /// # Safety
 /// The GIL is held, no error is set, `target` is current and its state installed; a tracer is set.
 #[cold]
 pub unsafe fn call(
     td: &ThreadData,
-    event: *mut PyObject,
     origin: *mut PyGreenlet,
     target: *mut PyGreenlet,
+    thrown: bool,
 ) -> Result<(), *mut PyObject> {
     // SAFETY: the caller's promise. The tracer is held while it runs: it may remove itself.
     unsafe {
         let tracer = new_ref(td.tracer.get());
+        let event = if thrown {
+            globals().str_throw
+        } else {
+            globals().str_switch
+        };
         let result = tstate::without_tracing(td.tstate, || {
             let pair = ffi::PyTuple_New(2);
             if pair.is_null() {

@@ -25,7 +25,7 @@ use crate::hub::{HubCore, get_core, set_os_error};
 use crate::raw::{self, Args, absent, boolean, fast, noargs, none};
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
-use crate::sync::object::{attribute, set};
+use crate::sync::object::{self, Fields, attribute, set};
 use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::{Reactor, WatcherId, WatcherKind};
 use pyo3::exceptions::PyAssertionError;

@@ -98,18 +98,21 @@ pub(super) unsafe fn fill(
     }
 }
 
-/// # Safety
-/// As `timeout` says.
-pub(super) unsafe fn fields(me: *mut TimeoutObject) -> [*mut Obj; 5] {
-    // SAFETY: addresses only.
-    unsafe {
-        [
-            &raw mut (*me).seconds,
-            &raw mut (*me).exception,
-            &raw mut (*me).greenlet,
-            &raw mut (*me).throws,
-            &raw mut (*me).loop_,
-        ]
+// SAFETY: an exception is an object, its class is on the heap, and these are all of the references that the
+// part behind the exception owns.
+unsafe impl Fields for TimeoutObject {
+    unsafe fn fields(me: *mut Self) -> impl Iterator<Item = *mut Obj> {
+        // SAFETY: addresses only.
+        unsafe {
+            [
+                &raw mut (*me).seconds,
+                &raw mut (*me).exception,
+                &raw mut (*me).greenlet,
+                &raw mut (*me).throws,
+                &raw mut (*me).loop_,
+            ]
+        }
+        .into_iter()
     }
 }
 
@@ -120,18 +123,9 @@ pub(super) unsafe extern "C" fn traverse(
 ) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
-        let ty: Obj = ffi::Py_TYPE(slf).cast();
-        let r = visit(ty, arg);
+        let r = object::traverse::<TimeoutObject>(slf, visit, arg);
         if r != 0 {
             return r;
-        }
-        for f in fields(cast(slf)) {
-            if !(*f).is_null() {
-                let r = visit(*f, arg);
-                if r != 0 {
-                    return r;
-                }
-            }
         }
         match (*ffi::PyExc_BaseException.cast::<PyTypeObject>()).tp_traverse {
             Some(f) => f(slf, visit, arg),
@@ -143,9 +137,7 @@ pub(super) unsafe extern "C" fn traverse(
 pub(super) unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
-        for f in fields(cast(slf)) {
-            set(f, null_mut());
-        }
+        object::clear::<TimeoutObject>(slf);
         match (*ffi::PyExc_BaseException.cast::<PyTypeObject>()).tp_clear {
             Some(f) => f(slf),
             None => 0,
@@ -157,9 +149,7 @@ pub(super) unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract. A running timeout holds a reference to itself, so this one does not run.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
-        for f in fields(cast(slf)) {
-            set(f, null_mut());
-        }
+        object::clear::<TimeoutObject>(slf);
         let ty: Obj = ffi::Py_TYPE(slf).cast();
         // On CPython 3.10 the base untracks it without asking whether it is tracked.
         ffi::PyObject_GC_Track(slf.cast());

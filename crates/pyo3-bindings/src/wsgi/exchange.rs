@@ -4,6 +4,7 @@ use super::app::{Conn, Core, Greenlets};
 use super::raise::{self, raise};
 use super::start;
 use super::text::bytes_of;
+use crate::statics::Immortal;
 use gevent_hub_core::cell::LocalCell;
 use gevent_wsgi::answer;
 use gevent_wsgi::server::Framing;
@@ -14,7 +15,6 @@ use std::io::IoSlice;
 use std::mem::offset_of;
 use std::ptr::null_mut;
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 type Obj = *mut PyObject;
 
@@ -100,11 +100,7 @@ impl Spare {
 /// The Python error is set.
 pub type Raised<T> = Result<T, ()>;
 
-static TYPE: OnceLock<usize> = OnceLock::new();
-
-fn exchange_type() -> *mut ffi::PyTypeObject {
-    *TYPE.get().expect("the type is made with the module") as *mut ffi::PyTypeObject
-}
+static TYPE: Immortal<*mut ffi::PyTypeObject> = Immortal::new();
 
 impl Exchange {
     /// A new one; null with an error set.
@@ -128,8 +124,7 @@ impl Exchange {
                 answer.count = 0;
                 return me;
             }
-            let ty = exchange_type();
-            let me = ffi::PyType_GenericAlloc(ty, 0).cast::<Exchange>();
+            let me = ffi::PyType_GenericAlloc(*TYPE, 0).cast::<Exchange>();
             if me.is_null() {
                 return me;
             }
@@ -764,16 +759,15 @@ pub unsafe fn callable_type(
 
 /// Makes the type.
 pub fn register(py: Python<'_>) -> PyResult<()> {
-    // SAFETY: the struct is `repr(C)`, with its vectorcall where it is said to be.
-    let ty = unsafe {
-        callable_type(
+    // SAFETY: the struct is `repr(C)`, with its vectorcall where it is said to be. The type lives for ever.
+    unsafe {
+        TYPE.set(callable_type(
             py,
             c"gevent._core.start_response",
             size_of::<Exchange>(),
             offset_of!(Exchange, vectorcall),
             dealloc,
-        )?
-    };
-    let _ = TYPE.set(ty as usize);
+        )?);
+    }
     Ok(())
 }

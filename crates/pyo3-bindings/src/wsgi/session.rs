@@ -9,6 +9,7 @@ use super::exchange::{self, Exchange, Follows, Piece, Raised, callable_type};
 use super::file_wrapper::FileWrapper;
 use super::raise::{glue, raise};
 use super::{log, start};
+use crate::statics::Immortal;
 use crate::tstate::vectorcall_at_bottom;
 use gevent_wsgi::server::{Next, Phase};
 use pyo3::ffi::{self, PyObject};
@@ -16,7 +17,6 @@ use pyo3::prelude::*;
 use std::mem::offset_of;
 use std::ptr::null_mut;
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 type Obj = *mut PyObject;
 
@@ -29,7 +29,7 @@ pub struct Session {
     work: Option<(Rc<Conn>, Rc<Core>, Request)>,
 }
 
-static TYPE: OnceLock<usize> = OnceLock::new();
+static TYPE: Immortal<*mut ffi::PyTypeObject> = Immortal::new();
 
 impl Session {
     /// A new one; null with an error set.
@@ -39,8 +39,7 @@ impl Session {
     pub unsafe fn new(conn: Rc<Conn>, core: Rc<Core>, request: Request) -> *mut Session {
         // SAFETY: the caller's promise; the fields of fresh memory are written, not replaced.
         unsafe {
-            let ty = *TYPE.get().expect("the type is made with the module");
-            let me = ffi::PyType_GenericAlloc(ty as *mut ffi::PyTypeObject, 0).cast::<Session>();
+            let me = ffi::PyType_GenericAlloc(*TYPE, 0).cast::<Session>();
             if !me.is_null() {
                 (&raw mut (*me).vectorcall).write(Some(run));
                 (&raw mut (*me).work).write(Some((conn, core, request)));
@@ -372,16 +371,15 @@ unsafe fn refuse(me: *mut Exchange, status: u16) -> Raised<()> {
 
 /// Makes the type.
 pub fn register(py: Python<'_>) -> PyResult<()> {
-    // SAFETY: the struct is `repr(C)`, with its vectorcall where it is said to be.
-    let ty = unsafe {
-        callable_type(
+    // SAFETY: the struct is `repr(C)`, with its vectorcall where it is said to be. The type lives for ever.
+    unsafe {
+        TYPE.set(callable_type(
             py,
             c"gevent._core.HTTPSession",
             size_of::<Session>(),
             offset_of!(Session, vectorcall),
             dealloc,
-        )?
-    };
-    let _ = TYPE.set(ty as usize);
+        )?);
+    }
     Ok(())
 }
