@@ -91,6 +91,31 @@ def import_c_accel(globs, cname):
     globs.pop("import_c_accel", None)
 
 
+class StandIn:
+    """A link made of *callback*: equal to it, so that it can be unlinked by it, and like it to see."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback):
+        self.callback = callback
+
+    def __hash__(self):
+        return hash(self.callback)
+
+    def __eq__(self, other):
+        return self.callback == getattr(other, "callback", other)
+
+    def __str__(self):
+        return str(self.callback)
+
+    def __repr__(self):
+        return repr(self.callback)
+
+    def __getattr__(self, item):
+        assert item != "callback"
+        return getattr(self.callback, item)
+
+
 class Lazy:
     """A read-only property that is computed once and then kept in the instance's ``__dict__``."""
 

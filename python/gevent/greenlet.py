@@ -12,7 +12,7 @@ from gevent._hub_local import get_hub_noargs as get_hub
 from gevent._hub_primitives import iwait_on_objects as iwait
 from gevent._hub_primitives import wait_on_objects as wait
 from gevent._tblib import dump_traceback, load_traceback
-from gevent._util import readproperty
+from gevent._util import StandIn, readproperty
 from gevent._waiter import Waiter
 from gevent.timeout import Timeout
 
@@ -23,34 +23,18 @@ __all__ = [
 ]
 
 
-class SpawnedLink:
+class SpawnedLink(StandIn):
     """Calls a link in a raw greenlet of its own. To be called by the hub."""
 
-    __slots__ = ["callback"]
+    __slots__ = []
 
     def __init__(self, callback):
         if not callable(callback):
             raise TypeError(f"Expected callable: {callback!r}")
-        self.callback = callback
+        super().__init__(callback)
 
     def __call__(self, source):
         greenlet(self.callback, get_hub()).switch(source)
-
-    def __hash__(self):
-        return hash(self.callback)
-
-    def __eq__(self, other):
-        return self.callback == getattr(other, "callback", other)
-
-    def __str__(self):
-        return str(self.callback)
-
-    def __repr__(self):
-        return repr(self.callback)
-
-    def __getattr__(self, item):
-        assert item != "callback"
-        return getattr(self.callback, item)
 
 
 class SuccessSpawnedLink(SpawnedLink):

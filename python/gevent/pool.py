@@ -5,6 +5,7 @@ A greenlet leaves its group when it ends. All greenlets of a group can be joined
 
 from gevent._core import GroupBase
 from gevent._imap import IMap, IMapUnordered
+from gevent._util import StandIn
 from gevent.event import Event
 from gevent.greenlet import Greenlet, joinall
 from gevent.hub import GreenletExit, getcurrent
@@ -268,33 +269,11 @@ class Pool(Group):
     _discard = GroupBase._pool_discard
 
 
-class pass_value:
-    """A link that calls *callback* with the value of a greenlet that succeeded.
+class pass_value(StandIn):
+    """A link that calls *callback* with the value of a greenlet that succeeded."""
 
-    It looks like, and is equal to, *callback*, so that it can be unlinked by it.
-    """
-
-    __slots__ = ("callback",)
-
-    def __init__(self, callback):
-        self.callback = callback
+    __slots__ = ()
 
     def __call__(self, source):
         if source.successful():
             self.callback(source.value)
-
-    def __hash__(self):
-        return hash(self.callback)
-
-    def __eq__(self, other):
-        return self.callback == getattr(other, "callback", other)
-
-    def __str__(self):
-        return str(self.callback)
-
-    def __repr__(self):
-        return repr(self.callback)
-
-    def __getattr__(self, item):
-        assert item != "callback"
-        return getattr(self.callback, item)

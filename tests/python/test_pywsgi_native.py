@@ -45,7 +45,21 @@ class Serving:
             sock.sendall(data)
             if shut:
                 sock.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: sock.recv(65536), b""))
+            return the_rest(sock)
+
+
+def until(sock, enough, data=b""):
+    """What has come when *enough* is true of it."""
+    while not enough(data):
+        more = sock.recv(4096)
+        assert more, data
+        data += more
+    return data
+
+
+def the_rest(sock, data=b""):
+    """All that comes until the peer closes."""
+    return data + b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def get(path="/", *fields, close=True):
@@ -156,12 +170,9 @@ def test_a_wait_in_a_pipeline_does_not_hold_the_answer_before_it():
     go = gevent.event.Event()
     with Serving(application) as serving, serving.connect() as sock:
         sock.sendall(get("/first", close=False) + get("/wait"))
-        data = b""
-        while not data.endswith(b"/first"):
-            data += sock.recv(4096)
+        data = until(sock, lambda data: data.endswith(b"/first"))
         go.set()
-        while chunk := sock.recv(4096):
-            data += chunk
+        data = the_rest(sock, data)
     assert data.endswith(b"/wait")
 
 
@@ -175,12 +186,9 @@ def test_a_stream_reaches_the_client_while_the_application_waits():
     go = gevent.event.Event()
     with Serving(application) as serving, serving.connect() as sock:
         sock.sendall(get())
-        data = b""
-        while not data.endswith(b"3\r\none\r\n"):
-            data += sock.recv(4096)
+        data = until(sock, lambda data: data.endswith(b"3\r\none\r\n"))
         go.set()
-        while chunk := sock.recv(4096):
-            data += chunk
+        data = the_rest(sock, data)
     assert data.endswith(b"3\r\ntwo\r\n0\r\n\r\n")
 
 

@@ -1,5 +1,6 @@
 """Bodies that an application makes block by block: what is gathered, and what may not wait."""
 
+import contextlib
 import io
 import os
 import select
@@ -9,9 +10,10 @@ import threading
 import time
 
 import pytest
-from test_pywsgi_native import Serving, get
+from test_pywsgi_native import Serving, get, the_rest, until
 
 import gevent
+from gevent import queue
 
 pytestmark = pytest.mark.ours
 
@@ -57,9 +59,23 @@ def in_thread(function, *args):
     return gevent.get_hub().threadpool.apply(function, args)
 
 
-def earn_trust(serving):
-    for _ in range(40):
-        assert content(serving.talk(get("/quick"))) == b"123"
+@contextlib.contextmanager
+def serving(application, trusted, **options):
+    """A server of *application*, where /quick is answered by three quick blocks.
+
+    One that is *trusted* has done so often enough for its blocks to be gathered.
+    """
+
+    def both(environ, start_response):
+        if environ["PATH_INFO"] != "/quick":
+            return application(environ, start_response)
+        start_response("200 OK", [])
+        return iter((b"1", b"2", b"3"))
+
+    with Serving(both, **options) as it:
+        for _ in range(40 if trusted else 0):
+            assert content(it.talk(get("/quick"))) == b"123"
+        yield it
 
 
 class Watched:
@@ -73,8 +89,6 @@ class Watched:
 
     def __call__(self, environ, start_response):
         write = start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/quick":
-            return iter((b"1", b"2", b"3"))
         return self.written(write) if self.by_write else self.yielded()
 
     def wait(self, event):
@@ -98,22 +112,18 @@ class Watched:
         with native.create_connection(address, 20) as sock:
             sock.sendall(get())
             for i, event in enumerate(self.seen):
-                while chunked(*self.blocks[: i + 1]) not in data:
-                    data += sock.recv(4096)
+                blocks = chunked(*self.blocks[: i + 1])
+                data = until(sock, lambda data: blocks in data, data)
                 event.set()
-            while more := sock.recv(4096):
-                data += more
-        return data
+            return the_rest(sock, data)
 
 
 @pytest.mark.parametrize("by_write", [False, True])
 @pytest.mark.parametrize("trusted", [False, True])
 def test_blocks_do_not_wait_for_a_computation(by_write, trusted):
     application = Watched([b"one", b"two", b"three", b"four"], by_write)
-    with Serving(application) as serving:
-        if trusted:
-            earn_trust(serving)
-        answer = in_thread(application.client, serving.server.address)
+    with serving(application, trusted) as it:
+        answer = in_thread(application.client, it.server.address)
     assert application.in_time == [True] * 4
     assert body(answer) == chunked(*application.blocks) + b"0\r\n\r\n"
 
@@ -122,28 +132,19 @@ def test_blocks_do_not_wait_for_a_computation(by_write, trusted):
 def test_quick_blocks_go_when_the_application_waits(trusted):
     def application(environ, start_response):
         start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/quick":
-            yield from (b"1", b"2", b"3")
-            return
         for n in range(3):
             yield from (b"a%d" % n, b"b%d" % n, b"c%d" % n)
             seen[n].wait()
 
     seen = [gevent.event.Event() for _ in range(3)]
-    with Serving(application) as serving:
-        if trusted:
-            earn_trust(serving)
-        with serving.connect() as sock:
-            sock.sendall(get())
-            data = b""
-            for n in range(3):
-                while not so_far(data)[0].endswith(b"a%db%dc%d" % (n, n, n)):
-                    more = sock.recv(4096)
-                    assert more
-                    data += more
-                seen[n].set()
-            while more := sock.recv(4096):
-                data += more
+    with serving(application, trusted) as it, it.connect() as sock:
+        sock.sendall(get())
+        data = b""
+        for n in range(3):
+            blocks = b"a%db%dc%d" % (n, n, n)
+            data = until(sock, lambda data: so_far(data)[0].endswith(blocks), data)
+            seen[n].set()
+        data = the_rest(sock, data)
     assert so_far(data) == (b"a0b0c0a1b1c1a2b2c2", True)
 
 
@@ -154,24 +155,20 @@ def test_what_waits_goes_before_other_greenlets_run():
         start_response("200 OK", [])
         yield b"one"
         yield b"two"
-        gevent.spawn(lambda: in_time.append(arrived.wait(10)))
+        gevent.spawn(lambda: in_time.put(arrived.wait(10)))
         gevent.sleep(0)
 
     def client(address):
-        data = b""
         with native.create_connection(address, 20) as sock:
             sock.sendall(get())
-            while chunked(b"one", b"two") not in data:
-                data += sock.recv(4096)
+            until(sock, lambda data: chunked(b"one", b"two") in data)
             arrived.set()
 
-    in_time = []
+    in_time = queue.Queue()
     arrived = threading.Event()
-    with Serving(application) as serving:
-        in_thread(client, serving.server.address)
-        while not in_time:
-            gevent.sleep(0.01)
-    assert in_time == [True]
+    with Serving(application) as it:
+        in_thread(client, it.server.address)
+        assert in_time.get(timeout=20)
 
 
 @pytest.mark.parametrize("trusted", [False, True])
@@ -184,9 +181,6 @@ def test_order_and_framing(kind, sizes, trusted):
     whole = b"".join(blocks)
 
     def application(environ, start_response):
-        if environ["PATH_INFO"] == "/quick":
-            start_response("200 OK", [])
-            return iter((b"1", b"2", b"3"))
         length = [("Content-Length", str(len(whole)))] if kind == "length" else []
         start_response("200 OK", length)
         return iter(blocks)
@@ -199,10 +193,8 @@ def test_order_and_framing(kind, sizes, trusted):
     elif kind == "pipeline":
         request = get(close=False) * 2 + request
     want = {"length": whole, "1.0": whole, "head": b""}.get(kind, chunked(*blocks) + b"0\r\n\r\n")
-    with Serving(application) as serving:
-        if trusted:
-            earn_trust(serving)
-        answer = serving.talk(request)
+    with serving(application, trusted) as it:
+        answer = it.talk(request)
         if kind == "pipeline":
             answers = [b"HTTP/1.1 " + rest for rest in answer.split(b"HTTP/1.1 ")[1:]]
             assert [content(each) for each in answers] == [whole] * 3
@@ -220,10 +212,10 @@ def test_an_answer_that_ends_soon_is_one_piece(told):
         start_response("200 OK", [("Content-Length", "9")] if told else [])
         return iter((b"one", b"two", b"six"))
 
-    with Serving(application) as serving:
+    with Serving(application) as it:
         for _ in range(40):
-            serving.talk(get("/quick"))
-        with serving.connect() as sock:
+            it.talk(get("/quick"))
+        with it.connect() as sock:
             for _ in range(3):
                 sock.sendall(get(close=False))
                 answer = sock.recv(65536)
@@ -235,9 +227,6 @@ def test_an_answer_that_ends_soon_is_one_piece(told):
 def test_what_is_gathered_is_sent_by_a_thread_while_the_application_computes():
     def application(environ, start_response):
         start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/quick":
-            yield from (b"1", b"2", b"3")
-            return
         yield from (b"one", b"two", b"three")
         time.sleep(0.002)
         in_time.append(arrived.wait(3))
@@ -250,19 +239,16 @@ def test_what_is_gathered_is_sent_by_a_thread_while_the_application_computes():
             while so_far(data)[0] != b"onetwothree" and (more := sock.recv(4096)):
                 data += more
             arrived.set()
-            while more := sock.recv(4096):
-                data += more
-        return data
+            return the_rest(sock, data)
 
     in_time = []
-    with Serving(application) as serving:
-        earn_trust(serving)
+    with serving(application, trusted=True) as it:
         # On a busy machine an answer may be slow, and then the next one is not gathered whole.
         while in_time.count(True) < 3 and len(in_time) < 8:
             arrived = threading.Event()
-            assert content(in_thread(client, serving.server.address)) == b"onetwothreefourfive"
+            assert content(in_thread(client, it.server.address)) == b"onetwothreefourfive"
             for _ in range(300):
-                serving.talk(get("/quick"))
+                it.talk(get("/quick"))
     assert in_time.count(True) == 3
 
 
@@ -275,9 +261,9 @@ def test_an_answer_is_counted_whole():
             yield b"three"
 
     log = io.StringIO()
-    with Serving(application, log=log) as serving:
+    with Serving(application, log=log) as it:
         for path in ["/"] * 40 + ["/waits"] * 5:
-            answer = serving.talk(get(path))
+            answer = it.talk(get(path))
             while log.getvalue().count("\n") == 0:
                 gevent.sleep(0)
             line = log.getvalue()
@@ -290,19 +276,14 @@ def test_an_answer_is_counted_whole():
 def test_what_was_yielded_before_an_error_is_sent(trusted):
     def application(environ, start_response):
         start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/quick":
-            yield from (b"1", b"2", b"3")
-            return
         yield from (b"one", b"two", b"three")
         raise ZeroDivisionError
 
-    with Serving(application) as serving:
-        if trusted:
-            earn_trust(serving)
+    with serving(application, trusted) as it:
         hub = gevent.get_hub()
         quiet, hub.handle_error = hub.handle_error, lambda *_: None
         try:
-            answer = serving.talk(get())
+            answer = it.talk(get())
         finally:
             hub.handle_error = quiet
     assert so_far(answer) == (b"onetwothree", False)
@@ -319,7 +300,7 @@ def test_a_client_that_does_not_read_holds_the_application_up():
             yield block
 
     made = [0]
-    with Serving(application) as serving, serving.connect() as sock:
+    with Serving(application) as it, it.connect() as sock:
         sock.sendall(get())
         before = -1
         while made[0] != before:
@@ -349,8 +330,8 @@ def test_a_client_that_has_gone_ends_the_application():
         return Endless()
 
     closed = gevent.event.Event()
-    with Serving(application) as serving:
-        with serving.connect() as sock:
+    with Serving(application) as it:
+        with it.connect() as sock:
             sock.sendall(get())
             assert sock.recv(100)
         assert closed.wait(20)
@@ -361,36 +342,25 @@ def test_a_client_that_has_gone_ends_the_application():
 def test_a_forked_child_has_a_thread_of_its_own():
     def application(environ, start_response):
         start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/quick":
-            yield from (b"1", b"2", b"3")
-            return
         yield b"%d" % os.getpid()
         # The client ends this when it has the block.
         read, _, _ = select.select([go], [], [], 10)
         yield b" in time" if read else b" late"
 
     go, release = os.pipe()
-    with Serving(application) as serving:
-        earn_trust(serving)
+    with serving(application, trusted=True) as it:
         pid = gevent.os.fork()
         if not pid:
             with gevent.Timeout(30, False):
                 gevent.sleep(30)
             os._exit(0)
-        serving.server.stop_accepting()
+        it.server.stop_accepting()
         try:
-            with native.create_connection(serving.server.address, 20) as sock:
+            with native.create_connection(it.server.address, 20) as sock:
                 sock.sendall(get("/", close=False))
-                data = b""
-                while not so_far(data)[0]:
-                    more = sock.recv(4096)
-                    assert more
-                    data += more
+                data = until(sock, lambda data: so_far(data)[0])
                 os.write(release, b"x")
-                while not so_far(data)[1]:
-                    more = sock.recv(4096)
-                    assert more
-                    data += more
+                data = until(sock, lambda data: so_far(data)[1], data)
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

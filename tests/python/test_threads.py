@@ -120,30 +120,24 @@ def test_lock_excludes_across_threads_and_greenlets(kind, with_hub):
     inside = []
     rounds = 100
 
-    def work():
-        if with_hub:
-            gevent.get_hub()
+    def work(sleep):
         for turn in range(rounds):
             with lock:
                 inside.append(1)
                 assert len(inside) == 1
                 if turn % 25 == 0:
-                    time.sleep(0.0005)
+                    sleep(0.0005)
                 inside.pop()
+
+    def work_in_thread():
+        if with_hub:
+            gevent.get_hub()
+        work(time.sleep)
         if with_hub:
             gevent.get_hub().destroy(destroy_loop=True)
 
-    def work_in_greenlet():
-        for turn in range(rounds):
-            with lock:
-                inside.append(1)
-                assert len(inside) == 1
-                if turn % 25 == 0:
-                    gevent.sleep(0.0005)
-                inside.pop()
-
-    greenlets = [gevent.spawn(work_in_greenlet) for _ in range(3)]
-    run_native(work, work, work, timeout=30)
+    greenlets = [gevent.spawn(work, gevent.sleep) for _ in range(3)]
+    run_native(work_in_thread, work_in_thread, work_in_thread, timeout=30)
     gevent.joinall(greenlets, timeout=30, raise_error=True)
     assert all(greenlet.successful() for greenlet in greenlets)
     assert lock.acquire(blocking=False)
