@@ -92,7 +92,7 @@ def import_c_accel(globs, cname):
 
 
 class StandIn:
-    """A link made of *callback*: equal to it, so that it can be unlinked by it, and like it to see."""
+    """A link made of *callback*, which it looks like and is equal to, so that this unlinks it."""
 
     __slots__ = ("callback",)
 

@@ -2,9 +2,8 @@
 //!
 //! Everything that blocks is built of three calls. [`Hub::prepare`] names the coming park; the name (a
 //! [`Token`]) goes to whoever shall end it; [`Park::wait`] parks. [`Hub::unpark`] ends a park with a small
-//! reason. A token carries a generation, so a wake that comes too late is dropped, and one that is still
-//! queued can be [revoked](Hub::revoke). Where a wake also *grants* something (a permit, an item), a throw
-//! that overtakes it hands it back: see [`Interrupted::granted`].
+//! reason. A token carries a generation, so a wake that comes too late is dropped. Where a wake also *grants*
+//! something (a permit, an item), a throw that overtakes it hands it back: see [`Interrupted::granted`].
 //!
 //! The hub does not know how fibers are switched or what else runs in its queue: that is the
 //! [`Embedder`]'s part. [`crate::task`] is the embedder of Rust programs.
@@ -303,17 +302,6 @@ impl Hub {
         fresh
     }
 
-    /// Takes a queued wake back: the fiber stays parked. False if there was none.
-    pub fn revoke(&self, token: Token) -> bool {
-        self.slots.with(|s| match s.of(token) {
-            Some(slot) if matches!(slot.state, State::Granted(_)) => {
-                slot.state = State::Parked;
-                true
-            }
-            _ => false,
-        })
-    }
-
     /// Ends the park of `token` with [`Interrupted`]; a wake that was queued is overtaken. False if the
     /// park is over.
     pub fn interrupt(&self, token: Token) -> bool {
@@ -328,12 +316,6 @@ impl Hub {
             self.reactor.push(Entry::Wake(token, Wake::Granted));
         }
         found
-    }
-
-    /// Whether the park of `token` goes on, without a wake in the queue.
-    pub fn is_parked(&self, token: Token) -> bool {
-        self.slots
-            .with(|s| s.of(token).is_some_and(|slot| slot.state == State::Parked))
     }
 
     /// In a forked child: the running fiber alone goes on. All other parks are over, for good: nothing wakes

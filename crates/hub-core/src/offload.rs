@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const STACK: usize = 1 << 20;
 /// A pool of threads, shared by all loops of the process.
 pub struct Pool {
     shared: AtomicPtr<Shared>,
-    max: AtomicUsize,
+    max: usize,
     idle: Duration,
 }
 
@@ -130,7 +130,7 @@ impl Pool {
     pub const fn new(max: usize, idle: Duration) -> Pool {
         Pool {
             shared: AtomicPtr::new(ptr::null_mut()),
-            max: AtomicUsize::new(max),
+            max: if max == 0 { 1 } else { max },
             idle,
         }
     }
@@ -141,14 +141,9 @@ impl Pool {
         &GLOBAL
     }
 
-    /// Changes how many threads there may be; more than that end when they are idle.
-    pub fn set_max(&self, max: usize) {
-        self.max.store(max.max(1), Ordering::Relaxed);
-    }
-
     /// How many threads there may be.
     pub fn max(&self) -> usize {
-        self.max.load(Ordering::Relaxed).max(1)
+        self.max
     }
 
     /// How many threads there are.

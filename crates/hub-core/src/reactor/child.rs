@@ -79,11 +79,6 @@ impl Reactor {
             .unwrap_or((0, 0))
     }
 
-    /// Overwrites what [`child_status`](Self::child_status) gives, as libev allows.
-    pub fn set_child_status(&self, id: WatcherId, rpid: i32, rstatus: i32) {
-        self.with_child(id, |c| (c.rpid, c.rstatus) = (rpid, rstatus));
-    }
-
     /// The process that a child watcher watches, or 0 for any.
     pub fn child_pid(&self, id: WatcherId) -> Option<i32> {
         self.with_child(id, |c| c.pid)

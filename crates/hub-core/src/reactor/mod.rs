@@ -213,11 +213,6 @@ impl Reactor {
         &self.caps
     }
 
-    /// The name of the backend.
-    pub fn backend_name(&self) -> &'static str {
-        self.caps.name
-    }
-
     /// A descriptor that is readable when the loop has something to do, if the backend has one.
     pub fn as_raw_fd(&self) -> Option<RawFd> {
         self.backend

@@ -121,11 +121,6 @@ impl Reactor {
         self.queue.interval.set(interval);
     }
 
-    /// See [`set_switch_interval`](Self::set_switch_interval).
-    pub fn switch_interval(&self) -> Nanos {
-        self.queue.interval.get()
-    }
-
     /// Takes the next entry out of the queue, for a host that drains it by itself.
     #[inline]
     pub fn pop_entry(&self) -> Option<Entry> {

@@ -220,22 +220,6 @@ impl Reactor {
         })
     }
 
-    /// Changes the signal of a signal watcher. `false`, and no change, while it is active.
-    pub fn set_signum(&self, id: WatcherId, number: i32) -> bool {
-        self.watchers.with(|w| {
-            if w.is_active(id) {
-                return false;
-            }
-            match w.spec(id) {
-                Some(Spec::Signal { signum }) => {
-                    *signum = number;
-                    true
-                }
-                _ => false,
-            }
-        })
-    }
-
     /// Makes the watchers of `signum` due, as if the signal had come (`ev_feed_signal_event`).
     pub fn feed_signal(&self, signum: i32) {
         self.watchers.with(|w| {

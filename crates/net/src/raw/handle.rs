@@ -190,22 +190,6 @@ impl IoHandle {
         })
     }
 
-    /// Waits until a read may succeed. See [`wait`](Self::wait).
-    ///
-    /// # Errors
-    /// As `wait`.
-    pub fn wait_readable(&self, deadline: Option<Nanos>) -> Result<(), Error> {
-        self.wait_for(Readiness::READ, deadline)
-    }
-
-    /// Waits until a write may succeed. See [`wait`](Self::wait).
-    ///
-    /// # Errors
-    /// As `wait`.
-    pub fn wait_writable(&self, deadline: Option<Nanos>) -> Result<(), Error> {
-        self.wait_for(Readiness::WRITE, deadline)
-    }
-
     /// Waits until one of `waits` may be ready. See [`wait`](Self::wait).
     ///
     /// # Errors

@@ -193,15 +193,6 @@ impl Session {
         }
     }
 
-    /// Writes a part of the bytes for the peer, several records in one call of `write_vectored`. What it
-    /// does not take stays.
-    ///
-    /// # Errors
-    /// Of `writer`.
-    pub fn write_output(&mut self, writer: &mut dyn Write) -> io::Result<usize> {
-        self.connection.write_tls(writer)
-    }
-
     /// Whether the handshake is not over. Until then no plain byte comes, and none goes out.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()

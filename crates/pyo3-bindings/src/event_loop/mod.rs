@@ -12,7 +12,7 @@ mod payload;
 mod watcher;
 
 pub use callback::Callback;
-pub use host::{LoopHost, release_gil, release_owner, take_gil};
+pub use host::{LoopHost, release_gil, take_gil};
 pub use looper::Loop;
 pub use payload::{Owner, Payload};
 pub use watcher::Watcher;

@@ -6,7 +6,6 @@ use super::object::{PyGreenlet, globals, new_ref, replace};
 use super::switch::{self, Carry};
 use super::types;
 use crate::thread_data::ThreadData;
-use crate::tstate;
 use pyo3::ffi::{self, PyObject};
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
@@ -179,9 +178,4 @@ pub unsafe fn capsule() -> *mut PyObject {
         ];
         ffi::PyCapsule_New(TABLE.0.get().cast(), c"greenlet._C_API".as_ptr(), None)
     }
-}
-
-/// Whether the interpreter is past the point where greenlets can be asked for.
-pub fn too_late() -> bool {
-    tstate::finalizing()
 }

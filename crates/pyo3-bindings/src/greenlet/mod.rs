@@ -12,8 +12,7 @@
 //!   [`switch::arrive`] takes what it brought. With a tracer set
 //!   ([`ThreadData::tracer`](crate::thread_data::ThreadData::tracer)), use `switch_to`, so that it sees
 //!   every hop.
-//! * [`switch::prepare_native`]: a stack for a new greenlet whose
-//!   [`native_run`](object::PyGreenlet::native_run) is set, so that `native_transfer` starts it.
+//! * [`native_run`](object::PyGreenlet::native_run): what a greenlet runs in place of Python's `run`.
 //! * A raw type below `greenlet` is a `#[repr(C)]` struct that begins with a
 //!   [`PyGreenlet`], made by [`types::make_type`] with `greenlet_type` as its base. It
 //!   inherits `tp_new` (fields start as zeros) and, when it owns references, has its own `tp_traverse`

@@ -478,7 +478,7 @@ unsafe fn arrive_slowly(
 /// [`ThreadData::install`] comes before any Python.
 ///
 /// # Safety
-/// The GIL is held; `to` is live in this thread, or new and given its stack by [`prepare_native`].
+/// The GIL is held; `to` is live in this thread, or new and given its stack by `equip`.
 #[inline]
 pub unsafe fn native_transfer(td: &ThreadData, to: *mut PyGreenlet) {
     let me = td.current.get();
@@ -495,17 +495,6 @@ pub unsafe fn native_transfer(td: &ThreadData, to: *mut PyGreenlet) {
 #[inline]
 pub fn has_delivery(g: &PyGreenlet) -> bool {
     !g.value.get().is_null() || !g.exc.get().is_null()
-}
-
-/// Gives a new greenlet that has a [`native_run`](PyGreenlet::native_run) its stack, so that
-/// [`native_transfer`] can start it. Runs no Python. `Err` with MemoryError set.
-///
-/// # Safety
-/// The GIL is held; `g` is new, has a `native_run`, and its lineage belongs to this thread.
-pub unsafe fn prepare_native(td: &ThreadData, g: &PyGreenlet) -> Result<(), Raised> {
-    debug_assert!(!g.started() && g.native_run.get().is_some());
-    // SAFETY: the caller's promise.
-    unsafe { equip(td, g) }
 }
 
 // ---- the life on the other stack -------------------------------------------------------------------

@@ -535,15 +535,3 @@ pub unsafe fn make_unswitchable_type(base: *mut PyTypeObject) -> *mut PyTypeObje
     // SAFETY: a subtype without fields of its own.
     unsafe { make_type(name, size_of::<PyGreenlet>(), slots, base) }
 }
-
-/// Sets the pending error to be what `throw` without arguments raises; for callers that end a greenlet.
-///
-/// # Safety
-/// The GIL is held.
-pub unsafe fn new_greenlet_exit() -> *mut PyObject {
-    // SAFETY: the caller's promise.
-    unsafe {
-        ffi::PyErr_SetNone(globals().exit);
-        tstate::take_raised()
-    }
-}

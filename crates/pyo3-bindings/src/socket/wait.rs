@@ -143,11 +143,6 @@ impl Place {
             waiter.wake(Wake::Closed);
         }
     }
-
-    /// The loop that it is registered with, for the collector.
-    pub fn loop_ptr(&self) -> *mut ffi::PyObject {
-        self.home.get().map_or(std::ptr::null_mut(), |(l, _)| l)
-    }
 }
 
 impl SocketBase {

@@ -12,9 +12,6 @@ pub use decode::{Decoder, Event};
 pub use deflate::Deflate;
 pub use frame::{Header, Opcode, Violation};
 
-/// What the key of a handshake is joined with before it is hashed (RFC 6455 §1.3).
-pub const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
 /// Whether an endpoint may put `code` into a Close frame (RFC 6455 §7.4, and the registry of codes that it
 /// founded).
 pub fn may_be_sent(code: u16) -> bool {

@@ -408,7 +408,7 @@ fn statistics_count() {
         (1, 1, 1, 1, 1)
     );
     assert_eq!(s.backend.polls, 1);
-    assert_eq!(r.backend_name(), "sim");
+    assert_eq!(r.caps().name, "sim");
 }
 
 #[test]
