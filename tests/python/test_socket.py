@@ -52,6 +52,29 @@ def fill(sock):
     return sent
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_read_that_ends_at_passed_descriptors_is_not_the_last(pair, busy):
+    a, b = pair
+    others = [gevent.spawn(gevent.sleep, 0) for _ in range(3)]
+    reader = gevent.spawn(a.recv, 100)
+    until_parked(reader)
+    if busy:
+
+        def turn():
+            while not reader.ready():
+                gevent.sleep(0)
+
+        others.append(gevent.spawn(turn))
+    std.send_fds(b._sock, [b"one"], [b.fileno()])
+    b.sendall(b"two")
+    assert reader.get(timeout=5) == b"one"
+    reader = gevent.spawn(a.recv, 100)
+    if busy:
+        others.append(gevent.spawn(turn))
+    assert reader.get(timeout=5) == b"two"
+    gevent.joinall(others, raise_error=True)
+
+
 def test_others_run_while_one_waits(pair):
     a, b = pair
     reader = gevent.spawn(a.recv, 100)

@@ -149,6 +149,13 @@ pub fn finish_socket(fd: RawFd) {
     let _ = fd;
 }
 
+/// How many bytes can be read from a stream (FIONREAD of ioctl(2)).
+pub fn unread(fd: RawFd) -> Option<libc::c_int> {
+    let mut n: libc::c_int = 0;
+    // SAFETY: it writes an int.
+    (unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut n) } == 0).then_some(n)
+}
+
 /// The address family of a socket (AF_INET, ...).
 pub fn socket_domain(fd: RawFd) -> Option<libc::c_int> {
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]

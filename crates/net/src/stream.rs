@@ -42,7 +42,7 @@ impl Family for Tcp {
 
 impl Family for Unix {
     type Addr = UnixAddr;
-    const KIND: Kind = Kind::Other;
+    const KIND: Kind = Kind::UnixStream;
 }
 
 /// A connected TCP socket.

@@ -188,6 +188,8 @@ pub fn cases() -> Vec<Case> {
             both_directions_are_waited_for_at_once
             closing_wakes_whoever_waits
             a_detached_source_is_silent
+            what_a_short_read_left_is_found
+            a_short_read_is_as_good_as_eagain
             a_file_never_waits
             a_number_used_again_is_another_source
             a_level_watcher_and_a_source_share_a_descriptor

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use gevent_hub_core::event_loop::Readiness;
-use gevent_hub_core::reactor::{RunMode, Token};
+use gevent_hub_core::reactor::{Kind, RunMode, Token};
 use std::os::fd::AsRawFd;
 
 /// The latch is full until EAGAIN; a wait ends once; data that is left keeps the latch.
@@ -145,4 +145,82 @@ pub fn a_level_watcher_and_a_source_share_a_descriptor(make: MakeReactor) {
     assert!(r.source_wait(s, R, Token(2)).unwrap());
     put(&b, b"y");
     assert_eq!(t.run_until(1), "2:Ready");
+}
+
+/// A short read of AF_UNIX is taken for the last of it, and what it left after all is found: before the loop
+/// sleeps, or in time where it does not.
+pub fn what_a_short_read_left_is_found(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = pair();
+    let s = r.source(a.as_raw_fd());
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    put(&b, b"abc");
+    assert_eq!(t.run_until(1), "1:Ready");
+    let wait_again = |token| {
+        // As where descriptors came with the byte.
+        let mut byte = [0];
+        // SAFETY: room for the byte.
+        let n = unsafe { libc::read(a.as_raw_fd(), byte.as_mut_ptr().cast(), 1) };
+        assert_eq!(n, 1);
+        r.source_was_read(s, Kind::UnixStream, 1, 2);
+        assert!(!r.source_may_read(s));
+        assert!(r.source_wait(s, R, Token(token)).unwrap());
+    };
+    wait_again(2);
+    assert_eq!(t.run_until(1), "2:Ready");
+    assert!(r.source_may_read(s));
+    wait_again(3);
+    let end = gevent_hub_core::reactor::monotonic() + PATIENCE;
+    while !r.source_may_read(s) {
+        assert!(gevent_hub_core::reactor::monotonic() < end);
+        t.run(RunMode::NoWait);
+    }
+    assert_eq!(t.said(), "3:Ready");
+    wait_again(4);
+    for _ in 0..3 {
+        assert!(!r.source_may_read(s), "nothing was left");
+        r.update_now();
+        t.run(RunMode::NoWait);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    put(&b, b"d");
+    assert_eq!(t.run_until(1), "4:Ready");
+}
+
+/// A short read of TCP has emptied it, unless an end came with it, and one of what is no stream tells nothing.
+pub fn a_short_read_is_as_good_as_eagain(make: MakeReactor) {
+    let t = Recorder::new(make);
+    let r = &t.reactor;
+    let (a, b) = tcp_pair();
+    let s = r.source(a.as_raw_fd());
+    r.source_was_read(s, Kind::InetStream, 1, 2);
+    assert!(r.source_may_read(s), "the kernel does not know it yet");
+    r.source_clear(s, R);
+    assert!(r.source_wait(s, R, Token(1)).unwrap());
+    put(&b, b"x");
+    assert_eq!(t.run_until(1), "1:Ready");
+    assert_eq!(get_all(&a), b"x");
+    for (kind, got) in [
+        (Kind::Other, 1),
+        (Kind::InetStream, 2),
+        (Kind::InetStream, 0),
+    ] {
+        r.source_was_read(s, kind, got, 2);
+        assert!(r.source_may_read(s), "{kind:?} {got}");
+    }
+    r.source_was_read(s, Kind::InetStream, 1, 2);
+    assert!(!r.source_may_read(s));
+    assert!(r.source_wait(s, R, Token(2)).unwrap());
+    put(&b, b"last");
+    drop(b);
+    assert_eq!(t.run_until(1), "2:Ready");
+    let end = gevent_hub_core::reactor::monotonic() + PATIENCE;
+    while !r.source_ready(s).has(Readiness::RDHUP) {
+        assert!(gevent_hub_core::reactor::monotonic() < end);
+        t.run(RunMode::NoWait);
+    }
+    r.source_was_read(s, Kind::InetStream, 1, 2);
+    assert!(r.source_may_read(s), "the end is still to be read");
 }

@@ -8,6 +8,7 @@ mod child;
 mod fork;
 mod hint;
 mod io;
+mod look;
 mod ops;
 mod order;
 mod queue;
@@ -25,6 +26,7 @@ mod watchers;
 pub use crate::timer::{Nanos, TimerKey};
 pub use ops::{OpId, Started};
 pub use remote::{AsyncHandle, Remote};
+pub use sources::Kind;
 pub use stat::Attributes;
 pub use types::{
     Entry, Host, Revents, RunMode, SourceId, Statistics, Token, Wake, WatcherId, WatcherKind,
@@ -120,10 +122,7 @@ pub struct Reactor {
     forked: Cell<bool>,
     forks: Cell<u32>,
     iterations: Cell<u64>,
-    /// When the last sleep was over.
-    slept: Cell<Nanos>,
-    /// Whether it took long to get back from that.
-    sleeps_are_dear: Cell<bool>,
+    looks: look::Looks,
     sleeps: Cell<u64>,
     fired_count: Cell<u64>,
     op_count: Cell<u64>,
@@ -170,8 +169,7 @@ impl Reactor {
             forked: Cell::new(false),
             forks: Cell::new(0),
             iterations: Cell::new(0),
-            slept: Cell::new(0),
-            sleeps_are_dear: Cell::new(false),
+            looks: look::Looks::new(),
             sleeps: Cell::new(0),
             fired_count: Cell::new(0),
             op_count: Cell::new(0),

@@ -15,16 +15,6 @@ use std::io;
 /// Nanoseconds between two steps of giving unused stacks back, in a thread that sleeps.
 const TRIM_PAUSE: u64 = 20_000_000;
 
-/// While sleeps are dear, for how many nanoseconds a loop may go on without one, in which other threads have their
-/// turn (`Host::before_sleep`).
-const TURN: Nanos = 1_000_000;
-/// A sleep is dear when it took longer than this to get back from it: other threads keep the embedder's lock for
-/// as long as they may, which is 5 ms in CPython.
-const DEAR: Nanos = 1_000_000;
-/// While sleeps are dear, how long is waited for events without one. At other times nothing is looked for before
-/// a sleep: what comes meanwhile makes larger batches.
-const WAIT: Nanos = 100_000;
-
 /// Ends nothing (`EVBREAK_CANCEL`).
 pub(super) const GO_ON: u8 = 0;
 /// Ends the innermost run (`EVBREAK_ONE`).
@@ -203,13 +193,24 @@ impl Reactor {
         }
     }
 
+    /// `wait` nanoseconds from now, if that is before `until`.
+    fn within(&self, wait: Nanos, until: Until) -> Until {
+        if wait == 0 {
+            return Until::Now;
+        }
+        let soon = self.clock.now() + wait;
+        match until {
+            Until::At(at) => Until::At(at.min(soon)),
+            _ => Until::At(soon),
+        }
+    }
+
     fn poll(&self, host: &dyn Host, mode: RunMode) -> io::Result<()> {
+        self.settle_old_doubts();
         let mut events = self.events.take();
         // For how long it may sleep before the last look; 0 when that is now.
         let mut patience = host.patience();
-        // Whether to wait first for what comes soon, without a sleep and a turn of other threads.
-        let mut waits =
-            self.sleeps_are_dear.get() && self.now.get().saturating_sub(self.slept.get()) < TURN;
+        let mut may_look = true;
         let result = loop {
             let mut next = self.sleeps_for(mode);
             let (mut until, mut rough) = match &mut next {
@@ -222,18 +223,20 @@ impl Reactor {
                     (until, rough) = (Until::Now, false);
                 }
             }
-            let sleeps = until != Until::Now;
-            if sleeps && std::mem::take(&mut waits) {
-                let soon = self.clock.now() + WAIT;
-                let soon = match until {
-                    Until::At(at) => Until::At(at.min(soon)),
-                    _ => Until::At(soon),
-                };
-                let result = self.with_backend(|b| b.poll(soon, &mut events));
+            let mut sleeps = until != Until::Now;
+            if sleeps
+                && std::mem::take(&mut may_look)
+                && let Some(wait) = self.looks.before_sleep(self.now.get())
+            {
+                let result = self.with_backend(|b| b.poll(self.within(wait, until), &mut events));
+                self.looks.told(!events.is_empty());
                 if result.is_err() || !events.is_empty() {
                     self.update_now();
                     break result;
                 }
+            }
+            if sleeps && self.settle_doubts() {
+                (until, rough, sleeps) = (Until::Now, false, false);
             }
             if sleeps {
                 self.sleeps.set(self.sleeps.get() + 1);
@@ -256,8 +259,7 @@ impl Reactor {
                 let woke = self.now.get();
                 host.after_sleep();
                 self.update_now();
-                self.slept.set(self.now.get());
-                self.sleeps_are_dear.set(self.now.get() - woke > DEAR);
+                self.looks.slept(woke, self.now.get());
             }
             if !rough || result.is_err() || !events.is_empty() {
                 break result;

@@ -5,8 +5,9 @@
 //! tried, and only its EAGAIN leads to a registration. From then on the kernel is told nothing more until
 //! the descriptor is closed.
 
-use super::{Class, Entry, Reactor, SourceId, Token, Wake};
+use super::{Class, Entry, Nanos, Reactor, SourceId, Token, Wake};
 use crate::event_loop::{Interest, Key, Mode, Readiness, Watch};
+use crate::os;
 use crate::slab::Slab;
 use std::io;
 use std::os::fd::RawFd;
@@ -17,6 +18,45 @@ const READABLE: Readiness = Readiness(
 );
 /// What makes a write return at once.
 const WRITABLE: Readiness = Readiness(Readiness::WRITE.0 | Readiness::HUP.0 | Readiness::ERR.0);
+
+/// What a latched bit says besides "data": while one is set, a short read tells nothing, because an end of file
+/// that came with the same edge, or urgent data, would be waited for in vain.
+const MORE_THAN_DATA: Readiness =
+    Readiness(Readiness::RDHUP.0 | Readiness::HUP.0 | Readiness::ERR.0 | Readiness::PRI.0);
+/// After so many nanoseconds it is looked whether a doubtful source is empty, if the loop has not slept before.
+const OLD: Nanos = 1_000_000;
+
+/// What is known of a descriptor; decides what a short read means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A stream socket of AF_INET or AF_INET6: a short read has emptied it.
+    InetStream,
+    /// A stream socket of AF_UNIX: a short read has mostly emptied it, but it ends also where descriptors or
+    /// credentials do. recvmsg(2) would tell, and costs as much as the EAGAIN that it spares.
+    UnixStream,
+    /// Anything else: only EAGAIN tells that it is empty.
+    Other,
+}
+
+impl Kind {
+    /// Asks the kernel what `fd` is.
+    pub fn probe(fd: RawFd) -> Self {
+        Self::of(
+            os::socket_domain(fd).unwrap_or(-1),
+            os::socket_option(fd, libc::SO_TYPE).unwrap_or(-1),
+        )
+    }
+
+    /// From the arguments of socket(2).
+    pub fn of(domain: i32, ty: i32) -> Self {
+        match domain {
+            _ if ty & !os::SOCKET_FLAGS != libc::SOCK_STREAM => Kind::Other,
+            libc::AF_INET | libc::AF_INET6 => Kind::InetStream,
+            libc::AF_UNIX => Kind::UnixStream,
+            _ => Kind::Other,
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Waiter {
@@ -29,6 +69,8 @@ struct Source {
     registered: bool,
     /// The kernel does not poll it, so that it is always ready.
     always: bool,
+    /// Taken for empty, without the kernel's word.
+    doubtful: bool,
     read: Readiness,
     write: Readiness,
     waiters: Vec<Waiter>,
@@ -39,11 +81,19 @@ impl Source {
         (want.has(Readiness::READ) && !self.read.is_empty())
             || (want.has(Readiness::WRITE) && !self.write.is_empty())
     }
+
+    fn has(&self, any: Readiness) -> bool {
+        self.read.with(self.write).has(any)
+    }
 }
 
 #[derive(Default)]
 pub(super) struct Sources {
     slab: Slab<Source>,
+    /// Those that were doubtful; an event since then says more than a look would.
+    doubts: Vec<Key>,
+    /// When the first of them was read.
+    since: Nanos,
 }
 
 impl Sources {
@@ -67,6 +117,7 @@ impl Reactor {
             fd,
             registered: false,
             always: false,
+            doubtful: false,
             read: Readiness::READ,
             write: Readiness::WRITE,
             waiters: Vec::new(),
@@ -76,11 +127,6 @@ impl Reactor {
 
     /// Clears the latch of the directions in `want`: to be called when a read or a write gave EAGAIN, which
     /// says that neither data nor an end nor an error is there.
-    ///
-    /// A short read may be taken for EAGAIN only from an AF_INET or AF_INET6 stream (one of AF_UNIX also ends where
-    /// descriptors or credentials do, and recvmsg(2), which tells, costs more than EAGAIN), with flags 0, and while
-    /// [`source_ready`](Self::source_ready) has none of RDHUP, HUP, ERR and PRI; else an end of file that came
-    /// with the same edge, the next datagram, or urgent data would be waited for in vain.
     #[inline]
     pub fn source_clear(&self, id: SourceId, want: Interest) {
         self.sources.with(|s| {
@@ -93,6 +139,76 @@ impl Reactor {
                 }
             }
         });
+    }
+
+    /// A read with flags 0 has given `got` of the `asked` bytes: where that tells that nothing more is there, it
+    /// is taken for EAGAIN.
+    #[inline]
+    pub fn source_was_read(&self, id: SourceId, kind: Kind, got: usize, asked: usize) {
+        if got == 0 || got >= asked || kind == Kind::Other {
+            return;
+        }
+        self.sources.with(|all| {
+            let Some(s) = all.slab.get_mut(id.0) else {
+                return;
+            };
+            // Before the registration the kernel is asked anyway.
+            if s.always || !s.registered || s.has(MORE_THAN_DATA) {
+                return;
+            }
+            s.read = Readiness::NONE;
+            if kind == Kind::UnixStream && !std::mem::replace(&mut s.doubtful, true) {
+                if all.doubts.is_empty() {
+                    all.since = self.now.get();
+                }
+                all.doubts.push(id.0);
+            }
+        });
+    }
+
+    /// Whether a read is worth a system call: false once one has emptied the descriptor, until the loop reports
+    /// it ready.
+    #[inline]
+    pub fn source_may_read(&self, id: SourceId) -> bool {
+        self.sources.with(|all| {
+            let s = all.slab.get(id.0);
+            s.is_some_and(|s| s.has(MORE_THAN_DATA.with(Readiness::READ)))
+        })
+    }
+
+    /// As [`settle_doubts`](Self::settle_doubts), if it is a while since the first was read; for each poll.
+    #[inline]
+    pub(super) fn settle_old_doubts(&self) {
+        let now = self.now.get();
+        let old = |all: &mut Sources| !all.doubts.is_empty() && now - all.since >= OLD;
+        if self.sources.with(old) {
+            self.settle_all_doubts();
+        }
+    }
+
+    /// Looks whether the doubtful sources are empty, before a sleep that data which is there already would not
+    /// end; true if one was not.
+    #[inline]
+    pub(super) fn settle_doubts(&self) -> bool {
+        !self.sources.with(|all| all.doubts.is_empty()) && self.settle_all_doubts()
+    }
+
+    fn settle_all_doubts(&self) -> bool {
+        let mut doubts = self.sources.with(|all| std::mem::take(&mut all.doubts));
+        let mut found = false;
+        for key in doubts.drain(..) {
+            let fd = self.sources.with(|all| {
+                let s = all.slab.get_mut(key)?;
+                std::mem::take(&mut s.doubtful).then_some(s.fd)
+            });
+            // Where the kernel does not say, a read will.
+            if fd.is_some_and(|fd| os::unread(fd).unwrap_or(1) > 0) {
+                found = true;
+                self.source_event(key, Readiness::READ);
+            }
+        }
+        self.sources.with(|all| all.doubts = doubts);
+        found
     }
 
     /// The latched readiness; before the registration, READ and WRITE until they are cleared.
@@ -222,6 +338,9 @@ impl Reactor {
     pub(super) fn source_event(&self, key: Key, readiness: Readiness) {
         self.sources.with(|s| {
             let Some(s) = s.slab.get_mut(key) else { return };
+            if readiness.has(READABLE) {
+                s.doubtful = false;
+            }
             s.read = s.read.with(Readiness(readiness.0 & READABLE.0));
             s.write = s.write.with(Readiness(readiness.0 & WRITABLE.0));
             let mut i = 0;

@@ -4,51 +4,18 @@ use super::Error;
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::{Interest, Readiness};
 use gevent_hub_core::hub::{Hub, Interrupted};
-use gevent_hub_core::os;
+pub use gevent_hub_core::reactor::Kind;
 use gevent_hub_core::reactor::{Entry, Nanos, Remote, SourceId, Wake, monotonic};
 use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a latched bit says besides "data": while one is set, a short read tells nothing.
-const MORE_THAN_DATA: Readiness =
-    Readiness(Readiness::RDHUP.0 | Readiness::HUP.0 | Readiness::ERR.0 | Readiness::PRI.0);
-
 /// The moment that is `timeout` from now, on the clock of the hub's loop or of the machine without one.
 /// A timeout too long for the clock never ends.
 pub fn deadline_after(hub: Option<&Hub>, timeout: Duration) -> Nanos {
     let now = hub.map_or_else(monotonic, |h| h.reactor().clock_now());
     now.saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// What is known of a descriptor; decides what a short read means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// A stream socket of AF_INET or AF_INET6: a short read has emptied it.
-    InetStream,
-    /// Anything else: only EAGAIN tells that it is empty.
-    Other,
-}
-
-impl Kind {
-    /// Asks the kernel what `fd` is.
-    pub fn probe(fd: RawFd) -> Self {
-        Self::of(
-            os::socket_domain(fd).unwrap_or(-1),
-            os::socket_option(fd, libc::SO_TYPE).unwrap_or(-1),
-        )
-    }
-
-    /// From the arguments of socket(2).
-    pub fn of(domain: i32, ty: i32) -> Self {
-        let ty = ty & !os::SOCKET_FLAGS;
-        if matches!(domain, libc::AF_INET | libc::AF_INET6) && ty == libc::SOCK_STREAM {
-            Kind::InetStream
-        } else {
-            Kind::Other
-        }
-    }
 }
 
 /// A non-blocking descriptor that fibers wait for. It borrows the number: whoever owns the descriptor
@@ -117,10 +84,8 @@ impl IoHandle {
     /// reports it ready.
     #[inline]
     pub fn maybe_readable(&self, hub: &Hub) -> bool {
-        self.here(hub).is_none_or(|source| {
-            let ready = hub.reactor().source_ready(source);
-            ready.has(MORE_THAN_DATA.with(Readiness::READ))
-        })
+        self.here(hub)
+            .is_none_or(|source| hub.reactor().source_may_read(source))
     }
 
     /// A call gave EAGAIN in the directions of `want`.
@@ -135,13 +100,9 @@ impl IoHandle {
     /// empty, the next read waits at once, without a call that would fail.
     #[inline]
     pub fn was_read(&self, hub: &Hub, got: usize, asked: usize) {
-        if got < asked && got > 0 && self.kind == Kind::InetStream {
-            // Not settled yet: the first EAGAIN registers it.
-            if let Some(source) = self.here(hub)
-                && !hub.reactor().source_ready(source).has(MORE_THAN_DATA)
-            {
-                hub.reactor().source_clear(source, Readiness::READ);
-            }
+        // Not settled yet: the first EAGAIN registers it.
+        if let Some(source) = self.here(hub) {
+            hub.reactor().source_was_read(source, self.kind, got, asked);
         }
     }
 

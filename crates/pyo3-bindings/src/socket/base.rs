@@ -7,7 +7,7 @@ use crate::event_loop::{Loop, nanos};
 use crate::greenlet::object::Raised;
 use crate::raw::_PyType_Lookup;
 use crate::tstate::without_gil;
-use gevent_hub_core::reactor::{Nanos, monotonic};
+use gevent_hub_core::reactor::{Kind, Nanos, monotonic};
 use pyo3::exceptions::{PyBlockingIOError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -38,8 +38,7 @@ pub struct SocketBase {
     /// The timeout in nanoseconds; `u64::MAX` for none.
     limit: GilCell<Nanos>,
     fd: GilCell<RawFd>,
-    /// A stream of the internet: a short read has emptied it.
-    inet_stream: GilCell<bool>,
+    kind: GilCell<Kind>,
     /// What the last `recv` got, in bytes.
     last_got: GilCell<usize>,
     /// The object of `_ssl` that encrypts, of a TLS socket.
@@ -208,8 +207,9 @@ impl SocketBase {
     /// Notes what a read of `got` bytes where `size` were asked for says of the next one.
     #[inline]
     fn note_read(&self, got: usize, size: usize, flags: i32) {
-        if got < size && got > 0 && flags == 0 && self.inet_stream.get() {
-            self.place().was_emptied();
+        let kind = self.kind.get();
+        if got < size && flags == 0 && kind != Kind::Other {
+            self.place().was_read(kind, got, size);
         }
     }
 
@@ -460,7 +460,7 @@ impl SocketBase {
             timeout: PyCellOpt::new(None),
             limit: GilCell::new(NEVER),
             fd: GilCell::new(-1),
-            inet_stream: GilCell::new(false),
+            kind: GilCell::new(Kind::Other),
             last_got: GilCell::new(0),
             tls: PyCellOpt::new(None),
             tls_has_more: GilCell::new(true),
@@ -477,20 +477,17 @@ impl SocketBase {
     #[setter(_sock)]
     fn set_sock(&self, py: Python<'_>, sock: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let mut fd = -1;
-        let mut inet_stream = false;
+        let mut kind = Kind::Other;
         if let Some(s) = &sock {
             fd = s.call_method0("fileno")?.extract()?;
             if fd >= 0 {
                 let family: i32 = s.getattr("family")?.extract()?;
-                let kind: i32 = s.getattr("type")?.extract()?;
-                let kind = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
-                inet_stream =
-                    matches!(family, libc::AF_INET | libc::AF_INET6) && kind == libc::SOCK_STREAM;
+                kind = Kind::of(family, s.getattr("type")?.extract()?);
             }
         }
         self.place().release(py, self.sock.get(py));
         self.fd.set(fd);
-        self.inet_stream.set(inet_stream);
+        self.kind.set(kind);
         self.sock.set(sock.map(Bound::unbind));
         Ok(())
     }

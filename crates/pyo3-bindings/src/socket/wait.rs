@@ -5,7 +5,7 @@ use crate::event_loop::Loop;
 use crate::greenlet::object::Raised;
 use crate::hub::{HubCore, Parked, Waiter, get_core, unexpected_switch};
 use gevent_hub_core::event_loop::Readiness;
-use gevent_hub_core::reactor::{Nanos, SourceId, Wake};
+use gevent_hub_core::reactor::{Kind, Nanos, SourceId, Wake};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -36,10 +36,6 @@ pub struct Place {
     home: Cell<Option<(*mut ffi::PyObject, SourceId)>>,
     waiting: [Cell<Option<Waiter>>; 2],
 }
-
-/// What a latched bit says besides "data": while one is set, a short read tells nothing.
-const MORE_THAN_DATA: Readiness =
-    Readiness(Readiness::RDHUP.0 | Readiness::HUP.0 | Readiness::ERR.0 | Readiness::PRI.0);
 
 static CANCEL_WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static CONCURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -83,23 +79,18 @@ impl Place {
         let Some(hub) = HubCore::current() else {
             return true;
         };
-        self.here(hub).is_none_or(|s| {
-            hub.reactor()
-                .source_ready(s)
-                .has(MORE_THAN_DATA.with(Readiness::READ))
-        })
+        self.here(hub)
+            .is_none_or(|s| hub.reactor().source_may_read(s))
     }
 
-    /// A stream gave less than was asked for: that has emptied it, unless more than data is there.
+    /// A read with flags 0 has given `got` of the `asked` bytes.
     #[inline]
-    pub fn was_emptied(&self) {
+    pub fn was_read(&self, kind: Kind, got: usize, asked: usize) {
         let Some(hub) = HubCore::current() else {
             return;
         };
-        if let Some(s) = self.here(hub)
-            && !hub.reactor().source_ready(s).has(MORE_THAN_DATA)
-        {
-            hub.reactor().source_clear(s, Readiness::READ);
+        if let Some(s) = self.here(hub) {
+            hub.reactor().source_was_read(s, kind, got, asked);
         }
     }
 

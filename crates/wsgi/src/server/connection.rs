@@ -10,7 +10,7 @@ use crate::inbound::Inbound;
 use crate::reject::Reject;
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::{Interest, Key, Readiness};
-use gevent_hub_core::reactor::{Entry, Nanos, SourceId, TimerKey, Wake};
+use gevent_hub_core::reactor::{Entry, Kind, Nanos, SourceId, TimerKey, Wake};
 use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -39,9 +39,6 @@ pub enum Next<R> {
     Released,
 }
 
-/// What more than data a latched readiness says: a short read tells nothing then.
-const MORE_THAN_DATA: Readiness =
-    Readiness(Readiness::RDHUP.0 | Readiness::HUP.0 | Readiness::ERR.0 | Readiness::PRI.0);
 /// How long, and for how many bytes, a client is listened to that is to be closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 256 * 1024;
@@ -652,9 +649,12 @@ impl<A: Application> Connection<A> {
             let n = unsafe { libc::recv(self.fd.get(), buf.as_mut_ptr().cast(), buf.len(), 0) };
             if n >= 0 {
                 let n = n as usize;
-                if n > 0 && n < buf.len() && self.peer != Peer::Local {
-                    self.was_emptied();
-                }
+                let kind = match self.peer {
+                    Peer::Local => Kind::UnixStream,
+                    _ => Kind::InetStream,
+                };
+                let reactor = &self.server.reactor;
+                reactor.source_was_read(self.source.get(), kind, n, buf.len());
                 return Ok(Some(n));
             }
             match last_errno() {
@@ -668,17 +668,8 @@ impl<A: Application> Connection<A> {
         }
     }
 
-    /// A stream gave less than was asked for: nothing more is there, unless an end is.
-    fn was_emptied(&self) {
-        let reactor = &self.server.reactor;
-        if !reactor.source_ready(self.source.get()).has(MORE_THAN_DATA) {
-            reactor.source_clear(self.source.get(), Readiness::READ);
-        }
-    }
-
     fn may_be_readable(&self) -> bool {
-        let ready = self.server.reactor.source_ready(self.source.get());
-        ready.has(MORE_THAN_DATA.with(Readiness::READ))
+        self.server.reactor.source_may_read(self.source.get())
     }
 
     pub(super) fn close_if_idle(&self) {
