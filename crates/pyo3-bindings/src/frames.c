@@ -17,13 +17,18 @@
 #include <internal/pycore_interpframe.h>
 #endif
 
-int gv_walk_frames(PyThreadState *ts, PyObject **codes, int *offsets, int limit) {
+typedef struct {
+    PyObject *code;
+    int offset;
+} gv_frame;
+
+int gv_walk_frames(PyThreadState *ts, gv_frame *frames, int limit) {
     int n = 0;
 #if PY_VERSION_HEX < 0x030b0000
     for (PyFrameObject *f = ts->frame; f != NULL && n < limit; f = f->f_back) {
         Py_INCREF(f->f_code);
-        codes[n] = (PyObject *)f->f_code;
-        offsets[n++] = f->f_lasti < 0 ? 0 : f->f_lasti * (int)sizeof(_Py_CODEUNIT);
+        frames[n].code = (PyObject *)f->f_code;
+        frames[n++].offset = f->f_lasti < 0 ? 0 : f->f_lasti * (int)sizeof(_Py_CODEUNIT);
     }
 #else
 #if PY_VERSION_HEX < 0x030d0000
@@ -52,8 +57,8 @@ int gv_walk_frames(PyThreadState *ts, PyObject **codes, int *offsets, int limit)
             continue;
         }
         Py_INCREF(code);
-        codes[n] = (PyObject *)code;
-        offsets[n++] = _PyInterpreterFrame_LASTI(f) * (int)sizeof(_Py_CODEUNIT);
+        frames[n].code = (PyObject *)code;
+        frames[n++].offset = _PyInterpreterFrame_LASTI(f) * (int)sizeof(_Py_CODEUNIT);
     }
 #endif
     return n;

@@ -174,8 +174,8 @@ pub unsafe extern "C" fn get_site(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         match &(*cast(slf)).site {
-            Some(site) => site.as_list(),
-            None => none(),
+            SpawnSite::Unknown => none(),
+            site => site.as_list(),
         }
     }
 }
@@ -184,7 +184,7 @@ pub unsafe extern "C" fn get_made(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
         match &(*cast(slf)).site {
-            Some(site) if !site.made.is_null() => ffi::Py_NewRef(site.made),
+            SpawnSite::Made(made) if !made.is_null() => ffi::Py_NewRef(*made),
             _ => none(),
         }
     }
@@ -193,11 +193,13 @@ pub unsafe extern "C" fn get_made(slf: Obj, _: *mut c_void) -> Obj {
 pub unsafe extern "C" fn set_made(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a `Greenlet`. The old site, with its frames, is dropped last.
     unsafe {
-        let mut site = SpawnSite::empty();
-        if !absent(value) {
-            site.made = ffi::Py_NewRef(value);
-        }
-        let old = (*cast(slf)).site.replace(site);
+        let made = if absent(value) {
+            null_mut()
+        } else {
+            ffi::Py_NewRef(value)
+        };
+        let site = SpawnSite::Made(made);
+        let old = std::mem::replace(&mut (*cast(slf)).site, site);
         drop(old);
         0
     }

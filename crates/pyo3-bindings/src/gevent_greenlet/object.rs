@@ -60,8 +60,8 @@ pub struct GreenletObject {
     pub spawning_greenlet: *mut PyObject,
     /// A dict that is shared along a tree of spawns.
     pub spawn_tree_locals: *mut PyObject,
-    /// The frames that spawned it, and `spawning_stack` once it was asked for or set.
-    pub site: Option<Box<SpawnSite>>,
+    /// Where it was spawned.
+    pub site: SpawnSite,
     /// In order of registration.
     pub links: Vec<Link>,
     /// See [`StartState`].
@@ -106,7 +106,7 @@ impl GreenletObject {
             for field in Self::fields(this) {
                 field.write(ptr::null_mut());
             }
-            (&raw mut (*this).site).write(None);
+            (&raw mut (*this).site).write(SpawnSite::Unknown);
             (&raw mut (*this).links).write(Vec::new());
             (&raw mut (*this).start).write(StartState::Never);
             (*this).notifying = false;
@@ -176,7 +176,7 @@ impl GreenletObject {
             for field in Self::fields(this) {
                 set(field, ptr::null_mut());
             }
-            drop((*this).site.take());
+            drop(std::mem::take(&mut (*this).site));
             for link in std::mem::take(&mut (*this).links) {
                 if let Link::Callable(p) = link {
                     ffi::Py_DECREF(p);

@@ -127,7 +127,7 @@ pub(super) unsafe fn fill(
             set(&raw mut (*me).spawning_greenlet, weak);
             set(&raw mut (*me).spawn_tree_locals, locals);
             let td = hub.td();
-            (*me).site = Some(SpawnSite::capture(td.tstate, stack_limit(me)));
+            (*me).site = SpawnSite::capture(td.tstate, stack_limit(me));
         } else {
             set(&raw mut (*me).spawning_greenlet, none());
             set(&raw mut (*me).spawn_tree_locals, none());

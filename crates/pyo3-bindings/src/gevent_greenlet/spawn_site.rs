@@ -2,27 +2,36 @@
 
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::c_int;
-use std::ptr;
+use std::mem::MaybeUninit;
 
 /// Frames kept at most.
 pub const LIMIT: usize = 10;
 
-unsafe extern "C" {
-    /// Walks the running frames: for each a new reference to its code and the byte offset of its
-    /// instruction. Returns how many.
-    fn gv_walk_frames(
-        ts: *mut PyThreadState,
-        codes: *mut *mut PyObject,
-        offsets: *mut c_int,
-        limit: c_int,
-    ) -> c_int;
+/// One frame, as the shim has it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Frame {
+    /// A reference of its own.
+    code: *mut PyObject,
+    /// Of its instruction, in bytes.
+    offset: c_int,
 }
 
-/// The frames that spawned a greenlet, innermost first.
-pub struct SpawnSite {
-    frames: Vec<(*mut PyObject, c_int)>,
-    /// `spawning_stack` as a Python object, once it was made or assigned; owned.
-    pub made: *mut PyObject,
+unsafe extern "C" {
+    /// Walks the running frames. Returns how many.
+    fn gv_walk_frames(ts: *mut PyThreadState, frames: *mut Frame, limit: c_int) -> c_int;
+}
+
+/// What is known of where a greenlet was spawned.
+#[derive(Default)]
+pub enum SpawnSite {
+    /// It was not noted.
+    #[default]
+    Unknown,
+    /// The frames, innermost first.
+    Frames(Box<[Frame]>),
+    /// `spawning_stack`, once it was made or assigned; an owned reference, or null for None.
+    Made(*mut PyObject),
 }
 
 impl SpawnSite {
@@ -30,26 +39,14 @@ impl SpawnSite {
     ///
     /// # Safety
     /// The GIL is held and `ts` is the thread's state, with the running greenlet's installed.
-    pub unsafe fn capture(ts: *mut PyThreadState, limit: usize) -> Box<Self> {
-        let mut codes = [ptr::null_mut(); LIMIT];
-        let mut offsets = [0; LIMIT];
-        let limit = limit.min(LIMIT);
-        // SAFETY: both arrays have room for `limit`.
-        let n =
-            unsafe { gv_walk_frames(ts, codes.as_mut_ptr(), offsets.as_mut_ptr(), limit as c_int) }
-                as usize;
-        let frames = (0..n).map(|i| (codes[i], offsets[i])).collect();
-        Box::new(SpawnSite {
-            frames,
-            made: ptr::null_mut(),
-        })
-    }
-
-    /// No frames.
-    pub fn empty() -> Box<Self> {
-        Box::new(SpawnSite {
-            frames: Vec::new(),
-            made: ptr::null_mut(),
+    #[inline]
+    pub unsafe fn capture(ts: *mut PyThreadState, limit: usize) -> Self {
+        let mut frames = [const { MaybeUninit::<Frame>::uninit() }; LIMIT];
+        let at = frames.as_mut_ptr().cast::<Frame>();
+        // SAFETY: there is room for `LIMIT`, and as many as it says were written.
+        SpawnSite::Frames(unsafe {
+            let n = gv_walk_frames(ts, at, limit.min(LIMIT) as c_int);
+            std::slice::from_raw_parts(at, n as usize).into()
         })
     }
 
@@ -58,19 +55,23 @@ impl SpawnSite {
     /// # Safety
     /// The GIL is held.
     pub unsafe fn as_list(&self) -> *mut PyObject {
+        let frames: &[Frame] = match self {
+            SpawnSite::Frames(frames) => frames,
+            SpawnSite::Unknown | SpawnSite::Made(_) => &[],
+        };
         // SAFETY: the codes are owned; errors are passed on.
         unsafe {
             let list = ffi::PyList_New(0);
             if list.is_null() {
                 return list;
             }
-            for (code, offset) in &self.frames {
+            for Frame { code, offset } in frames {
                 let line = ffi::PyCode_Addr2Line(code.cast(), *offset);
                 let item = ffi::Py_BuildValue(c"Oi".as_ptr(), *code, line);
                 if item.is_null() || ffi::PyList_Append(list, item) < 0 {
                     ffi::Py_XDECREF(item);
                     ffi::Py_DECREF(list);
-                    return ptr::null_mut();
+                    return std::ptr::null_mut();
                 }
                 ffi::Py_DECREF(item);
             }
@@ -83,10 +84,13 @@ impl Drop for SpawnSite {
     fn drop(&mut self) {
         // SAFETY: dropped with the GIL held, by the greenlet that owns it.
         unsafe {
-            for (code, _) in &self.frames {
-                ffi::Py_DECREF(*code);
+            match self {
+                SpawnSite::Unknown => {}
+                SpawnSite::Frames(frames) => {
+                    frames.iter().for_each(|frame| ffi::Py_DECREF(frame.code));
+                }
+                SpawnSite::Made(made) => ffi::Py_XDECREF(*made),
             }
-            ffi::Py_XDECREF(self.made);
         }
     }
 }

@@ -221,6 +221,9 @@ impl<W: Who> Links<W> {
     /// `ready`: whether one that is told could go on; for an object that tells all, true.
     pub fn next(&mut self, round: &mut Round<W::Function>, ready: bool) -> Next<W> {
         loop {
+            if self.list.is_empty() {
+                return Next::Done;
+            }
             let limit = round.limit;
             let found = self
                 .list
@@ -256,7 +259,9 @@ impl<W: Who> Links<W> {
     pub fn end(&mut self, round: &Round<W::Function>, blocked: bool) -> bool {
         self.running -= 1;
         self.forget(round.hub);
-        let left = !blocked && self.list.iter().any(|l| l.arrived && round.belongs(l));
+        let left = !blocked
+            && !self.list.is_empty()
+            && self.list.iter().any(|l| l.arrived && round.belongs(l));
         if left {
             self.notifiers.push(round.hub);
         }
