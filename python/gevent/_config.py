@@ -8,7 +8,6 @@ variable says, else its default; it is worked out at the first use and then kept
 import importlib
 import os
 import textwrap
-import warnings
 
 from gevent import _core
 from gevent._compat import string_types
@@ -374,17 +373,7 @@ def loop_preference():
     if not isinstance(backend, (list, tuple)):
         backend = [backend]
     names = [name.strip() if isinstance(name, str) else name for name in backend]
-    known = tuple(name for name in names if name in _LOOPS)
-    if known:
-        return known
-    if not all(name in _AUTO_LOOPS for name in names):
-        warnings.warn(
-            f"GEVENT_BACKEND={backend!r} names no loop of this gevent and is ignored; "
-            f"the loops are {', '.join(_LOOPS)}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return setting.preference
+    return tuple(name for name in names if name in _LOOPS) or setting.preference
 
 
 class FormatContext(ImportableSetting, Setting):
@@ -403,7 +392,8 @@ class LibevBackend(Setting):
     desc = """\
     The loop to use if `loop` was left alone, under the name of libev's variable.
 
-    A name of libev's that is no loop here is ignored with a warning.
+    libev's other names leave the choice to `loop`; ``poll`` and ``select`` are then what the
+    hub's ``loop.backend`` says.
     """
     default = None
     validate = staticmethod(validate_anything)

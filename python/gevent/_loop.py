@@ -14,21 +14,23 @@ __all__ = ["loop"]
 
 
 _FLAG_NAMES = ("noenv", "forkcheck", "noinotify", "signalfd", "nosigmask")
-_BACKEND_INTS = {"epoll": 0x04, "kqueue": 0x08, "uring": 0x80}
+_BACKEND_INTS = {"select": 0x01, "poll": 0x02, "epoll": 0x04, "kqueue": 0x08, "uring": 0x80}
+# libev's portable backends; what they ask for, a loop that works, every loop here gives.
+_PORTABLE = ("poll", "select")
 
 
 def _names(flags):
-    """Return the loops that *flags* ask for, in order of preference."""
+    """Return the loops that *flags* ask for, in order of preference, and their alias if any."""
     from gevent import _config
     from gevent.core import _flags_to_int, _flags_to_list
 
     if flags is None:
-        return list(_config.loop_preference())
+        return list(_config.loop_preference()), None
     if isinstance(flags, int):
         flags = _flags_to_list(flags & 0xFF)
     elif isinstance(flags, str):
         flags = flags.split(",")
-    wanted = []
+    wanted, alias = [], None
     for name in flags:
         name = name.strip().lower()
         if name in _core.loop_names():
@@ -37,10 +39,14 @@ def _names(flags):
             wanted.append("uring")
         elif name in _FLAG_NAMES or not name:
             continue
+        elif name in _PORTABLE:
+            alias = alias or name
         else:
             _flags_to_int(name)  # a ValueError if there is no such name
             wanted.append("auto")
-    return wanted or list(_config.loop_preference())
+    if wanted:
+        return wanted, None
+    return list(_config.loop_preference()), alias
 
 
 class loop(_core.Loop):
@@ -59,8 +65,10 @@ class loop(_core.Loop):
     def __new__(cls, flags=None, default=None):
         if default is None:
             default = True
-        self = _core.Loop.__new__(cls, _names(flags), bool(default))
+        names, alias = _names(flags)
+        self = _core.Loop.__new__(cls, names, bool(default))
         self._made_with = flags
+        self._alias = alias
         self.set_switch_interval(sys.getswitchinterval())
         return self
 
@@ -162,9 +170,9 @@ class loop(_core.Loop):
     # Looks
 
     @property
-    def name(self):
-        """The name that chooses this loop in ``GEVENT_LOOP``: the same as `backend`."""
-        return self.backend
+    def backend(self):
+        """The same as `name`, or libev's name by which the loop was asked for: poll or select."""
+        return self._alias or self.name
 
     @property
     def backend_int(self):

@@ -195,6 +195,11 @@ def _usable(name):
     return True
 
 
+def _own_backends():
+    candidates = ("epoll", "uring") if sys.platform.startswith("linux") else ("kqueue",)
+    return [name for name in candidates if _usable(name)]
+
+
 def get_version():
     """Return the name and version of the event loop."""
     import gevent
@@ -208,19 +213,22 @@ def get_header_version():
 
 
 def supported_backends():
-    """Return the names of the loops that work on this machine, in no order of merit."""
-    candidates = ("epoll", "uring") if sys.platform.startswith("linux") else ("kqueue",)
-    return [name for name in candidates if _usable(name)]
+    """Return the names that a loop may be asked for by.
+
+    First the loops that work on this machine, then ``poll`` and ``select``, libev's portable
+    ones, which mean the system's default here.
+    """
+    return [*_own_backends(), "poll", "select"]
 
 
 def recommended_backends():
     """Return the name of the loop that is used if none is asked for, as a list."""
-    return supported_backends()[:1]
+    return _own_backends()[:1]
 
 
 def embeddable_backends():
     """Return the names of the loops whose descriptor another loop can watch."""
-    return supported_backends()
+    return _own_backends()
 
 
 def set_syserr_cb(callback):

@@ -105,12 +105,22 @@ def test_loop_preference(monkeypatch, loop, backend, preference):
 
 
 @pytest.mark.ours
-def test_a_backend_that_is_not_here_is_ignored_with_a_warning(monkeypatch):
-    monkeypatch.delenv("GEVENT_LOOP", raising=False)
-    monkeypatch.setenv("GEVENT_BACKEND", "select")
-    monkeypatch.setattr(_config, "config", _config.Config())
-    with pytest.warns(RuntimeWarning, match="names no loop"):
-        assert _config.loop_preference() == ("auto",)
+@pytest.mark.parametrize("name", ["epoll", "uring"])
+@pytest.mark.parametrize("backend", ["select", "poll", "noenv,select"])
+def test_portable_backends_of_libev_mean_the_loop(name, backend):
+    import gevent.core
+
+    if name not in gevent.core.supported_backends():
+        pytest.skip(f"this machine refuses {name}")
+    code = "import gevent; loop = gevent.get_hub().loop; print(loop.name, loop.backend)"
+    done = run(code, GEVENT_LOOP=name, GEVENT_BACKEND=backend, PYTHONWARNINGS="error")
+    assert done.stdout.split() == [name, backend.split(",")[-1]], done.stderr
+
+
+@pytest.mark.ours
+def test_a_backend_that_nobody_knows_is_refused():
+    done = run("import gevent; gevent.get_hub()", GEVENT_BACKEND="nonsense")
+    assert "ValueError: Invalid backend or flag: 'nonsense'" in done.stderr
 
 
 @pytest.mark.ours

@@ -481,9 +481,9 @@ impl Loop {
         Ok(self.reactor()?.depth() as usize)
     }
 
-    /// `epoll`, `uring`, ...
+    /// The name that chooses this loop in `GEVENT_LOOP`.
     #[getter]
-    fn backend(&self) -> PyResult<&'static str> {
+    fn name(&self) -> PyResult<&'static str> {
         Ok(self.reactor()?.caps().name)
     }
 
