@@ -1,5 +1,7 @@
 """When a wait for greenlets that are over returns, among everything else that is due."""
 
+import weakref
+
 import gevent
 from gevent import get_hub
 
@@ -123,3 +125,15 @@ class TestWaitsForTheFinished:
         assert gevent.wait([one]) == [one]
         parked.kill()
         assert gevent.wait([parked, one]) in ([parked, one], [one, parked])
+
+
+def test_the_hub_has_a_greenlet_in_its_hands_while_those_who_joined_it_go_on():
+    greenlet = gevent.spawn(lambda: None)
+    other = gevent.spawn(lambda: None)
+    alive = weakref.ref(greenlet)
+    greenlet.join()
+    del greenlet
+    assert alive() is not None
+    other.join()
+    gevent.sleep(0)
+    assert alive() is None

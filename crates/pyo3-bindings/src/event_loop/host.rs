@@ -65,6 +65,7 @@ impl<'a, 'py> LoopHost<'a, 'py> {
             match Payload::from_word(word) {
                 Payload::Links(p) => crate::sync::linkable::notify_from_queue(p),
                 Payload::Queue(p) => crate::sync::exchange::serve_from_queue(p),
+                Payload::Drop(p) => crate::sync::linkable::drop_entry(p),
                 other => other.discard(),
             }
         }
@@ -96,7 +97,7 @@ impl<'a, 'py> LoopHost<'a, 'py> {
                 unsafe { crate::threadpool::finish_from_queue(p, report) };
             }
             Payload::Job(job) => job(),
-            Payload::Links(_) | Payload::Queue(_) => {}
+            Payload::Links(_) | Payload::Queue(_) | Payload::Drop(_) => {}
         }
     }
 

@@ -22,6 +22,8 @@ pub enum Payload {
     Queue(*mut ffi::PyObject),
     /// The result of a task of a thread pool.
     Done(*mut ffi::PyObject),
+    /// Something that was needed so long.
+    Drop(*mut ffi::PyObject),
 }
 
 /// Native work for the loop's thread.
@@ -38,6 +40,7 @@ impl Payload {
             Payload::Done(p) => p as usize | 4,
             Payload::Links(p) => p as usize | 5,
             Payload::Queue(p) => p as usize | 6,
+            Payload::Drop(p) => p as usize | 7,
         }
     }
 
@@ -55,7 +58,8 @@ impl Payload {
             NOTIFY => Payload::Notify(p),
             4 => Payload::Done(p),
             5 => Payload::Links(p),
-            _ => Payload::Queue(p),
+            6 => Payload::Queue(p),
+            _ => Payload::Drop(p),
         }
     }
 
@@ -95,7 +99,11 @@ impl Payload {
                 crate::gevent_greenlet::forget_notice(p);
                 ffi::Py_DECREF(p);
             },
-            Payload::Start(p) | Payload::Done(p) | Payload::Links(p) | Payload::Queue(p) => {
+            Payload::Start(p)
+            | Payload::Done(p)
+            | Payload::Links(p)
+            | Payload::Queue(p)
+            | Payload::Drop(p) => {
                 // SAFETY: an owned reference; the GIL is held.
                 unsafe { ffi::Py_DECREF(p) }
             }

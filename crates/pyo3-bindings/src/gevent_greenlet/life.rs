@@ -443,12 +443,20 @@ pub unsafe fn tell_links(me: *mut GreenletObject) {
             tell_late_links(me);
             return;
         }
+        let mut woken = false;
         for link in std::mem::take(&mut (*me).links) {
             if let Fate::Fiber(waiter) = fate(me, link) {
                 waiter.wake(Wake::Event);
+                woken = true;
             }
         }
-        (*me).told = HubCore::current().map_or(0, |hub| hub.reactor().last_number());
+        let Some(hub) = HubCore::current().filter(|_| woken) else {
+            return;
+        };
+        (*me).told = hub.reactor().last_number();
+        // As upstream's hub, which goes on with them while it has the greenlet in its hands.
+        let held = Payload::Drop(ffi::Py_NewRef(me.cast()));
+        hub.reactor().push(Entry::Call(held.into_word()));
     }
 }
 
