@@ -73,6 +73,28 @@ def test_an_answer_that_is_refused_leaves_the_one_before_it(serve, status, field
         assert client.ask(GET).body == b"whole"
 
 
+@pytest.mark.parametrize("body", [["text"], "text", [b"", "text"]])
+def test_text_is_no_body(serve, body, capsys):
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return body
+
+    with Client(serve(application).address) as client:
+        answer = client.ask(GET)
+        assert (answer.status, answer.body) == (500, b"Internal Server Error")
+        assert client.at_end()
+    assert "TypeError" in capsys.readouterr().err
+
+
+def test_a_date_of_the_applications_is_the_only_one(serve):
+    def application(environ, start_response):
+        start_response("200 OK", [("Date", "")])
+        return [b"x"]
+
+    with Client(serve(application).address) as client:
+        assert client.ask(GET).names == ["Date", "Content-Length"]
+
+
 def _slow_reader(address):
     """A connection whose client takes little at a time."""
     sock = plain_socket.socket()

@@ -105,7 +105,7 @@ class Writing:
 
     def finalize_headers(self):
         """Add the fields that the application left to the server."""
-        if not self.provided_date:
+        if self.provided_date is None:
             self.response_headers.append((b"Date", date_now()))
         if self.code in (204, 304) or self.connection_upgraded:
             if self.connection_upgraded:
@@ -145,6 +145,9 @@ class Writing:
         self._write_with_headers(data)
 
     def _write_with_headers(self, data):
+        if data and self.command != "HEAD":
+            # What is no bytes is found before the head is out.
+            memoryview(data)
         self.finalize_headers()
         head = bytearray(b"HTTP/1.1 ")
         head += self.status

@@ -334,7 +334,7 @@ unsafe fn field(
             return failed;
         };
         match field.len() {
-            4 if field.eq_ignore_ascii_case(b"date") => given.has_date = !content.is_empty(),
+            4 if field.eq_ignore_ascii_case(b"date") => given.has_date = true,
             10 if field.eq_ignore_ascii_case(b"connection") => {
                 given.has_connection = true;
                 given.close |= gevent_wsgi::chars::has_member(content, "close");
