@@ -287,3 +287,66 @@ def test_the_time_for_a_head_counts_also_after_a_full_pool():
         assert quick.answer().body == b"done"
         assert slow.answer().status == 408
         assert slow.at_end()
+
+
+class Busy:
+    """An application that reads no bodies; ``/wait`` waits until it is told to go on."""
+
+    def __init__(self):
+        self.entered = gevent.event.Event()
+        self.go_on = gevent.event.Event()
+
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"] == "/wait":
+            self.entered.set()
+            assert self.go_on.wait(20)
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+
+POST = b"POST /posted HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n"
+
+
+@pytest.mark.parametrize("spawn", [1, "default"])
+def test_a_request_behind_a_body_that_nobody_reads(spawn):
+    """It needs no second place in the pool."""
+    with (
+        serving(Busy(), pywsgi.WSGIServer, spawn=spawn) as server,
+        Client(server.address) as client,
+    ):
+        for _ in range(2):
+            client.send(POST + b"unread" + b"GET /next HTTP/1.1\r\nHost: a\r\n\r\nGET /la")
+            assert [client.answer().body for _ in range(2)] == [b"/posted", b"/next"]
+            client.send(b"st HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.answer().body == b"/last"
+
+
+def test_a_request_behind_a_late_body_waits_for_a_full_pool():
+    busy = Busy()
+    with (
+        serving(busy, pywsgi.WSGIServer, spawn=1) as server,
+        Client(server.address) as late,
+        Client(server.address) as other,
+    ):
+        late.send(POST + b"un")
+        assert late.answer().body == b"/posted"
+        other.send(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert busy.entered.wait(20)
+        late.send(b"readGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+        gevent.sleep(0.1)
+        busy.go_on.set()
+        assert other.answer().body == b"/wait"
+        assert late.answer().body == b"/next"
+        late.send(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert late.answer().body == b"/again"
+
+
+def test_an_upgrade_behind_another_request_needs_no_second_place():
+    upgrade = b"GET /up HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+    with (
+        serving(Busy(), pywsgi.WSGIServer, spawn=1) as server,
+        Client(server.address) as client,
+    ):
+        client.send(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n" + upgrade)
+        assert [client.answer().body for _ in range(2)] == [b"/first", b"/up"]
+        assert client.at_end()

@@ -267,27 +267,35 @@ class _Replayed(io.RawIOBase):
         return self._sock.recv_into(buffer)
 
 
-def take_over(server, fd, address, data):
-    """Serve a connection that is to speak something else by a handler, from its head on."""
+def take_over(server, fd, address, data, here):
+    """Serve a connection that is to speak something else by a handler, from its head on.
+
+    *here* is in the running greenlet. When this raises the descriptor is still the caller's.
+    """
     sock = GeventSocket(fileno=fd)
     spawn = server.__dict__.get("_spawn", type(server)._spawn)
-    try:
-        if spawn is None:
+    if here or spawn is None:
+        try:
             _handle(server, sock, address, data)
-        else:
-            spawn(_handle, server, sock, address, data)
+        except GreenletExit:
+            pass
+        except BaseException as error:
+            report(server, (address,), error)
+        return
+    try:
+        spawn(_handle, server, sock, address, data)
     except BaseException:
         sock.detach()
         raise
 
 
-def tunnel(server, tunnel, address, data):
+def tunnel(server, tunnel, address, data, here):
     """As :func:`take_over` for a connection under our TLS: the handler gets one end of a pair of
     sockets, and two greenlets carry between the other end and the connection."""
     ours, theirs = socketpair()
     spawn_raw(_carry_in, tunnel, ours)
     spawn_raw(_carry_out, tunnel, ours)
-    take_over(server, theirs.detach(), address, data)
+    take_over(server, theirs.detach(), address, data, here)
 
 
 def _carry_in(tunnel, sock):

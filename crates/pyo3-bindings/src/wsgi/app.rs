@@ -392,7 +392,7 @@ impl Application for App {
         // SAFETY: the GIL is held.
         let py = unsafe { Python::assume_attached() };
         if request.upgrade.is_some() {
-            return self.hand_over(py, &conn, request);
+            return self.hand_over(py, &conn, request, false);
         }
         if request.environ.is_null() {
             return conn.close();
@@ -525,10 +525,16 @@ impl Application for App {
 
 impl App {
     /// Gives a connection that is to speak something else to a handler of Python's, with the head and all that
-    /// came behind it.
-    fn hand_over(&self, py: Python<'_>, conn: &Rc<Conn>, mut request: Request) {
+    /// came behind it. `here`: in the running greenlet, else in a new one.
+    pub fn hand_over(&self, py: Python<'_>, conn: &Rc<Conn>, mut request: Request, here: bool) {
         let mut data = Vec::from(request.upgrade.take().unwrap_or_default());
         data.extend(conn.take_rest());
+        // The answers to what came before it in a pipeline.
+        if here && conn.flush(&Greenlets).is_err() {
+            // SAFETY: the GIL is held. The client is gone, or the greenlet is being killed.
+            unsafe { ffi::PyErr_Clear() };
+            return conn.close();
+        }
         let peer = conn.peer();
         if conn.is_tls() {
             let done = glue(py, "tunnel").and_then(|f| {
@@ -539,6 +545,7 @@ impl App {
                     tunnel,
                     raise::address(py, peer)?,
                     data,
+                    here,
                 ))
                 .map(drop)
             });
@@ -551,8 +558,14 @@ impl App {
         let fd = conn.detach();
         let done = glue(py, "take_over").and_then(|f| {
             let data = pyo3::types::PyBytes::new(py, &data);
-            f.call1((self.core.server(py), fd, raise::address(py, peer)?, data))
-                .map(drop)
+            f.call1((
+                self.core.server(py),
+                fd,
+                raise::address(py, peer)?,
+                data,
+                here,
+            ))
+            .map(drop)
         });
         if let Err(e) = done {
             // SAFETY: nobody has taken the descriptor.

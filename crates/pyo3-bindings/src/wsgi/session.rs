@@ -80,10 +80,17 @@ unsafe extern "C" fn run(slf: Obj, _: *const Obj, _: usize, _: Obj) -> Obj {
                 Next::Request(next) if next.upgrade.is_none() && !next.environ.is_null() => {
                     request = next;
                 }
-                Next::Request(next) => {
-                    use gevent_wsgi::server::Application;
-                    // Another kind of request: it begins anew.
-                    conn.server().clone().app().serve(conn.clone(), next);
+                Next::Request(next) if next.upgrade.is_some() => {
+                    // In this greenlet: it has its place in the pool already.
+                    let server = conn.server().clone();
+                    server
+                        .app()
+                        .hand_over(Python::assume_attached(), &conn, next, true);
+                    break;
+                }
+                Next::Request(_) => {
+                    // Why it has no environ was reported.
+                    conn.close();
                     break;
                 }
                 Next::Released => break,

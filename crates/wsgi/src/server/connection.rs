@@ -54,6 +54,8 @@ pub struct Connection<A: Application> {
     /// What the source was told to wake the server for.
     waits: Cell<Interest>,
     pub(super) inbound: LocalCell<Inbound>,
+    /// Of what was received, nobody has looked at all for a head.
+    unseen: Cell<bool>,
     /// What is to be sent before anything else.
     pub(super) out: LocalCell<Vec<u8>>,
     /// The kernel was told to wait with a packet that is not full.
@@ -101,6 +103,7 @@ impl<A: Application> Connection<A> {
             phase: Cell::new(Phase::Waiting),
             waits: Cell::new(Readiness::NONE),
             inbound: LocalCell::default(),
+            unseen: Cell::new(false),
             out: LocalCell::default(),
             corked: Cell::new(false),
             flushing: Cell::new(false),
@@ -319,30 +322,35 @@ impl<A: Application> Connection<A> {
                 // There is room again, and the client's time counts.
                 self.begin_waiting(server);
             }
-            let mut scratch = server.borrow_scratch();
-            let outcome = match self.try_receive(&mut scratch) {
-                Ok(Some(0)) | Err(_) => {
-                    self.close();
-                    Ok(None)
-                }
-                Ok(Some(n)) if phase == Phase::Lingering => {
-                    self.listened_to(n as u64);
-                    Ok(Some(None))
-                }
-                Ok(Some(n)) => self.take(server, &scratch[..n]).map(Some),
-                Ok(None) => {
-                    self.listen(self.want_read());
-                    Ok(None)
-                }
+            let outcome = if self.unseen.replace(false) {
+                self.next_head(server, &[]).map(Some)
+            } else {
+                let mut scratch = server.borrow_scratch();
+                let outcome = match self.try_receive(&mut scratch) {
+                    Ok(Some(0)) | Err(_) => {
+                        self.close();
+                        Ok(None)
+                    }
+                    Ok(Some(n)) if phase == Phase::Lingering => {
+                        self.listened_to(n as u64);
+                        Ok(Some(None))
+                    }
+                    Ok(Some(n)) => self.take(server, &scratch[..n]).map(Some),
+                    Ok(None) => {
+                        self.listen(self.want_read());
+                        Ok(None)
+                    }
+                };
+                server.give_back(scratch);
+                outcome
             };
-            server.give_back(scratch);
             match outcome {
                 Ok(Some(Some(request))) => {
                     server.app.serve(self.clone(), request);
                     break;
                 }
                 Ok(Some(None)) if self.phase.get() != Phase::Closed => {
-                    if !self.may_be_readable() && !self.has_plain() {
+                    if !self.unseen.get() && !self.may_be_readable() && !self.has_plain() {
                         self.listen(self.want_read());
                         break;
                     }
@@ -375,7 +383,9 @@ impl<A: Application> Connection<A> {
             return Ok(None);
         }
         self.begin_waiting(server);
-        self.next_head(server, &[])
+        // Behind the body a request may be complete already. It is looked at when there is room for it.
+        self.unseen.set(self.is_something_waiting());
+        Ok(None)
     }
 
     fn begin_waiting(&self, server: &Server<A>) {
@@ -513,87 +523,90 @@ impl<A: Application> Connection<A> {
 
     /// After an answer: the next request of a pipeline, or the end of the fiber's part.
     pub fn next(self: &Rc<Self>) -> Next<A::Request> {
-        let server = self.server();
-        if self.phase.get() != Phase::Served {
-            return Next::Released;
-        }
-        if !self.keeps_alive() || self.in_body() {
-            self.release();
-            return Next::Released;
-        }
-        if self.inbound.with(|inbound| inbound.waiting().is_empty()) {
-            self.release();
-            return Next::Released;
-        }
-        match self.next_head(server, &[]) {
-            Ok(Some(request)) => Next::Request(request),
-            Ok(None) => {
-                self.release();
-                Next::Released
-            }
-            Err(reject) => {
-                self.refuse(reject);
-                Next::Released
-            }
+        match self.following() {
+            Some(request) => Next::Request(request),
+            None => Next::Released,
         }
     }
 
-    /// Gives the connection back: it waits for another request, or closes.
-    pub fn release(self: &Rc<Self>) {
+    fn is_something_waiting(&self) -> bool {
+        self.inbound.with(|inbound| !inbound.waiting().is_empty())
+    }
+
+    /// The next request, if it was received already. Else the connection is given back: it waits for one, or
+    /// closes.
+    fn following(self: &Rc<Self>) -> Option<A::Request> {
         let server = &self.server;
         if self.phase.get() != Phase::Served {
-            return;
+            return None;
         }
-        self.uncork();
         let unread = self.in_body();
         // A client that waits with its body is not told that it shall send it.
-        let waits = unread && self.expects.get();
-        if !self.keeps_alive() || waits && self.inbound.with(|inbound| inbound.waiting().is_empty())
-        {
-            let waiting = self.inbound.with(|inbound| !inbound.waiting().is_empty());
-            if unread || waiting || self.may_be_readable() {
-                return self.linger();
-            }
-            self.close_tls();
-            return match self.try_flush() {
-                Ok(true) | Err(_) => self.close(),
-                Ok(false) => self.linger(),
-            };
+        let waits = unread && self.expects.get() && !self.is_something_waiting();
+        if !self.keeps_alive() || waits {
+            self.close_behind_answer(unread);
+            return None;
         }
-        if unread {
-            self.phase.set(Phase::Discarding);
-            self.set_deadline(server.settings.get().body_timeout);
-            self.budget.set(server.settings.get().discard);
-            let left = self.inbound.with(|inbound| inbound.left());
-            if left.is_some_and(|left| left > self.budget.get()) {
-                return self.linger();
-            }
-            match self.discard() {
-                Ok(true) => {}
-                Ok(false) => {
-                    if self.phase.get() == Phase::Discarding && self.flush_or_wait() {
-                        self.listen_again();
-                    }
-                    return;
-                }
-                Err(reject) => {
-                    server.app.refused(self, reject, b"");
-                    return self.linger();
-                }
-            }
+        if unread && !self.skip_body() {
+            return None;
         }
-        self.begin_waiting(server);
-        if self.inbound.with(|inbound| !inbound.waiting().is_empty()) && unread {
-            // Behind the body that was thrown away a request may be complete already.
+        if self.is_something_waiting() {
             match self.next_head(server, &[]) {
-                Ok(Some(request)) => return server.app.serve(self.clone(), request),
+                Ok(Some(request)) => return Some(request),
                 Ok(None) => {}
-                Err(reject) => return self.refuse(reject),
+                Err(reject) => {
+                    self.refuse(reject);
+                    return None;
+                }
             }
         }
+        self.uncork();
+        self.begin_waiting(server);
         if self.flush_or_wait() {
             self.listen_again();
         }
+        None
+    }
+
+    fn close_behind_answer(&self, unread: bool) {
+        self.uncork();
+        if unread || self.is_something_waiting() || self.may_be_readable() {
+            return self.linger();
+        }
+        self.close_tls();
+        match self.try_flush() {
+            Ok(true) | Err(_) => self.close(),
+            Ok(false) => self.linger(),
+        }
+    }
+
+    /// Throws away what was received of a body that nobody has read. Whether that was all of it; else the rest
+    /// is seen to without the fiber.
+    fn skip_body(&self) -> bool {
+        let settings = self.server.settings.get();
+        self.uncork();
+        self.budget.set(settings.discard);
+        let left = self.inbound.with(|inbound| inbound.left());
+        if left.is_some_and(|left| left > settings.discard) {
+            self.linger();
+            return false;
+        }
+        match self.discard() {
+            Ok(true) => return true,
+            Ok(false) if self.phase.get() != Phase::Served => {}
+            Ok(false) => {
+                self.phase.set(Phase::Discarding);
+                self.set_deadline(settings.body_timeout);
+                if self.flush_or_wait() {
+                    self.listen_again();
+                }
+            }
+            Err(reject) => {
+                self.server.app.refused(self, reject, b"");
+                self.linger();
+            }
+        }
+        false
     }
 
     /// Waits for more, or goes on at once with what TLS has decrypted already.

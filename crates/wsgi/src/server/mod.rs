@@ -2,8 +2,8 @@
 //!
 //! A connection that waits for a request is a small state machine without a fiber, which the hub's fiber
 //! steps when its descriptor is ready. When a head is complete it is lent to the [`Application`], which
-//! answers from a fiber of its own and [releases](Connection::release) the connection when nothing
-//! more of it was received.
+//! answers from a fiber of its own and gives the connection [back](Connection::next) when nothing more of it
+//! was received.
 
 mod connection;
 mod gathering;
