@@ -153,6 +153,55 @@ fn is_regular(fd: RawFd) -> bool {
     }
 }
 
+/// A read at `offset`, or where the file is if that is negative.
+///
+/// # Safety
+/// `buf` is writable for `len`.
+unsafe fn read(fd: RawFd, buf: *mut u8, len: usize, offset: i64) -> Try {
+    let iov = libc::iovec {
+        iov_base: buf.cast(),
+        iov_len: len,
+    };
+    let call = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if offset < 0 {
+                libc::read(fd, buf.cast(), len)
+            } else {
+                libc::pread(fd, buf.cast(), len, offset)
+            }
+        }
+    };
+    positioned(fd, Readiness::READ, || read_nowait(fd, &iov, offset), call)
+}
+
+/// As [`read`], a write.
+///
+/// # Safety
+/// `buf` is readable for `len`.
+unsafe fn write(fd: RawFd, buf: *const u8, len: usize, offset: i64) -> Try {
+    let iov = libc::iovec {
+        iov_base: buf.cast_mut().cast(),
+        iov_len: len,
+    };
+    let call = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if offset < 0 {
+                libc::write(fd, buf.cast(), len)
+            } else {
+                libc::pwrite(fd, buf.cast(), len, offset)
+            }
+        }
+    };
+    positioned(
+        fd,
+        Readiness::WRITE,
+        || write_nowait(fd, &iov, offset),
+        call,
+    )
+}
+
 /// Tries `op`; `again` says that it has waited.
 ///
 /// # Safety
@@ -222,50 +271,20 @@ pub(super) unsafe fn attempt(op: &mut Op, again: bool) -> Try {
                 result => Try::Done(result.map(|_| 0)),
             }
         }
+        // SAFETY: the caller's promise.
         Op::Read {
             fd,
             buf,
             len,
             offset,
-        } => {
-            let iov = libc::iovec {
-                iov_base: buf.cast(),
-                iov_len: len,
-            };
-            let call = || {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    if offset < 0 {
-                        libc::read(fd, buf.cast(), len)
-                    } else {
-                        libc::pread(fd, buf.cast(), len, offset)
-                    }
-                }
-            };
-            positioned(fd, R, || read_nowait(fd, &iov, offset), call)
-        }
+        } => unsafe { read(fd, buf, len, offset) },
+        // SAFETY: the caller's promise.
         Op::Write {
             fd,
             buf,
             len,
             offset,
-        } => {
-            let iov = libc::iovec {
-                iov_base: buf.cast_mut().cast(),
-                iov_len: len,
-            };
-            let call = || {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    if offset < 0 {
-                        libc::write(fd, buf.cast(), len)
-                    } else {
-                        libc::pwrite(fd, buf.cast(), len, offset)
-                    }
-                }
-            };
-            positioned(fd, W, || write_nowait(fd, &iov, offset), call)
-        }
+        } => unsafe { write(fd, buf, len, offset) },
         Op::Poll { fd, want } => match poll_now(fd, want) {
             Ok(0) => Try::Wait(want),
             result => Try::Done(result),

@@ -5,7 +5,7 @@ use super::object::{GreenletObject, Link};
 use crate::event_loop::nanos;
 use crate::hub::{Parked, Waiter, unexpected_switch};
 use crate::raw::{Args, absent};
-use gevent_hub_core::reactor::{Wake, monotonic};
+use gevent_hub_core::reactor::{Nanos, Wake, monotonic};
 use pyo3::ffi::{self, PyObject};
 use std::ptr::null_mut;
 use std::rc::Rc;
@@ -64,23 +64,8 @@ unsafe fn wait_for(
         if (0..total).any(|i| !super::methods::is_plain(item(i))) {
             return not_implemented();
         }
-        let wanted = if absent(count) {
-            total
-        } else {
-            let c = ffi::PyLong_AsSsize_t(count);
-            if c == -1 && !ffi::PyErr_Occurred().is_null() {
-                return null_mut();
-            }
-            total.min(c.max(0) as usize)
-        };
-        let deadline = if absent(timeout) {
-            None
-        } else {
-            let s = ffi::PyFloat_AsDouble(timeout);
-            if s == -1.0 && !ffi::PyErr_Occurred().is_null() {
-                return null_mut();
-            }
-            Some(monotonic().saturating_add(nanos(s)))
+        let Ok((wanted, deadline)) = limits(count, total, timeout) else {
+            return null_mut();
         };
         if wanted == 0 {
             return ffi::PyList_New(0);
@@ -130,9 +115,9 @@ unsafe fn wait_for(
             Parked::Raised(_) => failed = true,
         }
         group.waiter.set(None);
-        // Those that have not ended forget it.
         let ended = std::mem::take(&mut *group.ended.borrow_mut());
         if failed || ended.len() < total {
+            // Those that have not ended forget it.
             for i in 0..total {
                 let me = item(i).cast::<GreenletObject>();
                 (*me)
@@ -140,24 +125,50 @@ unsafe fn wait_for(
                     .retain(|l| !matches!(l, Link::Group(g) if Rc::ptr_eq(g, &group)));
             }
         }
-        let result = if failed {
-            null_mut()
-        } else {
-            ffi::PyList_New(0)
-        };
+        if failed {
+            // Keep the error that is set while the references go.
+            let e = crate::tstate::take_raised();
+            ended.into_iter().for_each(|g| ffi::Py_DECREF(g));
+            crate::tstate::set_raised(e);
+            return null_mut();
+        }
+        let result = ffi::PyList_New(0);
         for (i, g) in ended.into_iter().enumerate() {
             if !result.is_null() && i < wanted {
                 ffi::PyList_Append(result, g);
             }
-            if failed {
-                // Keep the error that is set while the reference goes.
-                let e = crate::tstate::take_raised();
-                ffi::Py_DECREF(g);
-                crate::tstate::set_raised(e);
-            } else {
-                ffi::Py_DECREF(g);
-            }
+            ffi::Py_DECREF(g);
         }
         result
+    }
+}
+
+/// How many of `total` are waited for, and until when. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held; the arguments are alive, or null where they were left out.
+unsafe fn limits(
+    count: *mut PyObject,
+    total: usize,
+    timeout: *mut PyObject,
+) -> Result<(usize, Option<Nanos>), ()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut wanted = total;
+        if !absent(count) {
+            let c = ffi::PyLong_AsSsize_t(count);
+            if c == -1 && !ffi::PyErr_Occurred().is_null() {
+                return Err(());
+            }
+            wanted = total.min(c.max(0) as usize);
+        }
+        if absent(timeout) {
+            return Ok((wanted, None));
+        }
+        let s = ffi::PyFloat_AsDouble(timeout);
+        if s == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            return Err(());
+        }
+        Ok((wanted, Some(monotonic().saturating_add(nanos(s)))))
     }
 }
