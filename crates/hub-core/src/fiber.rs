@@ -225,7 +225,8 @@ impl Switcher {
     /// # Safety
     /// `to` is `Live` or the thread's root, belongs to this thread, and stays alive while it is parked
     /// or running. No lock, borrow or detached interpreter scope is held that `to` could need.
-    #[inline]
+    // Always: else it hangs on how the caller's crate is cut into units, and a call is a tenth of a switch.
+    #[inline(always)]
     pub unsafe fn transfer(&self, to: *const Fiber) {
         let me = self.current.get();
         if me == to {
@@ -242,7 +243,7 @@ impl Switcher {
 
     /// # Safety
     /// As [`transfer`](Self::transfer); `me` is the running fiber.
-    #[inline]
+    #[inline(always)]
     unsafe fn go(&self, me: &Fiber, mut to: *const Fiber) {
         loop {
             // SAFETY: targets are alive, by the promise of each `transfer` that named them.

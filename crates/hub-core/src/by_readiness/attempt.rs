@@ -271,20 +271,24 @@ pub(super) unsafe fn attempt(op: &mut Op, again: bool) -> Try {
                 result => Try::Done(result.map(|_| 0)),
             }
         }
-        // SAFETY: the caller's promise.
         Op::Read {
             fd,
             buf,
             len,
             offset,
-        } => unsafe { read(fd, buf, len, offset) },
-        // SAFETY: the caller's promise.
+        } => {
+            // SAFETY: the caller's promise.
+            unsafe { read(fd, buf, len, offset) }
+        }
         Op::Write {
             fd,
             buf,
             len,
             offset,
-        } => unsafe { write(fd, buf, len, offset) },
+        } => {
+            // SAFETY: the caller's promise.
+            unsafe { write(fd, buf, len, offset) }
+        }
         Op::Poll { fd, want } => match poll_now(fd, want) {
             Ok(0) => Try::Wait(want),
             result => Try::Done(result),

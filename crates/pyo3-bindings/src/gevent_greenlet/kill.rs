@@ -106,7 +106,7 @@ pub unsafe fn throw(greenlet: *mut PyObject, exception: *mut PyObject) -> *mut P
     // SAFETY: objects; the GIL is held.
     unsafe {
         let triple = ffi::PyTuple_Check(exception) != 0 && ffi::PyTuple_GET_SIZE(exception) == 3;
-        if !triple && super::methods::is_plain(greenlet) {
+        if !triple && super::is_plain(greenlet) {
             let me = greenlet.cast::<GreenletObject>();
             if (*me).base.active() {
                 let exc = make_exception(exception, null_mut(), null_mut());
@@ -137,7 +137,7 @@ pub unsafe fn throw(greenlet: *mut PyObject, exception: *mut PyObject) -> *mut P
 unsafe fn is_dead(g: *mut PyObject) -> Result<bool, ()> {
     // SAFETY: the caller's promise.
     unsafe {
-        if super::methods::is_plain(g) {
+        if super::is_plain(g) {
             return Ok(GreenletObject::is_dead(g.cast()));
         }
         let dead = ffi::PyObject_GetAttrString(g, c"dead".as_ptr());

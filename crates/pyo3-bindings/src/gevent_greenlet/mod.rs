@@ -4,13 +4,15 @@
 //! spawn) is in `python/gevent/greenlet.py`, whose class `Greenlet` is a subclass of this one.
 
 mod attributes;
+mod ending;
 mod group;
 mod kill;
 mod life;
-mod methods;
+mod links;
 mod object;
 mod slots;
 mod spawn_site;
+mod starting;
 mod tracked;
 mod types;
 mod wait;
@@ -20,7 +22,8 @@ pub use life::{
     PyObject_IsGevent as is_gevent, forget_notice, leave_links, leave_running_links, loop_gone,
     notify_from_queue, spawn_now, start_from_queue, start_from_timer,
 };
-pub use methods::{make as make_greenlet, rawlink as link, unlink};
+pub use links::{rawlink as link, unlink};
+pub use starting::make as make_greenlet;
 pub use tracked::TrackedObject;
 pub use types::tracked_type;
 
@@ -114,6 +117,15 @@ pub unsafe fn start_greenlet(p: *mut PyObject, name: *mut PyObject) -> Result<()
 /// `ty` is only compared; the types have been made.
 unsafe fn is_plain_class(ty: *mut PyTypeObject) -> bool {
     ty == public_class() || ty == types::types().greenlet
+}
+
+/// Whether it is a `Greenlet` whose methods are the native ones.
+///
+/// # Safety
+/// The GIL is held; `p` is alive.
+unsafe fn is_plain(p: *mut PyObject) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { is_gevent(p) && is_plain_class(ffi::Py_TYPE(p)) }
 }
 
 /// # Safety

@@ -186,6 +186,11 @@ impl GreenletObject {
     }
 }
 
+/// The object behind a `self` that is known to be a `Greenlet`.
+pub fn cast(slf: *mut PyObject) -> *mut GreenletObject {
+    slf.cast()
+}
+
 /// Whether it is the running greenlet of this thread.
 ///
 /// # Safety

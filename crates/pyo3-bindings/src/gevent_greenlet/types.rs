@@ -1,6 +1,7 @@
 //! The raw types of this folder, and the names and objects that their code uses.
 
-use super::{attributes, methods, object::GreenletObject, slots as slot_fns, tracked};
+use super::{attributes, ending, links, starting, tracked};
+use super::{object::GreenletObject, slots as slot_fns};
 use crate::greenlet::{globals, lifecycle};
 use crate::raw::{fast, noargs, one};
 use crate::raw_type::NewType;
@@ -53,23 +54,23 @@ pub fn types() -> &'static Types {
 fn greenlet_methods() -> Vec<PyMethodDef> {
     let class = ffi::METH_CLASS;
     vec![
-        fast(c"spawn", methods::spawn, class, c"spawn(function, *args, **kwargs) -> Greenlet\n\nMake a greenlet and put it into the queue."),
-        fast(c"spawn_later", methods::spawn_later, class, c"spawn_later(seconds, function, *args, **kwargs) -> Greenlet\n\nMake a greenlet that starts after some seconds."),
-        noargs(c"start", methods::start, c"Put it into the queue, once."),
-        one(c"start_later", methods::start_later, c"start_later(seconds)\n\nStart it after some seconds."),
+        fast(c"spawn", starting::spawn, class, c"spawn(function, *args, **kwargs) -> Greenlet\n\nMake a greenlet and put it into the queue."),
+        fast(c"spawn_later", starting::spawn_later, class, c"spawn_later(seconds, function, *args, **kwargs) -> Greenlet\n\nMake a greenlet that starts after some seconds."),
+        noargs(c"start", starting::start, c"Put it into the queue, once."),
+        one(c"start_later", starting::start_later, c"start_later(seconds)\n\nStart it after some seconds."),
         noargs(c"ready", attributes::ready, c"Whether it has ended."),
         noargs(c"successful", attributes::successful, c"Whether it has ended without an error; GreenletExit is none."),
-        one(c"rawlink", methods::rawlink, c"rawlink(callback)\n\nHave the hub call callback(self) when it has ended; it must not block or raise."),
-        one(c"unlink", methods::unlink, c"unlink(callback)\n\nUndo a link."),
-        noargs(c"unlink_all", methods::unlink_all, c"Undo all links."),
-        noargs(c"has_links", methods::has_links, c"The number of links."),
-        fast(c"join", methods::join, 0, c"join(timeout=None)\n\nWait until it has ended, or some seconds."),
-        fast(c"get", methods::get, 0, c"get(block=True, timeout=None)\n\nReturn its value or raise its error, after waiting for it."),
-        fast(c"kill", methods::kill, 0, c"kill(exception=..., block=True, timeout=None)\n\nRaise an exception in it; wait for its end if asked to block."),
-        fast(c"throw", methods::throw, 0, c"throw(*exception)\n\nSwitch to it at once and raise an exception there; for the hub only."),
-        noargs(c"run", methods::run, c"What it does: calls _run and reports how that ended."),
-        one(c"_maybe_kill_before_start", methods::maybe_kill_before_start, c"Keep it from starting; return whether it is dead by that."),
-        noargs(c"_tell_links", methods::tell_links, c"Tell the links that it is over."),
+        one(c"rawlink", links::rawlink, c"rawlink(callback)\n\nHave the hub call callback(self) when it has ended; it must not block or raise."),
+        one(c"unlink", links::unlink, c"unlink(callback)\n\nUndo a link."),
+        noargs(c"unlink_all", links::unlink_all, c"Undo all links."),
+        noargs(c"has_links", links::has_links, c"The number of links."),
+        fast(c"join", ending::join, 0, c"join(timeout=None)\n\nWait until it has ended, or some seconds."),
+        fast(c"get", ending::get, 0, c"get(block=True, timeout=None)\n\nReturn its value or raise its error, after waiting for it."),
+        fast(c"kill", ending::kill, 0, c"kill(exception=..., block=True, timeout=None)\n\nRaise an exception in it; wait for its end if asked to block."),
+        fast(c"throw", ending::throw, 0, c"throw(*exception)\n\nSwitch to it at once and raise an exception there; for the hub only."),
+        noargs(c"run", starting::run, c"What it does: calls _run and reports how that ended."),
+        one(c"_maybe_kill_before_start", ending::maybe_kill_before_start, c"Keep it from starting; return whether it is dead by that."),
+        noargs(c"_tell_links", links::tell_links, c"Tell the links that it is over."),
     ]
 }
 
@@ -122,7 +123,7 @@ fn greenlet_attributes() -> Vec<PyGetSetDef> {
         attribute(c"loop", m::get_loop, None, c"The loop of its hub."),
         attribute(
             c"_links",
-            methods::get_links,
+            links::get_links,
             None,
             c"The callables that are linked.",
         ),

@@ -61,7 +61,7 @@ unsafe fn wait_for(
     unsafe {
         let total = ffi::PyList_GET_SIZE(list) as usize;
         let item = |i: usize| ffi::PyList_GET_ITEM(list, i as isize);
-        if (0..total).any(|i| !super::methods::is_plain(item(i))) {
+        if (0..total).any(|i| !super::is_plain(item(i))) {
             return not_implemented();
         }
         let Ok((wanted, deadline)) = limits(count, total, timeout) else {
@@ -81,7 +81,7 @@ unsafe fn wait_for(
         for i in 0..total {
             let me = item(i).cast::<GreenletObject>();
             let over = GreenletObject::is_ready(me);
-            if over && super::methods::is_away(me) {
+            if over && super::ending::is_away(me) {
                 // Its own hub may have stopped.
                 group.add(ffi::Py_NewRef(me.cast()));
                 continue;
@@ -100,7 +100,7 @@ unsafe fn wait_for(
             // As upstream, the others have their turn even so.
             hub.core().unpark(park.token(), Wake::Event);
         }
-        let away = (0..total).any(|i| super::methods::is_away(item(i).cast()));
+        let away = (0..total).any(|i| super::ending::is_away(item(i).cast()));
         let outcome = if away {
             hub.park_for_others(park, deadline)
         } else {

@@ -24,6 +24,7 @@
 
 pub mod attributes;
 pub mod capi;
+mod life;
 pub mod lifecycle;
 pub mod module;
 pub mod object;

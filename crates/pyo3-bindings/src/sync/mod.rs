@@ -22,6 +22,7 @@ pub mod queue;
 mod rlock;
 pub mod semaphore;
 mod thread_lock;
+mod told;
 mod wait;
 
 pub use args::flag;

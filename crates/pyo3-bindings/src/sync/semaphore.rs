@@ -2,8 +2,9 @@
 
 use super::Obj;
 use super::args::{Limit, flag};
-use super::linkable::{self, Linkable, Told, reinit};
+use super::linkable::{self, Linkable, reinit};
 use super::object::{attribute, class_name, set, text};
+use super::told::Told;
 use super::wait::{InHub, InThread, begin, hub_for_waiting, limited, wait};
 use crate::raw::{_PyType_Lookup, Args, answer_bool, boolean, fast, noargs, none};
 use crate::raw_type::NewType;

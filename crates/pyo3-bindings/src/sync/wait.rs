@@ -2,9 +2,10 @@
 //! for, and what comes of it, is [`gevent_sync`]'s.
 
 use super::args::Limit;
-use super::linkable::{Kind, Linkable, Told};
+use super::linkable::{Kind, Linkable};
 use super::object::set;
 use super::parker::wait_after;
+use super::told::Told;
 use super::{Obj, async_result, call_python, in_main_thread};
 use crate::errors::ErrorClass;
 use crate::hub::{HubCore, Parked, get_core, unexpected_switch};

@@ -1,16 +1,17 @@
 //! [`Exchange`]: one request being answered, and at the same time the `start_response` of its application.
 
 use super::app::{Conn, Core, Greenlets};
+use super::callable::callable_type;
+use super::piece::{Piece, known_length};
 use super::raise::{self, raise};
 use super::start;
-use super::text::bytes_of;
 use crate::statics::Immortal;
 use gevent_hub_core::cell::LocalCell;
 use gevent_wsgi::answer;
 use gevent_wsgi::server::Framing;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::c_int;
 use std::io::IoSlice;
 use std::mem::offset_of;
 use std::ptr::null_mut;
@@ -470,141 +471,6 @@ impl Exchange {
     }
 }
 
-/// The length of a body that is a list or the like: as upstream, the sum of its pieces' lengths.
-///
-/// # Safety
-/// The GIL is held; `result` is alive or null.
-unsafe fn known_length(result: Obj) -> Raised<Option<u64>> {
-    if result.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: an object that the caller holds; the GIL is held.
-    unsafe {
-        if ffi::PyList_CheckExact(result) != 0 || ffi::PyTuple_CheckExact(result) != 0 {
-            let mut total = 0;
-            let mut plain = true;
-            let n = ffi::PySequence_Size(result);
-            for i in 0..n {
-                let item = if ffi::PyList_CheckExact(result) != 0 {
-                    ffi::PyList_GET_ITEM(result, i)
-                } else {
-                    ffi::PyTuple_GET_ITEM(result, i)
-                };
-                if ffi::PyBytes_CheckExact(item) == 0 {
-                    plain = false;
-                    break;
-                }
-                total += ffi::PyBytes_Size(item) as u64;
-            }
-            if plain {
-                return Ok(Some(total));
-            }
-        }
-        if !has_len(result) {
-            return Ok(None);
-        }
-        let iterator = ffi::PyObject_GetIter(result);
-        if iterator.is_null() {
-            return Err(());
-        }
-        let mut total = 0;
-        loop {
-            let item = ffi::PyIter_Next(iterator);
-            if item.is_null() {
-                break;
-            }
-            let length = ffi::PyObject_Size(item);
-            ffi::Py_DECREF(item);
-            if length < 0 {
-                break;
-            }
-            total += length as u64;
-        }
-        ffi::Py_DECREF(iterator);
-        if ffi::PyErr_Occurred().is_null() {
-            Ok(Some(total))
-        } else {
-            Err(())
-        }
-    }
-}
-
-/// # Safety
-/// The GIL is held; `result` is alive.
-unsafe fn has_len(result: Obj) -> bool {
-    // SAFETY: the type of an object that is alive; the GIL is held.
-    unsafe {
-        if ffi::PyGen_CheckExact(result) != 0 {
-            return false;
-        }
-        let ty = ffi::Py_TYPE(result);
-        let sequence = (*ty).tp_as_sequence;
-        let mapping = (*ty).tp_as_mapping;
-        (!sequence.is_null() && (*sequence).sq_length.is_some())
-            || (!mapping.is_null() && (*mapping).mp_length.is_some())
-            || ffi::PyObject_HasAttrString(result, c"__len__".as_ptr()) != 0
-    }
-}
-
-/// The bytes of a piece of a body: bytes, or anything with a buffer. The view is released by
-/// [`Piece::drop`].
-pub struct Piece {
-    view: ffi::Py_buffer,
-    /// Plain bytes need no view.
-    plain: Option<(*const u8, usize)>,
-}
-
-impl Piece {
-    /// # Safety
-    /// The GIL is held; `obj` is held by the caller for as long as the piece.
-    pub unsafe fn of(obj: Obj) -> Raised<Self> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut piece = Piece {
-                view: std::mem::zeroed(),
-                plain: None,
-            };
-            if ffi::PyBytes_Check(obj) != 0 {
-                let data = ffi::PyBytes_AS_STRING(obj).cast();
-                piece.plain = Some((data, ffi::PyBytes_Size(obj) as usize));
-                return Ok(piece);
-            }
-            if ffi::PyUnicode_Check(obj) != 0 && bytes_of(obj).is_some_and(<[u8]>::is_empty) {
-                // Empty text flushes the head; upstream's handlers did that.
-                piece.plain = Some((std::ptr::NonNull::dangling().as_ptr(), 0));
-                return Ok(piece);
-            }
-            if ffi::PyObject_GetBuffer(obj, &raw mut piece.view, ffi::PyBUF_SIMPLE) < 0 {
-                piece.plain = Some((std::ptr::NonNull::dangling().as_ptr(), 0));
-                return Err(());
-            }
-            Ok(piece)
-        }
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        let (data, length) = match self.plain {
-            Some(plain) => plain,
-            None => (self.view.buf.cast_const().cast(), self.view.len as usize),
-        };
-        if length == 0 {
-            return &[];
-        }
-        // SAFETY: the object's memory, which the object (or the view of it) keeps.
-        unsafe { std::slice::from_raw_parts(data, length) }
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        if self.plain.is_none() {
-            // SAFETY: a view that was got; the GIL is held where pieces are.
-            unsafe { ffi::PyBuffer_Release(&raw mut self.view) };
-        }
-    }
-}
-
 /// `start_response(status, headers, exc_info=None)`.
 unsafe extern "C" fn call(slf: Obj, args: *const Obj, nargsf: usize, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
@@ -692,69 +558,6 @@ unsafe extern "C" fn dealloc(slf: Obj) {
         }
         ffi::Py_DECREF(ty.cast());
     }
-}
-
-/// Makes a small heap type that is called by vectorcall and cannot be made from Python.
-///
-/// # Safety
-/// `size` is that of a `repr(C)` struct with the object's head first and a vectorcall at `offset`.
-pub unsafe fn callable_type(
-    py: Python<'_>,
-    name: &'static CStr,
-    size: usize,
-    offset: usize,
-    dealloc: ffi::destructor,
-) -> PyResult<*mut ffi::PyTypeObject> {
-    let members = Box::leak(Box::new([
-        ffi::PyMemberDef {
-            name: c"__vectorcalloffset__".as_ptr(),
-            type_code: ffi::Py_T_PYSSIZET,
-            offset: offset as isize,
-            flags: ffi::Py_READONLY,
-            doc: std::ptr::null(),
-        },
-        ffi::PyMemberDef {
-            name: std::ptr::null(),
-            type_code: 0,
-            offset: 0,
-            flags: 0,
-            doc: std::ptr::null(),
-        },
-    ]));
-    let slots = Box::leak(Box::new([
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_dealloc,
-            pfunc: dealloc as *mut c_void,
-        },
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_call,
-            pfunc: ffi::PyVectorcall_Call as *mut c_void,
-        },
-        ffi::PyType_Slot {
-            slot: ffi::Py_tp_members,
-            pfunc: members.as_mut_ptr().cast(),
-        },
-        ffi::PyType_Slot {
-            slot: 0,
-            pfunc: null_mut(),
-        },
-    ]));
-    let flags = ffi::Py_TPFLAGS_DEFAULT
-        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
-        | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-    let spec = Box::leak(Box::new(ffi::PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: size as c_int,
-        itemsize: 0,
-        flags: flags as _,
-        slots: slots.as_mut_ptr(),
-    }));
-    // SAFETY: the tables live for ever and describe the struct, by the caller's promise.
-    let ty = unsafe { ffi::PyType_FromSpec(spec) };
-    if ty.is_null() {
-        return Err(PyErr::fetch(py));
-    }
-    Ok(ty.cast())
 }
 
 /// Makes the type.

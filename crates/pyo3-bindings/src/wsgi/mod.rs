@@ -6,6 +6,7 @@
 )]
 
 mod app;
+mod callable;
 mod core;
 mod environ;
 mod exchange;
@@ -14,6 +15,7 @@ mod input;
 mod log;
 pub mod names;
 mod parser;
+mod piece;
 mod raise;
 mod session;
 mod start;

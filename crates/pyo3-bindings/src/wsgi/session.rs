@@ -5,8 +5,10 @@
 //! them, for as long as this waits.
 
 use super::app::{Conn, Core, Greenlets, Request};
-use super::exchange::{self, Exchange, Follows, Piece, Raised, callable_type};
+use super::callable::callable_type;
+use super::exchange::{self, Exchange, Follows, Raised};
 use super::file_wrapper::FileWrapper;
+use super::piece::Piece;
 use super::raise::{glue, raise};
 use super::{log, start};
 use crate::statics::Immortal;
