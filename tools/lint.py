@@ -34,7 +34,7 @@ PLACES = re.compile(
 # that of the slot or table which it stands in; every other unsafe function says what its callers
 # promise.
 UNSAFE_FN = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?unsafe fn (\w+)")
-ABOVE_A_FN = re.compile(r"\s*(?:///|#\[|\)\]|\w+(?:::\w+)*,|reason = )")
+ABOVE_A_FN = re.compile(r"\s*(?://|#\[|\)\]|\w+(?:::\w+)*,|reason = )")
 BLOCK = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:unsafe )?(impl|trait|mod|fn)\b(.*)")
 # crate -> the crates of this workspace that it may use; the arrows of ARCHITECTURE.md.
 LAYERS = {

@@ -103,6 +103,7 @@ def test_descriptor_can_be_kept(kind, pipe):
     kind(pipe[1], "wb", closefd=False).close()
     kind(pipe[1], "wb", close=False).close()
     os.write(pipe[1], b"x")
+    assert os.read(pipe[0], 9) == b"x"
 
 
 def test_close_wakes_the_reader(pipe):
