@@ -127,6 +127,32 @@ class TestWaitsForTheFinished:
         assert gevent.wait([parked, one]) in ([parked, one], [one, parked])
 
 
+def test_a_wait_for_what_has_ended_untold_goes_before_what_is_queued_later():
+    log = []
+
+    def waits():
+        gevent.sleep(0)
+        gevent.wait([greenlet for greenlet in waiters if greenlet is not last], count=1)
+        log.append("waited")
+
+    def spawns():
+        gevent.sleep(0)
+        gevent.spawn_raw(log.append, "raw")
+
+    # What the first two wait for is over by the end of the third; other ends wake nobody.
+    waiters = [gevent.spawn(lambda n=n: gevent.wait(others(n), count=1)) for n in (0, 1)]
+
+    def others(n):
+        return [greenlet for greenlet in waiters if greenlet is not waiters[n]]
+
+    waiters += [gevent.spawn(lambda: None), gevent.spawn(spawns)]
+    last = gevent.spawn(waits)
+    waiters.append(last)
+    gevent.joinall(waiters)
+    gevent.sleep(0)
+    assert log == ["waited", "raw"]
+
+
 def test_the_hub_has_a_greenlet_in_its_hands_while_those_who_joined_it_go_on():
     greenlet = gevent.spawn(lambda: None)
     other = gevent.spawn(lambda: None)

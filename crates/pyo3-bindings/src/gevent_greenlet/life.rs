@@ -450,13 +450,16 @@ pub unsafe fn tell_links(me: *mut GreenletObject) {
                 woken = true;
             }
         }
-        let Some(hub) = HubCore::current().filter(|_| woken) else {
+        let Some(hub) = HubCore::current() else {
+            (*me).told = 0;
             return;
         };
         (*me).told = hub.reactor().last_number();
-        // As upstream's hub, which goes on with them while it has the greenlet in its hands.
-        let held = Payload::Drop(ffi::Py_NewRef(me.cast()));
-        hub.reactor().push(Entry::Call(held.into_word()));
+        if woken {
+            // As upstream's hub, which goes on with them while it has the greenlet in its hands.
+            let held = Payload::Drop(ffi::Py_NewRef(me.cast()));
+            hub.reactor().push(Entry::Call(held.into_word()));
+        }
     }
 }
 
