@@ -103,178 +103,194 @@ def make(rng: random.Random) -> list[list[list]]:
     return program
 
 
-def perform(program: list[list[list]]) -> list[str]:
-    """Runs a program on the gevent of this process; returns its log."""
-    import greenlet
+class Run:
+    """A program as it runs on the gevent of this process, and its log."""
 
-    import gevent
-    from gevent import event, lock, pool, queue
+    def __init__(self, program: list[list[list]]):
+        import greenlet
 
-    hub = gevent.get_hub()
-    hub.exception_stream = None
-    log: list[str] = []
-    shared = {
-        "event": [event.Event() for _ in range(KINDS["event"])],
-        "queue": [queue.Queue(), queue.Queue(1), queue.Queue(2)],
-        "semaphore": [lock.Semaphore(1), lock.BoundedSemaphore(2)],
-        "rlock": [lock.RLock()],
-        "result": [event.AsyncResult() for _ in range(KINDS["result"])],
-        "channel": [queue.Channel()],
-        "pool": [pool.Pool(2)],
-    }
-    all_greenlets: list = []
-    names: dict = {}
+        import gevent
+        from gevent import event, lock, pool, queue
 
-    def name_of(value):
-        if isinstance(value, greenlet.greenlet):
-            return names.get(value, "?")
+        self.greenlet = greenlet.greenlet
+        self.gevent = gevent
+        self.hub = gevent.get_hub()
+        self.hub.exception_stream = None
+        self.log: list[str] = []
+        self.shared = {
+            "event": [event.Event() for _ in range(KINDS["event"])],
+            "queue": [queue.Queue(), queue.Queue(1), queue.Queue(2)],
+            "semaphore": [lock.Semaphore(1), lock.BoundedSemaphore(2)],
+            "rlock": [lock.RLock()],
+            "result": [event.AsyncResult() for _ in range(KINDS["result"])],
+            "channel": [queue.Channel()],
+            "pool": [pool.Pool(2)],
+        }
+        # Greenlets that the program's own ones spawn, and timers that they start.
+        self.spawned: list = []
+        self.timers: list = []
+        self.names: dict = {}
+        self.greenlets = [
+            gevent.Greenlet(self.body, number, operations)
+            for number, operations in enumerate(program)
+        ]
+        for number, one in enumerate(self.greenlets):
+            self.names[one] = f"g{number}"
+        self.ways = self.ways_to_operate()
+
+    def name_of(self, value):
+        """*value* in the log: greenlets and errors by what both sides call them."""
+        if isinstance(value, self.greenlet):
+            return self.names.get(value, "?")
         if isinstance(value, (list, tuple, set)):
-            return type(value)(name_of(item) for item in value)
+            return type(value)(self.name_of(item) for item in value)
         if isinstance(value, BaseException):
             return type(value).__name__
         return value
 
-    def child(me, steps):
+    def child(self, me, steps):
         for step in range(steps):
-            log.append(f"{me} child {step}")
-            gevent.sleep(0)
+            self.log.append(f"{me} child {step}")
+            self.gevent.sleep(0)
         return me
 
-    def linked(source):
-        log.append(f"linked {names.get(source, 'result')}")
+    def linked(self, source):
+        self.log.append(f"linked {self.names.get(source, 'result')}")
 
-    timers = []
-
-    def operate(me, step, name, index):
-        kind = OPERATIONS[name]
-        one = (
-            all_greenlets[index] if kind == "greenlet" else (shared[kind][index] if kind else None)
-        )
-        tag = f"{me}.{step}"
-        if name == "sleep":
-            return gevent.sleep(0)
-        if name == "idle":
-            return gevent.idle()
-        if name == "event.wait0":
-            return one.wait(timeout=0)
-        if name == "queue.put":
-            return one.put(tag)
-        if name == "queue.put_nowait":
-            return one.put_nowait(tag)
-        if name == "queue.get0":
-            return one.get(timeout=0)
-        if name == "semaphore.try":
-            return one.acquire(blocking=False)
-        if name == "semaphore.acquire0":
-            return one.acquire(timeout=0)
-        if name == "result.set":
-            return one.set(tag)
-        if name == "result.fail":
-            return one.set_exception(ValueError(tag))
-        if name == "channel.put":
-            return one.put(tag)
-        if name == "pool.spawn":
-            return one.spawn(child, tag, 2).ready()
-        if name == "pool.map":
-            return one.map(lambda n: child(f"{tag}m{n}", 1), range(3))
-        if name == "pool.kill":
-            return one.kill()
-        if name == "timeout":
-            with gevent.Timeout(0):
-                return gevent.sleep(10)
-        if name == "timeout.quiet":
-            with gevent.Timeout(0, False):
-                return gevent.sleep(10)
-            return "quiet"
-        if name == "callback":
-            return hub.loop.run_callback(log.append, f"callback {tag}").pending
-        if name == "timer":
-            timers.append(hub.loop.timer(0))
-            return timers[-1].start(log.append, f"timer {tag}")
-        if name == "raw":
-            return gevent.spawn_raw(child, tag, 1).dead
-        if name == "raise":
-            raise KeyError(tag)
-        if name == "spawn":
-            spawned = gevent.spawn(child, tag, 2)
-            names[spawned] = f"child of {tag}"
-            extra.append(spawned)
-            return spawned.started
-        if name == "join0":
-            return one.join(timeout=0)
-        if name == "kill":
-            return one.kill() if one is not gevent.getcurrent() else None
-        if name == "kill.later":
-            return one.kill(block=False)
-        if name == "link":
-            return one.link(linked)
-        if name == "unlink":
-            return one.unlink(linked)
-        if name == "rawlink.event":
-            return one.rawlink(linked)
-        if name == "wait.one":
-            others = [g for g in all_greenlets if g is not gevent.getcurrent()]
-            return len(gevent.wait(others, count=1))
-        if name == "iwait":
-            return [names[g] for g in gevent.iwait([one], count=1)]
-        if name == "ready":
-            return one.ready(), one.successful(), one.started, name_of(one.exception)
-        return getattr(one, name.split(".")[-1])()
-
-    extra: list = []
-
-    def body(me, operations):
+    def body(self, me, operations):
         for step, (name, index) in enumerate(operations):
-            log.append(f"{me} {step} {name} {index}")
+            self.log.append(f"{me} {step} {name} {index}")
             try:
-                got = operate(me, step, name, index)
+                got = self.operate(f"{me}.{step}", name, index)
             except Exception as error:
-                log.append(f"{me} {step} raised {type(error).__name__}: {error_text(error)}")
-            except gevent.Timeout as error:
-                log.append(f"{me} {step} timeout {error.seconds}")
-            except gevent.GreenletExit:
-                log.append(f"{me} {step} killed")
+                text = f"{type(error).__name__}: {error_text(error)}"
+                self.log.append(f"{me} {step} raised {text}")
+            except self.gevent.Timeout as error:
+                self.log.append(f"{me} {step} timeout {error.seconds}")
+            except self.gevent.GreenletExit:
+                self.log.append(f"{me} {step} killed")
                 raise
             else:
-                log.append(f"{me} {step} -> {name_of(got)!r}")
+                self.log.append(f"{me} {step} -> {self.name_of(got)!r}")
         return me
 
-    def error_text(error):
-        # Texts that hold addresses or the repr of an object of ours say nothing about order.
-        return "" if "0x" in str(error) or "<" in str(error) else str(error)
+    def operate(self, tag, name, index):
+        """Does one operation; *tag* is what it leaves behind."""
+        kind = OPERATIONS[name]
+        one = None
+        if kind:
+            one = self.greenlets[index] if kind == "greenlet" else self.shared[kind][index]
+        if name in self.ways:
+            return self.ways[name](one, tag)
+        return getattr(one, name.split(".")[-1])()
 
-    for number, operations in enumerate(program):
-        one = gevent.Greenlet(body, number, operations)
-        names[one] = f"g{number}"
-        all_greenlets.append(one)
-    for one in all_greenlets:
-        one.start()
-    # Not joinall: its own links would stand in the order that is looked at.
-    deadline = time.monotonic() + PATIENCE
-    quiet = 0
-    while quiet < 3 and time.monotonic() < deadline:
-        before = len(log)
-        gevent.sleep(0.001)
-        quiet = quiet + 1 if len(log) == before else 0
-        if all(one.dead for one in all_greenlets):
-            break
-    log.append("end " + " ".join("dead" if one.dead else "parked" for one in all_greenlets))
-    for one in [*all_greenlets, *extra, *shared["pool"][0].greenlets]:
-        one.kill(timeout=1)
-    for timer in timers:
-        timer.close()
-    log.append("after " + repr([(g.ready(), name_of(g.value)) for g in all_greenlets]))
-    gevent.sleep(0)
-    # libev's heap gives timers that are due at the same time in any order.
-    runs = itertools.groupby(log, key=lambda line: line.startswith("timer "))
-    return [line for due, run in runs for line in (sorted(run) if due else run)]
+    def ways_to_operate(self):
+        """How the operations are done that are not just a method without arguments."""
+        gevent = self.gevent
+        return {
+            "sleep": lambda one, tag: gevent.sleep(0),
+            "idle": lambda one, tag: gevent.idle(),
+            "event.wait0": lambda one, tag: one.wait(timeout=0),
+            "queue.put": lambda one, tag: one.put(tag),
+            "queue.put_nowait": lambda one, tag: one.put_nowait(tag),
+            "queue.get0": lambda one, tag: one.get(timeout=0),
+            "semaphore.try": lambda one, tag: one.acquire(blocking=False),
+            "semaphore.acquire0": lambda one, tag: one.acquire(timeout=0),
+            "result.set": lambda one, tag: one.set(tag),
+            "result.fail": lambda one, tag: one.set_exception(ValueError(tag)),
+            "channel.put": lambda one, tag: one.put(tag),
+            "pool.spawn": lambda one, tag: one.spawn(self.child, tag, 2).ready(),
+            "pool.map": lambda one, tag: one.map(lambda n: self.child(f"{tag}m{n}", 1), range(3)),
+            "pool.kill": lambda one, tag: one.kill(),
+            "timeout": lambda one, tag: self.late(),
+            "timeout.quiet": lambda one, tag: self.late(False),
+            "callback": lambda one, tag: self.callback(tag),
+            "timer": lambda one, tag: self.timer(tag),
+            "raw": lambda one, tag: gevent.spawn_raw(self.child, tag, 1).dead,
+            "raise": lambda one, tag: self.fail(tag),
+            "spawn": lambda one, tag: self.spawn(tag),
+            "join0": lambda one, tag: one.join(timeout=0),
+            "kill": lambda one, tag: one.kill() if one is not gevent.getcurrent() else None,
+            "kill.later": lambda one, tag: one.kill(block=False),
+            "link": lambda one, tag: one.link(self.linked),
+            "unlink": lambda one, tag: one.unlink(self.linked),
+            "rawlink.event": lambda one, tag: one.rawlink(self.linked),
+            "wait.one": lambda one, tag: len(gevent.wait(self.others(), count=1)),
+            "iwait": lambda one, tag: [self.names[g] for g in gevent.iwait([one], count=1)],
+            "ready": lambda one, tag: (
+                one.ready(),
+                one.successful(),
+                one.started,
+                self.name_of(one.exception),
+            ),
+        }
+
+    def late(self, *exception):
+        with self.gevent.Timeout(0, *exception):
+            return self.gevent.sleep(10)
+        return "quiet"
+
+    def callback(self, tag):
+        return self.hub.loop.run_callback(self.log.append, f"callback {tag}").pending
+
+    def timer(self, tag):
+        self.timers.append(self.hub.loop.timer(0))
+        return self.timers[-1].start(self.log.append, f"timer {tag}")
+
+    def fail(self, tag):
+        raise KeyError(tag)
+
+    def spawn(self, tag):
+        spawned = self.gevent.spawn(self.child, tag, 2)
+        self.names[spawned] = f"child of {tag}"
+        self.spawned.append(spawned)
+        return spawned.started
+
+    def others(self):
+        return [g for g in self.greenlets if g is not self.gevent.getcurrent()]
+
+    def settle(self):
+        """Waits until all have ended, or nothing happens any more.
+
+        Not by joinall: its own links would stand in the order that is looked at.
+        """
+        deadline = time.monotonic() + PATIENCE
+        quiet = 0
+        while quiet < 3 and time.monotonic() < deadline:
+            before = len(self.log)
+            self.gevent.sleep(0.001)
+            quiet = quiet + 1 if len(self.log) == before else 0
+            if all(one.dead for one in self.greenlets):
+                break
+
+    def perform(self) -> list[str]:
+        """Runs it to its end; returns the log."""
+        log = self.log
+        for one in self.greenlets:
+            one.start()
+        self.settle()
+        log.append("end " + " ".join("dead" if one.dead else "parked" for one in self.greenlets))
+        for one in [*self.greenlets, *self.spawned, *self.shared["pool"][0].greenlets]:
+            one.kill(timeout=1)
+        for timer in self.timers:
+            timer.close()
+        log.append("after " + repr([(g.ready(), self.name_of(g.value)) for g in self.greenlets]))
+        self.gevent.sleep(0)
+        # libev's heap gives timers that are due at the same time in any order.
+        runs = itertools.groupby(log, key=lambda line: line.startswith("timer "))
+        return [line for due, run in runs for line in (sorted(run) if due else run)]
+
+
+def error_text(error):
+    # Texts that hold addresses or the repr of an object of ours say nothing about order.
+    return "" if "0x" in str(error) or "<" in str(error) else str(error)
 
 
 def serve() -> None:
     """The child: a program a line on stdin, its log a line on stdout."""
     for line in sys.stdin:
         try:
-            log = perform(json.loads(line))
+            log = Run(json.loads(line)).perform()
         except BaseException as error:
             log = [f"broke: {type(error).__name__}: {error}"]
         sys.stdout.write(json.dumps(log) + "\n")

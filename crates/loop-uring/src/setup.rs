@@ -138,9 +138,8 @@ fn build(level: Level, entries: u32, lacking: &mut Lacking) -> io::Result<IoUrin
     b.build(entries)
 }
 
-/// Makes a ring of the calling thread.
-pub(crate) fn open(lacking: &Lacking) -> Result<Setup, Refused> {
-    let mut lacking = lacking.clone();
+/// The largest ring of the calling thread that the kernel makes, with the most of what it knows.
+fn largest(lacking: &mut Lacking) -> Result<(IoUring, Level), Refused> {
     let levels = [
         Level::NoArray,
         Level::Deferred,
@@ -149,16 +148,22 @@ pub(crate) fn open(lacking: &Lacking) -> Result<Setup, Refused> {
         Level::Plain,
     ];
     let (mut at, mut entries) = (0, *ENTRIES.end());
-    let ring = loop {
-        match build(levels[at], entries, &mut lacking) {
-            Ok(ring) => break ring,
+    loop {
+        match build(levels[at], entries, lacking) {
+            Ok(ring) => return Ok((ring, levels[at])),
             Err(e) => match e.raw_os_error().unwrap_or(libc::EINVAL) {
                 libc::EINVAL if at + 1 < levels.len() => at += 1,
                 libc::ENOMEM if entries > *ENTRIES.start() => entries /= 2,
                 errno => return Err(Refused { call: SETUP, errno }),
             },
         }
-    };
+    }
+}
+
+/// Makes a ring of the calling thread.
+pub(crate) fn open(lacking: &Lacking) -> Result<Setup, Refused> {
+    let mut lacking = lacking.clone();
+    let (ring, level) = largest(&mut lacking)?;
     let p = ring.params();
     let old = |call| {
         Err(Refused {
@@ -213,10 +218,7 @@ pub(crate) fn open(lacking: &Lacking) -> Result<Setup, Refused> {
         });
     }
     Ok(Setup {
-        poll_first: matches!(
-            levels[at],
-            Level::NoArray | Level::Deferred | Level::Cooperative
-        ),
+        poll_first: matches!(level, Level::NoArray | Level::Deferred | Level::Cooperative),
         skip_success: has("cqe_skip", p.is_feature_skip_cqe_on_success()),
         absolute: has("min_timeout", p.is_feature_min_timeout()),
         no_iowait: has("no_iowait", p.is_feature_no_iowait()),
