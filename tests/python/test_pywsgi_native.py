@@ -419,3 +419,35 @@ def test_descriptors_do_not_leak():
             break
     if before:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_a_pool_does_what_it_was_told():
+    from gevent.greenlet import Greenlet
+    from gevent.pool import Pool
+
+    spawned = []
+
+    class Counting(Pool):
+        def spawn(self, *args, **kwargs):
+            spawned.append(args)
+            return super().spawn(*args, **kwargs)
+
+    class Mine(Greenlet):
+        pass
+
+    def application(environ, start_response):
+        current = gevent.getcurrent()
+        start_response("200 OK", [])
+        return [f"{type(current).__name__} {current in pool} {len(pool)}".encode()]
+
+    for pool, expected in [
+        (Pool(2), b"Greenlet True 1"),
+        (Pool(2, greenlet_class=Mine), b"Mine True 1"),
+        (Counting(2), b"Greenlet True 1"),
+        (Pool(), b"Greenlet True 1"),
+    ]:
+        with Serving(application, spawn=pool) as serving:
+            assert [body(serving.talk(get())) for _ in range(5)] == [expected] * 5
+        pool.join(timeout=10)
+        assert not len(pool)
+    assert len(spawned) == 5

@@ -12,7 +12,9 @@ import sys
 from datetime import datetime
 
 from gevent._core import WSGICore
+from gevent.greenlet import Greenlet
 from gevent.hub import GreenletExit, spawn_raw
+from gevent.pool import Pool
 from gevent.pywsgi._errors import _InvalidClientInput
 from gevent.pywsgi._handler import WSGIHandler
 from gevent.pywsgi._logs import _NoopLog
@@ -139,6 +141,22 @@ def make(server):
     return core
 
 
+_POOL_STEPS = {name: getattr(Pool, name) for name in ("spawn", "start", "add")}
+
+
+def _is_plain_pool(pool, spawn):
+    """Whether *spawn* does nothing but to add a plain greenlet to *pool* and start it."""
+    return (
+        type(pool) is Pool
+        and spawn == pool.spawn
+        and pool.greenlet_class is Greenlet
+        and all(
+            getattr(Pool, name) is step and name not in vars(pool)
+            for name, step in _POOL_STEPS.items()
+        )
+    )
+
+
 def start(core, server, stock_spawn):
     """Have *core* accept, or return False if it cannot. *stock_spawn* is the ``spawn`` of a server
     that was told nothing else."""
@@ -148,6 +166,8 @@ def start(core, server, stock_spawn):
         how = "hub"
     elif server.pool is None and spawn == stock_spawn:
         how = "greenlet"
+    elif _is_plain_pool(server.pool, spawn):
+        how = "member"
     else:
         how = "call"
     if server.ssl_enabled:

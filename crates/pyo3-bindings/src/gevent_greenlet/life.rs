@@ -317,14 +317,24 @@ pub unsafe fn cancel_start(me: *mut GreenletObject) {
 }
 
 /// Makes a `gevent.Greenlet` that calls `callable` without arguments. From the hub it is entered at once, as by
-/// a callback of the hub that switches to it; from elsewhere it is put into the queue. `Err` with an error set.
+/// a callback of the hub that switches to it; from elsewhere it is put into the queue. Before that `join` may
+/// make it a member of a group. `Err` with an error set.
 ///
 /// # Safety
 /// The GIL is held, with the running greenlet's state installed; `td` is this thread's.
-pub unsafe fn spawn_now(td: &ThreadData, callable: *mut PyObject) -> Result<(), ()> {
+pub unsafe fn spawn_now(
+    td: &ThreadData,
+    callable: *mut PyObject,
+    join: impl FnOnce(*mut PyObject) -> Result<(), ()>,
+) -> Result<(), ()> {
     // SAFETY: the caller's promise; the new greenlet is held until it was entered.
     unsafe {
         let g = super::slots::plain(callable)?;
+        let joined = join(g.cast());
+        if joined.is_err() {
+            ffi::Py_DECREF(g);
+            return joined;
+        }
         let hub = get_core()?;
         if td.current.get() != hub.greenlet() {
             let started = start(g.cast());

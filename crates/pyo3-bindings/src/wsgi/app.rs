@@ -54,6 +54,9 @@ impl Parker for Greenlets {
 pub enum Spawn {
     /// A `gevent.Greenlet` that is entered at once.
     Greenlet,
+    /// The same as a member of the server's pool: before the next request is looked at it has ended, mostly,
+    /// and what it used is at hand for the next.
+    Member,
     /// A callable: `spawn_raw`, a pool's `spawn`, or a program's own.
     Call,
     /// The hub, which must not wait.
@@ -89,6 +92,8 @@ struct Names {
     spawn: *mut PyObject,
     full: *mut PyObject,
     handle: *mut PyObject,
+    pool: *mut PyObject,
+    add: *mut PyObject,
 }
 
 /// One request, ready to be served.
@@ -125,6 +130,8 @@ impl Core {
                 spawn: interned(c"_spawn"),
                 full: interned(c"full"),
                 handle: interned(c"handle"),
+                pool: interned(c"pool"),
+                add: interned(c"add"),
             }
         };
         Rc::new(Core {
@@ -298,6 +305,31 @@ impl Core {
         }
     }
 
+    /// Makes a greenlet a member of the server's pool, which has room. `Err` with an error set.
+    ///
+    /// # Safety
+    /// The GIL is held; the greenlet is held by the caller.
+    unsafe fn join_pool(&self, greenlet: *mut PyObject) -> Result<(), ()> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let pool = self.get(self.names.pool);
+            if pool.is_null() {
+                return Err(());
+            }
+            // Without waiting: this is the hub.
+            let r = ffi::PyObject_CallMethodObjArgs(
+                pool,
+                self.names.add,
+                greenlet,
+                ffi::Py_False(),
+                null_mut::<PyObject>(),
+            );
+            ffi::Py_DECREF(pool);
+            ffi::Py_XDECREF(r);
+            if r.is_null() { Err(()) } else { Ok(()) }
+        }
+    }
+
     /// Drops what was remembered.
     pub fn clear(&self) {
         if let Some(mut environs) = self.environs.take() {
@@ -405,7 +437,10 @@ impl Application for App {
                 return self.core.report(py, PyErr::fetch(py), "a session");
             }
             let done = match self.core.spawn.get() {
-                Spawn::Greenlet => gevent_greenlet::spawn_now(td, session.cast()),
+                Spawn::Greenlet => gevent_greenlet::spawn_now(td, session.cast(), |_| Ok(())),
+                Spawn::Member => {
+                    gevent_greenlet::spawn_now(td, session.cast(), |g| self.core.join_pool(g))
+                }
                 Spawn::Call => {
                     let spawn = self.core.get(self.core.names.spawn);
                     let greenlet = if spawn.is_null() {

@@ -99,12 +99,13 @@ impl WSGICore {
         Ok(())
     }
 
-    /// Accept from a listening socket's descriptor. `spawn`: 'greenlet', 'call' for the server's `_spawn`, or
-    /// 'hub'; `bounded`: the server's `full` is asked first.
+    /// Accept from a listening socket's descriptor. `spawn`: 'greenlet', 'member' for one of the server's pool,
+    /// 'call' for the server's `_spawn`, or 'hub'; `bounded`: the server's `full` is asked first.
     fn start(&self, py: Python<'_>, fd: i32, spawn: &str, bounded: bool) -> PyResult<()> {
         let native = self.native()?;
         let spawn = match spawn {
             "greenlet" => Spawn::Greenlet,
+            "member" => Spawn::Member,
             "call" => Spawn::Call,
             "hub" => Spawn::Hub,
             other => return Err(PyValueError::new_err(other.to_owned())),
