@@ -412,3 +412,14 @@ class TestListings:
             pass
         with pytest.raises(KeyError), util.assert_switches():
             raise KeyError
+
+
+def test_a_free_rlock_does_not_look_at_its_timeout():
+    lock = RLock()
+    assert lock.acquire(True, "no number")
+    assert lock.acquire(True, "no number")
+    in_other = gevent.spawn(lock.acquire, True, "no number")
+    with pytest.raises(TypeError):
+        in_other.get(timeout=5)
+    lock.release()
+    lock.release()

@@ -4,6 +4,7 @@ import errno
 import gc
 import io
 import os
+import select
 import socket as std
 import subprocess
 import sys
@@ -610,3 +611,44 @@ def test_connecting_to_a_number_asks_nobody():
             assert socket.getaddrinfo(host, 80, 0, socket.SOCK_STREAM)[0][4][0] == host
     finally:
         resolver.pool = pool
+
+
+@pytest.mark.parametrize("timeout", [0, 0.5, None])
+def test_to_receive_nothing_is_to_do_nothing(pair, timeout):
+    a, b = pair
+    a.settimeout(timeout)
+    assert a.recv(0) == b"" and a.recv_into(bytearray(0)) == 0
+    b.send(b"kept")
+    assert a.recv(0) == b"" and a.recv(10) == b"kept"
+
+
+def test_to_receive_nothing_leaves_a_datagram():
+    a, b = socket.socketpair(type=socket.SOCK_DGRAM)
+    with a, b:
+        b.send(b"kept")
+        assert a.recv(0) == b"" and a.recv(10) == b"kept"
+
+
+def test_urgent_data_is_read_from_an_empty_stream(listener):
+    with socket.create_connection(listener.getsockname(), timeout=5) as client:
+        server = listener.accept()[0]
+        with server:
+            server.settimeout(5)
+            client.sendall(b"x")
+            # A short read, after which the stream is known to be empty.
+            assert server.recv(100) == b"x"
+            client.send(b"!", socket.MSG_OOB)
+            urgent = select.poll()
+            urgent.register(server.fileno(), select.POLLPRI)
+            assert urgent.poll(5000)
+            assert server.recv(1, socket.MSG_OOB) == b"!"
+
+
+@pytest.mark.parametrize("call", [("recv", -1), ("recv_into", None), ("send", "text")])
+def test_a_closed_socket_says_so_whatever_the_arguments(call):
+    sock = socket.socket()
+    sock.close()
+    name, argument = call
+    with pytest.raises(OSError) as caught:
+        getattr(sock, name)(argument)
+    assert caught.value.errno == errno.EBADF

@@ -87,7 +87,7 @@ static SENDS_OUR_WAY: GilCell<u32> = GilCell::new(0);
 
 /// Sets the error of a failed call.
 #[cold]
-fn fail(py: Python<'_>, errno: i32) -> Raised {
+pub(super) fn fail(py: Python<'_>, errno: i32) -> Raised {
     let error = match errno {
         libc::EAGAIN => PyBlockingIOError::new_err((errno, "Resource temporarily unavailable")),
         _ => os_error(errno),
@@ -163,19 +163,19 @@ impl SocketBase {
         }
     }
 
-    /// Repeats `call` until it gives something else than EAGAIN, waiting in between.
+    /// Repeats `call`, which passes `flags` to the kernel, until it gives something else than EAGAIN,
+    /// waiting in between.
     #[inline]
     fn until_done(
         slf: &Bound<'_, Self>,
         direction: Direction,
+        flags: i32,
         given: Given,
         mut call: impl FnMut(RawFd) -> isize,
     ) -> Result<usize, Raised> {
         let me = slf.get();
         let mut patience = None;
-        let known_empty =
-            direction == Direction::Read && me.limit.get() != 0 && !me.place().maybe_readable();
-        if known_empty {
+        if direction == Direction::Read && me.is_known_empty(flags) {
             let (_, deadline) = *patience.get_or_insert_with(|| me.patience(&given));
             Self::wait_again(slf, direction, deadline, false)?;
         }
@@ -213,10 +213,20 @@ impl SocketBase {
         }
     }
 
+    /// Whether a read is known to give EAGAIN, and may wait.
+    ///
+    /// Only of ordinary data: what is urgent or in the error queue comes without an event of this kind.
+    #[inline]
+    fn is_known_empty(&self, flags: i32) -> bool {
+        self.limit.get() != 0
+            && !self.place().maybe_readable()
+            && flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) == 0
+    }
+
     /// Waits to be readable if a read is known to give EAGAIN.
-    fn await_known_empty(slf: &Bound<'_, Self>) -> Result<(), Raised> {
+    fn await_known_empty(slf: &Bound<'_, Self>, flags: i32) -> Result<(), Raised> {
         let me = slf.get();
-        if me.limit.get() != 0 && !me.place().maybe_readable() {
+        if me.is_known_empty(flags) {
             let (_, deadline) = me.patience(&Given::Omitted);
             Self::wait_again(slf, Direction::Read, deadline, false)?;
         }
@@ -256,7 +266,7 @@ impl SocketBase {
     ) -> Result<usize, Raised> {
         let py = slf.py();
         let flags = flags | libc::MSG_NOSIGNAL;
-        Self::until_done(slf, Direction::Write, given, |fd| {
+        Self::until_done(slf, Direction::Write, flags, given, |fd| {
             // SAFETY: `data` is readable for `len`: the caller holds its buffer.
             let send = || unsafe { libc::send(fd, data.cast(), len, flags) };
             if len <= GIL_HELD_UP_TO {
@@ -320,9 +330,14 @@ impl SocketBase {
             return Err(raise(py, error));
         };
         let me = slf.get();
+        if size == 0 {
+            // As the standard library's sockets: not even a look at what is there.
+            // SAFETY: the GIL is held.
+            return Ok(unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), 0) });
+        }
         if size <= SCRATCH && me.last_got.get() < DIRECT {
             let buffer = BUFFER.with(|b| b.get());
-            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
+            let got = Self::until_done(slf, Direction::Read, flags, Given::Omitted, |fd| {
                 // SAFETY: the thread's own buffer; nothing else uses it between this call and the copy
                 // below, because neither switches.
                 unsafe { libc::recv(fd, (*buffer).as_mut_ptr().cast(), size, flags) }
@@ -339,7 +354,7 @@ impl SocketBase {
             };
         }
         // Wait before the memory is taken, where that is known to be needed.
-        Self::await_known_empty(slf)?;
+        Self::await_known_empty(slf, flags)?;
         // SAFETY: a new bytes object that nobody else has; it is cut to what was written.
         unsafe {
             let bytes = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as isize);
@@ -348,7 +363,7 @@ impl SocketBase {
             }
             let mut bytes = bytes;
             let at = ffi::PyBytes_AsString(bytes).cast::<u8>();
-            let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
+            let got = Self::until_done(slf, Direction::Read, flags, Given::Omitted, |fd| {
                 receive(py, fd, at, size, flags)
             });
             match got {
@@ -391,7 +406,10 @@ impl SocketBase {
         }
         let at = view.ptr();
         let me = slf.get();
-        let got = Self::until_done(slf, Direction::Read, Given::Omitted, |fd| {
+        if size == 0 {
+            return Ok(0);
+        }
+        let got = Self::until_done(slf, Direction::Read, flags, Given::Omitted, |fd| {
             // SAFETY: the exported buffer is writable for `size`, and stays in place.
             unsafe { receive(py, fd, at, size, flags) }
         })?;

@@ -4,7 +4,7 @@
 //! has left the near caches when its turn comes, so that each frame costs; pyo3's argument parser and its
 //! trampoline take more room than the call itself.
 
-use super::base::{Given, SocketBase};
+use super::base::{Given, SocketBase, fail};
 use super::method::{Passed, method};
 use crate::greenlet::object::Raised;
 use crate::raw::{Args, FastKw, fast, none};
@@ -75,11 +75,23 @@ unsafe fn flags(arg: *mut PyObject) -> Result<i32, Raised> {
     })
 }
 
+/// Refuses a closed socket, before a look at the arguments.
+#[inline]
+fn open(slf: &Bound<'_, SocketBase>) -> Result<(), Raised> {
+    if slf.get().fd() < 0 {
+        return Err(fail(slf.py(), libc::EBADF));
+    }
+    Ok(())
+}
+
 method!(
     run: recv,
     c"recv",
     [c"bufsize", c"flags"],
-    |slf, [size, f]| SocketBase::recv(slf, index(size, 0)?, flags(f)?)
+    |slf, [size, f]| {
+        open(slf)?;
+        SocketBase::recv(slf, index(size, 0)?, flags(f)?)
+    }
 );
 
 method!(
@@ -87,6 +99,7 @@ method!(
     c"recv_into",
     [c"buffer", c"nbytes", c"flags"],
     |slf, [buffer, nbytes, f]| {
+        open(slf)?;
         let buffer = Bound::ref_from_ptr(slf.py(), &buffer);
         let n = SocketBase::recv_into(slf, buffer, index(nbytes, 0)?, flags(f)?)?;
         Ok(ffi::PyLong_FromSize_t(n))
@@ -98,6 +111,7 @@ method!(
     c"send",
     [c"data", c"flags", c"timeout"],
     |slf, [data, f, timeout]| {
+        open(slf)?;
         let data = Bound::ref_from_ptr(slf.py(), &data);
         let timeout = Bound::from_borrowed_ptr_or_opt(slf.py(), timeout);
         let n = SocketBase::send(slf, data, flags(f)?, Given::of(timeout.as_ref()))?;

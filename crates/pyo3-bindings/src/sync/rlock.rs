@@ -60,17 +60,17 @@ unsafe fn drop_owner(owner: Option<NonNull<PyObject>>) {
     }
 }
 
-/// Acquires the semaphore. `Err` with an error set.
+/// Acquires the semaphore; `limit` is only asked for if that has to wait. `Err` with an error set.
 ///
 /// # Safety
 /// As the module says.
-unsafe fn take(me: *mut RLock, limit: Result<Limit, ()>) -> Result<bool, ()> {
+unsafe fn take(me: *mut RLock, limit: impl FnOnce() -> Result<Limit, ()>) -> Result<bool, ()> {
     // SAFETY: the caller's promise.
     unsafe {
         if semaphore::try_acquire((*me).block) {
             return Ok(true);
         }
-        semaphore::acquire_waiting((*me).block, limit?)
+        semaphore::acquire_waiting((*me).block, limit()?)
     }
 }
 
@@ -102,7 +102,7 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
         };
         let taken = match flag(blocking, true) {
             Err(()) => Err(()),
-            Ok(true) => take(me, Limit::new(timeout)),
+            Ok(true) => take(me, || Limit::new(timeout)),
             Ok(false) => Ok(semaphore::try_acquire((*me).block)),
         };
         if taken == Ok(true) {
@@ -161,7 +161,7 @@ unsafe extern "C" fn acquire_restore(slf: Obj, saved: Obj) -> Obj {
         if count == usize::MAX && !ffi::PyErr_Occurred().is_null() {
             return null_mut();
         }
-        if take(cast(slf), Ok(Limit::Never)).is_err() {
+        if take(cast(slf), || Ok(Limit::Never)).is_err() {
             return null_mut();
         }
         let owner = ffi::PyTuple_GET_ITEM(saved, 1);
