@@ -1,8 +1,12 @@
 //! The methods.
 
-use super::*;
-
-// ---- methods ---------------------------------------------------------------------------------------
+use super::slots::{fill, tp_new};
+use super::timer::{begin, halt, is_pending};
+use super::{Obj, STATICS, cast, is_timeout};
+use crate::gevent_greenlet::throw_exception;
+use crate::raw::{self, Args, absent, boolean, none};
+use pyo3::ffi;
+use std::ptr::null_mut;
 
 pub(super) unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.

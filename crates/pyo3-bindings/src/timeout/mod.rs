@@ -14,27 +14,25 @@ mod timer;
 
 pub use timer::{expire, is_of, loop_gone};
 
-use methods::*;
-use slots::*;
-use text::*;
-use timer::*;
+use methods::{cancel, close, enter, exit, on_expiration, start, start_new, start_new_or_dummy};
+use slots::{clear, dealloc, hash, tp_init, tp_new, traverse};
+use text::{
+    compare, get_exception, get_pending, get_seconds, get_timer, repr, set_exception, set_seconds,
+    str,
+};
+use timer::{halt, is_pending};
 
-use crate::event_loop::{LoopHost, Owner, nanos};
-use crate::gevent_greenlet::throw_exception;
-use crate::hub::{HubCore, get_core, set_os_error};
-use crate::raw::{self, Args, absent, boolean, fast, noargs, none};
+use crate::raw::{self, fast, noargs};
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
-use crate::sync::object::{self, Fields, attribute, set};
-use crate::thread_data::ThreadData;
-use gevent_hub_core::reactor::{Reactor, WatcherId, WatcherKind};
+use crate::sync::object::attribute;
+use gevent_hub_core::reactor::WatcherId;
 use pyo3::exceptions::PyAssertionError;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 use std::ptr::null_mut;
-use std::rc::Rc;
 
 type Obj = *mut PyObject;
 

@@ -1,8 +1,12 @@
 //! The slots: how a timeout is made, visited, cleared, freed, compared and hashed.
 
-use super::*;
-
-// ---- slots -----------------------------------------------------------------------------------------
+use super::{Obj, TimeoutObject, cast};
+use crate::hub::get_core;
+use crate::raw::{absent, none};
+use crate::sync::object::{self, Fields, set};
+use pyo3::ffi::{self, PyTypeObject};
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
 
 pub(super) unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the base's constructor allocates, zeroed, an object of `ty`.

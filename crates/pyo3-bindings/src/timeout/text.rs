@@ -1,8 +1,13 @@
 //! Attributes, texts and comparison.
 
-use super::*;
-
-// ---- attributes and texts --------------------------------------------------------------------------
+use super::timer::is_pending;
+use super::{Obj, STATICS, TimerView, cast, is_timeout};
+use crate::raw::{absent, boolean, none};
+use crate::sync::object::set;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
 
 pub(super) unsafe extern "C" fn get_pending(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.

@@ -1,8 +1,17 @@
 //! The timer behind a running timeout, and what happens when it fires.
 
-use super::*;
-
-// ---- the timer -------------------------------------------------------------------------------------
+use super::{Obj, STATICS, TimeoutObject, cast};
+use crate::event_loop::{LoopHost, Owner, nanos};
+use crate::gevent_greenlet::throw_exception;
+use crate::hub::{HubCore, set_os_error};
+use crate::raw::{self, absent};
+use crate::sync::object::set;
+use crate::thread_data::ThreadData;
+use gevent_hub_core::reactor::{Reactor, WatcherId, WatcherKind};
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use std::ptr::null_mut;
+use std::rc::Rc;
 
 /// # Safety
 /// As `timeout` says.
