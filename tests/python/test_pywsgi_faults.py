@@ -9,11 +9,13 @@ import gzip
 import io
 import os
 import socket as plain_socket
+import struct
 import sys
 import tempfile
 
 import gevent
 import gevent.event
+import gevent.socket
 import pytest
 from gevent import pywsgi
 from http_client import Client, serving
@@ -287,6 +289,21 @@ def test_the_time_for_a_head_counts_also_after_a_full_pool():
         assert quick.answer().body == b"done"
         assert slow.answer().status == 408
         assert slow.at_end()
+
+
+def test_a_refused_client_that_is_gone_is_no_error(capsys):
+    """What a scanner leaves behind is not worth a traceback."""
+    listener = plain_socket.create_server(("127.0.0.1", 0))
+    with listener, plain_socket.create_connection(listener.getsockname()) as client:
+        accepted, address = listener.accept()
+        reset = struct.pack("ii", 1, 0)
+        client.setsockopt(plain_socket.SOL_SOCKET, plain_socket.SO_LINGER, reset)
+    with gevent.socket.socket(fileno=accepted.detach()) as sock:
+        handler = Subclass(sock, address, server=None)
+        handler._linger()
+        handler._linger()
+        handler._close_connection()
+    assert capsys.readouterr().err == ""
 
 
 class Busy:

@@ -92,11 +92,15 @@ class WSGIHandler(Reading, Writing):
         sock = self.socket
         if hasattr(sock, "do_handshake"):
             return
-        with Timeout(_LINGER, False):
-            sock.shutdown(_socket.SHUT_WR)
-            for _ in range(64):
-                if not sock.recv(65536):
-                    break
+        try:
+            with Timeout(_LINGER, False):
+                sock.shutdown(_socket.SHUT_WR)
+                for _ in range(64):
+                    if not sock.recv(65536):
+                        break
+        except OSError:
+            # It is gone already.
+            pass
 
     def _close_connection(self):
         sock = self.__dict__.pop("socket", None)
