@@ -211,6 +211,7 @@ class socket(_socketcommon.SocketMixin):
             check.stop()
             check.close()
             try:
+                loop.forget_fd(sock.fileno())
                 sock.close()
             except OSError:
                 pass

@@ -277,6 +277,11 @@ class BaseServer:
             self.stop_accepting()
         finally:
             try:
+                # By now nobody watches it; this ends what the kernel may have been asked for.
+                self.loop.closing_fd(self.socket.fileno())
+            except Exception:
+                pass
+            try:
                 self.socket.close()
             except Exception:
                 pass

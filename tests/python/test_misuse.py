@@ -749,3 +749,17 @@ def test_queue_in_the_hub():
     gevent.get_hub().loop.run_callback(attempt)
     gevent.sleep(0.001)
     assert seen == ["empty"]
+
+
+def test_the_flags_of_a_watcher_may_be_of_any_type():
+    timer = gevent.get_hub().loop.timer(60, ref=0)
+    try:
+        assert timer.ref is False
+        timer.ref = "yes"
+        assert timer.ref is True
+        timer.ref = []
+        timer.start(int, update=1)
+        assert timer.ref is False and timer.active
+    finally:
+        timer.stop()
+        timer.close()

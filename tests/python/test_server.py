@@ -2,12 +2,13 @@
 
 import errno
 import pathlib
+import socket as std
 import ssl as std_ssl
 
 import pytest
 
 import gevent
-from gevent import pool, server, socket, ssl
+from gevent import pool, pywsgi, select, server, socket, ssl
 from gevent.baseserver import BaseServer, parse_address
 
 CERTIFICATE = pathlib.Path(__file__).parent / "data" / "localhost.crt"
@@ -247,3 +248,29 @@ def test_repr(serve):
     assert "StreamServer" in repr(one)
     assert f"address=127.0.0.1:{one.server_port}" in repr(one)
     assert "handle=<function echo" in str(one)
+
+
+@pytest.mark.parametrize("make", [server.StreamServer, pywsgi.WSGIServer])
+def test_nobody_listens_once_the_server_has_stopped(make):
+    address = ("127.0.0.1", 0)
+    for _ in range(20):
+        one = make(address, lambda *_: [])
+        one.start()
+        address = one.address
+        # It has to have accepted before: then the kernel is asked for the next one.
+        socket.create_connection(address, timeout=5).close()
+        gevent.sleep(0.001)
+        one.stop()
+        # Blocking, so that the loop does not turn in between.
+        with pytest.raises(ConnectionRefusedError):
+            std.create_connection(address, timeout=5)
+
+
+def test_nobody_listens_once_a_socket_that_was_selected_is_closed():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = listener.getsockname()
+        assert select.select([listener], [], [], 0.01) == ([], [], [])
+    with pytest.raises(ConnectionRefusedError):
+        std.create_connection(address, timeout=5)

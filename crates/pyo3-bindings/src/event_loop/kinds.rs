@@ -61,7 +61,7 @@ impl Io {
         r#loop: &Bound<'_, Loop>,
         fd: i64,
         events: i64,
-        r#ref: bool,
+        #[pyo3(from_py_with = super::truth)] r#ref: bool,
         priority: Option<i32>,
     ) -> PyResult<PyClassInitializer<Self>> {
         if fd >= 0 && events & !i64::from(READ | WRITE | IOFDSET) != 0 {
@@ -93,7 +93,7 @@ impl Io {
         slf: &Bound<'_, Self>,
         callback: &Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
-        pass_events: bool,
+        #[pyo3(from_py_with = super::truth)] pass_events: bool,
     ) -> PyResult<()> {
         let py = slf.py();
         let args = if pass_events {
@@ -162,7 +162,7 @@ impl Timer {
         r#loop: &Bound<'_, Loop>,
         after: f64,
         repeat: f64,
-        r#ref: bool,
+        #[pyo3(from_py_with = super::truth)] r#ref: bool,
         priority: Option<i32>,
     ) -> PyResult<PyClassInitializer<Self>> {
         if repeat < 0.0 {
@@ -186,7 +186,7 @@ impl Timer {
         slf: &Bound<'_, Self>,
         callback: &Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
-        update: Option<bool>,
+        #[pyo3(from_py_with = super::truth_or_none)] update: Option<bool>,
     ) -> PyResult<()> {
         Self::begin(slf, callback, args, update, false)
     }
@@ -197,7 +197,7 @@ impl Timer {
         slf: &Bound<'_, Self>,
         callback: &Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
-        update: Option<bool>,
+        #[pyo3(from_py_with = super::truth_or_none)] update: Option<bool>,
     ) -> PyResult<()> {
         Self::begin(slf, callback, args, update, true)
     }
@@ -240,7 +240,7 @@ impl Signal {
     fn new(
         r#loop: &Bound<'_, Loop>,
         signalnum: i32,
-        r#ref: bool,
+        #[pyo3(from_py_with = super::truth)] r#ref: bool,
         priority: Option<i32>,
     ) -> PyResult<PyClassInitializer<Self>> {
         if !(1..65).contains(&signalnum) {
@@ -266,7 +266,7 @@ macro_rules! plain_kind {
         impl $name {
             #[new]
             #[pyo3(signature = (r#loop, r#ref = true, priority = None))]
-            fn new(r#loop: &Bound<'_, Loop>, r#ref: bool, priority: Option<i32>) -> PyResult<PyClassInitializer<Self>> {
+            fn new(r#loop: &Bound<'_, Loop>, #[pyo3(from_py_with = super::truth)] r#ref: bool, priority: Option<i32>) -> PyResult<PyClassInitializer<Self>> {
                 let base = Watcher::create(r#loop, $kind, r#ref, priority)?;
                 Ok(PyClassInitializer::from(base).add_subclass($name))
             }
@@ -291,7 +291,7 @@ impl Async {
     #[pyo3(signature = (r#loop, r#ref = true, priority = None))]
     fn new(
         r#loop: &Bound<'_, Loop>,
-        r#ref: bool,
+        #[pyo3(from_py_with = super::truth)] r#ref: bool,
         priority: Option<i32>,
     ) -> PyResult<PyClassInitializer<Self>> {
         Ok(PyClassInitializer::from(Watcher::create(
@@ -339,7 +339,7 @@ impl Child {
         r#loop: &Bound<'_, Loop>,
         pid: i32,
         trace: i32,
-        r#ref: bool,
+        #[pyo3(from_py_with = super::truth)] r#ref: bool,
         anywhere: bool,
     ) -> PyResult<PyClassInitializer<Self>> {
         if !anywhere && !r#loop.get().is_default() {
@@ -432,7 +432,7 @@ impl Stat {
         r#loop: &Bound<'_, Loop>,
         path: &Bound<'_, PyAny>,
         interval: f64,
-        r#ref: bool,
+        #[pyo3(from_py_with = super::truth)] r#ref: bool,
         priority: Option<i32>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let py = r#loop.py();

@@ -306,7 +306,11 @@ impl Loop {
 
     /// Runs until nothing is left to wait for, or for one iteration.
     #[pyo3(signature = (nowait = false, once = false))]
-    fn run(slf: &Bound<'_, Self>, nowait: bool, once: bool) -> PyResult<bool> {
+    fn run(
+        slf: &Bound<'_, Self>,
+        #[pyo3(from_py_with = super::truth)] nowait: bool,
+        #[pyo3(from_py_with = super::truth)] once: bool,
+    ) -> PyResult<bool> {
         let me = slf.get();
         me.check_thread()?;
         let reactor = me.reactor()?;
@@ -440,9 +444,16 @@ impl Loop {
     /// Tells the loop that `fd` is about to be closed: its watchers become pending.
     /// Any thread may.
     fn closing_fd(&self, fd: i32) -> bool {
-        let found = self.reactor_ref().is_some_and(|r| r.feed_fd(fd));
-        if found && !self.on_thread() {
-            self.remote.wake();
+        let Some(reactor) = self.reactor_ref() else {
+            return false;
+        };
+        let found = reactor.feed_fd(fd);
+        match (found, self.on_thread()) {
+            (true, false) => self.remote.wake(),
+            // The kernel may still have what a stopped watcher asked for, and with it the open file: its
+            // close would come late, a listener would go on taking connections.
+            (false, true) => reactor.fd_closing(fd),
+            _ => {}
         }
         found
     }

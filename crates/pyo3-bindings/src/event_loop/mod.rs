@@ -27,6 +27,19 @@ pub fn nanos(seconds: f64) -> Nanos {
     (seconds * 1e9) as Nanos
 }
 
+/// Whether an argument is true, of any type: by itself pyo3 takes nothing but a `bool`.
+fn truth(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.is_truthy()
+}
+
+/// The same, with None for what was left out.
+fn truth_or_none(value: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    truth(value).map(Some)
+}
+
 static EVENTS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The object that stands for "the events" among a callback's arguments.

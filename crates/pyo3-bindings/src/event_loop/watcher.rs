@@ -346,7 +346,11 @@ impl Watcher {
     }
 
     #[setter(r#ref)]
-    fn set_ref(&self, py: Python<'_>, value: bool) -> PyResult<()> {
+    fn set_ref(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = super::truth)] value: bool,
+    ) -> PyResult<()> {
         let (reactor, id) = self.parts(py)?;
         self.want_ref.set(value);
         reactor.set_ref(id, value);
