@@ -199,13 +199,16 @@ def _behind_proxy(application, cfg):
     ]
     script_name = os.environ.get("SCRIPT_NAME", "").rstrip("/")
 
-    def behind_proxy(environ, start_response):
+    def is_trusted(environ):
         # Who comes through a Unix socket has no address, and is trusted.
-        if everybody or environ.get("REMOTE_ADDR", "") in trusted or "REMOTE_ADDR" not in environ:
-            for key, value in secure:
-                if environ.get(key) == value:
-                    environ["wsgi.url_scheme"] = "https"
-                    break
+        return everybody or environ.get("REMOTE_ADDR") in trusted or "REMOTE_ADDR" not in environ
+
+    def behind_proxy(environ, start_response):
+        # Most requests have none of the fields, and nobody has to be asked.
+        for key, value in secure:
+            if key in environ and environ[key] == value and is_trusted(environ):
+                environ["wsgi.url_scheme"] = "https"
+                break
         if script_name and environ["PATH_INFO"].startswith(script_name):
             environ["SCRIPT_NAME"] = script_name
             environ["PATH_INFO"] = environ["PATH_INFO"][len(script_name) :]
