@@ -46,6 +46,26 @@ impl<T> Few<T> {
         self.first.iter_mut().chain(rest)
     }
 
+    /// Where the first is for which `is` is true. It looks at a single one without an iterator.
+    #[inline]
+    pub fn position(&self, is: impl Fn(&T) -> bool) -> Option<usize> {
+        if is(self.first.as_ref()?) {
+            return Some(0);
+        }
+        let at = self.rest.as_ref()?.iter().position(is)?;
+        Some(at + 1)
+    }
+
+    /// The last one for which `is` is true, found likewise.
+    #[inline]
+    pub fn last(&self, is: impl Fn(&T) -> bool) -> Option<&T> {
+        let in_rest = self
+            .rest
+            .as_ref()
+            .and_then(|rest| rest.iter().rev().find(|value| is(value)));
+        in_rest.or_else(|| self.first.as_ref().filter(|value| is(value)))
+    }
+
     #[inline]
     pub fn get(&self, at: usize) -> Option<&T> {
         match at.checked_sub(1) {
@@ -113,6 +133,10 @@ mod tests {
         (0..4).for_each(|n| few.push(n));
         assert_eq!((few.len(), few.get(0), few.get(3)), (4, Some(&0), Some(&3)));
         assert!(few.iter().rev().eq(&[3, 2, 1, 0]));
+        for n in 0..5 {
+            assert_eq!(few.position(|m| *m >= n), (n < 4).then_some(n));
+            assert_eq!(few.last(|m| *m < n), n.checked_sub(1).as_ref());
+        }
         assert_eq!((few.remove(2), few.remove(0)), (Some(2), Some(0)));
         few.iter_mut().for_each(|n| *n += 10);
         assert_eq!((few.remove(2), few.len()), (None, 2));

@@ -255,6 +255,7 @@ enum Started {
 ///
 /// # Safety
 /// As [`select`]; `target` is new.
+#[inline]
 unsafe fn start(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> Started {
     // SAFETY: the GIL is held; the target is held by us while Python code runs.
     unsafe {

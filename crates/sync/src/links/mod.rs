@@ -128,7 +128,7 @@ impl<W: Who> Links<W> {
 
     /// Takes the first waiter off for which `is` is true. `None`: somebody has told it already.
     pub fn remove(&mut self, is: impl Fn(&Link<W>) -> bool) -> Option<W> {
-        let at = self.list.iter().position(is);
+        let at = self.list.position(is);
         let link = at.and_then(|at| self.list.remove(at));
         self.revoke_if_alone();
         link.map(|l| l.who)
@@ -177,7 +177,7 @@ impl<W: Who> Links<W> {
     /// Whether a round is due or running in this hub.
     #[inline]
     pub fn notifies(&self, hub: u64) -> bool {
-        self.notifiers.iter().any(|h| *h == hub)
+        self.notifiers.position(|h| *h == hub).is_some()
     }
 
     /// In how many hubs a round is due or running.
@@ -211,9 +211,7 @@ impl<W: Who> Links<W> {
         round.limit = self.order;
         round.last = self
             .list
-            .iter()
-            .rev()
-            .find(|l| round.has(l))
+            .last(|l| round.has(l))
             .and_then(|l| l.who.function());
     }
 
@@ -225,10 +223,7 @@ impl<W: Who> Links<W> {
                 return Next::Done;
             }
             let limit = round.limit;
-            let found = self
-                .list
-                .iter()
-                .position(|l| round.has(l) && l.order < limit);
+            let found = self.list.position(|l| round.has(l) && l.order < limit);
             let Some(at) = found.filter(|_| !round.at_end) else {
                 if round.arrived {
                     return Next::Done;
@@ -260,8 +255,10 @@ impl<W: Who> Links<W> {
         self.running -= 1;
         self.forget(round.hub);
         let left = !blocked
-            && !self.list.is_empty()
-            && self.list.iter().any(|l| l.arrived && round.belongs(l));
+            && self
+                .list
+                .position(|l| l.arrived && round.belongs(l))
+                .is_some();
         if left {
             self.notifiers.push(round.hub);
         }
