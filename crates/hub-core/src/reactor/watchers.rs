@@ -113,6 +113,8 @@ pub(super) struct Watchers {
     idle_all: usize,
     /// Io watchers of descriptors that the kernel does not poll.
     pub(super) always: Vec<WatcherId>,
+    /// How many active io watchers each descriptor has; mostly none, which is asked at each close(2).
+    of_fd: Vec<u32>,
 }
 
 impl Watchers {
@@ -174,6 +176,20 @@ impl Watchers {
         self.slab.get(id.0).is_some_and(|w| w.active)
     }
 
+    fn count_of_fd(&mut self, fd: RawFd) -> Option<&mut u32> {
+        let at = usize::try_from(fd).ok()?;
+        if at >= self.of_fd.len() {
+            self.of_fd.resize(at + 1, 0);
+        }
+        Some(&mut self.of_fd[at])
+    }
+
+    /// Whether an active io watcher has this descriptor.
+    fn watches(&self, fd: RawFd) -> bool {
+        let count = usize::try_from(fd).ok().and_then(|at| self.of_fd.get(at));
+        count.is_some_and(|n| *n != 0)
+    }
+
     /// Marks it active; returns whether it counts.
     fn activate(&mut self, id: WatcherId) -> bool {
         let Some(w) = self.slab.get_mut(id.0) else {
@@ -184,6 +200,11 @@ impl Watchers {
         w.started = self.starts;
         self.starts += 1;
         let (counts, list) = (w.counts, Self::list_of(w));
+        if let Spec::Io { fd, .. } = w.spec
+            && let Some(n) = self.count_of_fd(fd)
+        {
+            *n += 1;
+        }
         if let Some(list) = list {
             let all = self.list(list);
             all.push(id);
@@ -202,6 +223,11 @@ impl Watchers {
         debug_assert!(w.active);
         w.active = false;
         let (counts, position, list) = (w.counts, w.position as usize, Self::list_of(w));
+        if let Spec::Io { fd, .. } = w.spec
+            && let Some(n) = self.count_of_fd(fd)
+        {
+            *n -= 1;
+        }
         if let Some(list) = list {
             let all = self.list(list);
             all.swap_remove(position);
@@ -574,6 +600,9 @@ impl Reactor {
     /// Makes every active io watcher of `fd` pending (`ev_feed_fd_event`). Whether there was one.
     pub fn feed_fd(&self, fd: RawFd) -> bool {
         let found: Vec<(WatcherId, Interest)> = self.watchers.with(|w| {
+            if !w.watches(fd) {
+                return Vec::new();
+            }
             let of_fd = |(key, w): (crate::event_loop::Key, &Watcher)| match w.spec {
                 Spec::Io { fd: f, want } if f == fd && w.active => Some((WatcherId(key), want)),
                 _ => None,

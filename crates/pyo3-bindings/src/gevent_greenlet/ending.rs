@@ -59,7 +59,7 @@ unsafe fn wait_for_end(
         }
         let park = hub.core().prepare();
         let token = Waiter::new(hub, park.token());
-        (*me).links.push(Link::Fiber(token));
+        (*me).links.push_back(Link::Fiber(token));
         let outcome = if away {
             hub.park_for_others(park, deadline)
         } else {

@@ -538,8 +538,7 @@ pub fn notify_from_queue(host: &LoopHost<'_, '_>, p: *mut PyObject) {
     let outer = TELLING.replace(p);
     // SAFETY: the queue's own reference. Links may add and remove links: one at a time is taken out.
     unsafe {
-        while !(*me).links.is_empty() {
-            let link = (*me).links.remove(0);
+        while let Some(link) = (*me).links.pop_front() {
             let callable = match fate(me, link) {
                 Fate::Call(callable) => callable,
                 Fate::Fiber(waiter) => {

@@ -53,7 +53,9 @@ pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
             return null_mut();
         }
         let me = cast(slf);
-        (*me).links.push(Link::Callable(ffi::Py_NewRef(callback)));
+        (*me)
+            .links
+            .push_back(Link::Callable(ffi::Py_NewRef(callback)));
         if GreenletObject::is_ready(me) {
             life::tell_late_links(me);
         }
@@ -104,7 +106,7 @@ pub unsafe extern "C" fn unlink_all(slf: Obj, _: Obj) -> Obj {
         for link in all {
             match link {
                 Link::Callable(p) => dropped.push(p),
-                other => (*me).links.push(other),
+                other => (*me).links.push_back(other),
             }
         }
         for p in dropped {

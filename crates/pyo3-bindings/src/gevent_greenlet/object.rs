@@ -5,6 +5,7 @@ use crate::hub::Waiter;
 use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::WatcherId;
 use pyo3::ffi::{self, PyObject};
+use std::collections::VecDeque;
 use std::ptr;
 use std::rc::Rc;
 
@@ -63,7 +64,7 @@ pub struct GreenletObject {
     /// Where it was spawned.
     pub site: SpawnSite,
     /// In order of registration.
-    pub links: Vec<Link>,
+    pub links: VecDeque<Link>,
     /// See [`StartState`].
     pub start: StartState,
     /// A [`Payload::Notify`](crate::event_loop::Payload) is in the queue.
@@ -107,7 +108,7 @@ impl GreenletObject {
                 field.write(ptr::null_mut());
             }
             (&raw mut (*this).site).write(SpawnSite::Unknown);
-            (&raw mut (*this).links).write(Vec::new());
+            (&raw mut (*this).links).write(VecDeque::new());
             (&raw mut (*this).start).write(StartState::Never);
             (*this).notifying = false;
             (*this).told = 0;

@@ -86,7 +86,7 @@ unsafe fn wait_for(
                 group.add(ffi::Py_NewRef(me.cast()));
                 continue;
             }
-            (*me).links.push(Link::Group(group.clone()));
+            (*me).links.push_back(Link::Group(group.clone()));
             if over {
                 group.in_turn.set(true);
                 super::life::tell_late_links(me);

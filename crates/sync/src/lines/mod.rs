@@ -50,6 +50,8 @@ impl Line {
 pub struct Lines<T, M> {
     getters: VecDeque<Waiter<T>>,
     putters: VecDeque<Waiter<T>>,
+    /// The hub of all who wait for items, if it is one; not renewed before that line is empty.
+    getters_hub: Option<u64>,
     /// The hubs in which a look at the waiters is due or running.
     notifiers: Vec<u64>,
     mail: Vec<((u64, u64), M)>,
@@ -60,6 +62,7 @@ impl<T, M> Default for Lines<T, M> {
         Lines {
             getters: VecDeque::new(),
             putters: VecDeque::new(),
+            getters_hub: None,
             notifiers: Vec::new(),
             mail: Vec::new(),
         }
@@ -90,6 +93,12 @@ impl<T, M> Lines<T, M> {
         self.getters.is_empty() && self.putters.is_empty()
     }
 
+    /// The hub to which all who wait for items belong, as far as is known without a look at each.
+    #[inline]
+    pub fn getters_hub(&self) -> Option<u64> {
+        self.getters_hub.filter(|_| !self.getters.is_empty())
+    }
+
     /// What is left for waiters that were taken off their lines.
     pub fn mail(&self) -> impl Iterator<Item = &M> {
         self.mail.iter().map(|(_, mail)| mail)
@@ -98,6 +107,10 @@ impl<T, M> Lines<T, M> {
     /// Goes to the end of a line, or to its front.
     #[inline]
     pub fn enter(&mut self, line: Line, waiter: Waiter<T>, first: bool) {
+        if line == Line::Getters {
+            let same = self.getters.is_empty() || self.getters_hub == Some(waiter.hub);
+            self.getters_hub = same.then_some(waiter.hub);
+        }
         if first {
             self.of(line).push_front(waiter);
         } else {

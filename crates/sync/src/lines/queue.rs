@@ -116,6 +116,14 @@ fn notify_getters<S: Store>(queue: &S, here: u64) {
     if queue.lines(|l| l.line(Line::Getters).is_empty()) {
         return;
     }
+    let only = queue.lines(|l| l.getters_hub());
+    if let Some(hub) = only.filter(|hub| *hub != 0 && (*hub == here || queue.exists(*hub))) {
+        // One call serves them all, however many items and getters there are by now.
+        if !queue.is_empty() {
+            schedule(queue, hub);
+        }
+        return;
+    }
     let mut at = 0;
     for _ in 0..queue.len() {
         let found = queue.lines(|l| {

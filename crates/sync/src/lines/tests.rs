@@ -225,6 +225,31 @@ fn as_many_hubs_are_asked_as_there_are_items() {
 }
 
 #[test]
+fn a_hub_to_which_all_getters_belong_is_known_without_a_look_at_each() {
+    let world = World::new(9);
+    assert_eq!(world.lines(|l| l.getters_hub()), None);
+    world.getter(7, 1);
+    world.getter(7, 2);
+    assert_eq!(world.lines(|l| l.getters_hub()), Some(7));
+    queue::notify(&world);
+    assert!(world.scheduled.borrow().is_empty(), "no item");
+    world.add(1);
+    world.add(2);
+    queue::notify(&world);
+    queue::notify(&world);
+    assert_eq!(world.scheduled.take(), [7], "one call for all");
+    world.getter(8, 3);
+    assert_eq!(world.lines(|l| l.getters_hub()), None);
+    world.lines(|l| l.forget(7));
+    world.add(3);
+    queue::notify(&world);
+    assert_eq!(world.scheduled.take(), [7, 8]);
+    assert_eq!(world.lines(|l| l.take_all()).count(), 3);
+    world.getter(8, 4);
+    assert_eq!(world.lines(|l| l.getters_hub()), Some(8));
+}
+
+#[test]
 fn threads_are_woken_at_once_and_hubs_that_are_gone_are_passed_over() {
     let q = World::new(9);
     q.gone.set(7);

@@ -417,3 +417,27 @@ fn the_host_can_end_a_run() {
     assert!(t.run(RunMode::Default));
     assert_eq!(t.said(), "sleep w1");
 }
+
+#[test]
+fn who_watches_a_descriptor_hears_that_it_is_closed() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    let io = |fd| WatcherKind::Io { fd, want: R };
+    let (a, b) = (started(&r, io(4), 1), started(&r, io(4), 2));
+    let timer = started(&r, timer(1), 3);
+    assert!(r.feed_fd(4));
+    assert!(!r.feed_fd(5) && !r.feed_fd(-1) && !r.feed_fd(1 << 20));
+    r.stop(timer);
+    t.run(RunMode::NoWait);
+    let mut said: Vec<String> = t.said().split(' ').map(String::from).collect();
+    said.sort();
+    assert_eq!(said, ["w1", "w2"]);
+    r.stop(a);
+    assert!(r.set_io(a, 6, R) && !r.feed_fd(6));
+    r.start(a).unwrap();
+    assert!(r.feed_fd(6) && r.feed_fd(4));
+    r.remove(b);
+    assert!(!r.feed_fd(4));
+    r.remove(a);
+    assert!(!r.feed_fd(6));
+}
