@@ -391,3 +391,53 @@ def test_objects_can_be_weakly_referenced_and_collected():
         reference = weakref.ref(one)
         del one
         assert reference() is None
+
+
+class Slow:
+    """Compares in Python, and lets other threads run in the middle."""
+
+    def __init__(self, key, use=None):
+        self.key = key
+        self.use = use
+
+    def __lt__(self, other):
+        if self.use is not None:
+            self.use()
+        time.sleep(0)
+        return self.key < other.key
+
+
+def test_a_priority_queue_that_compares_in_python_stays_a_heap_between_threads():
+    q = queue.PriorityQueue()
+    keys = [(n * 7919) % 400 for n in range(400)]
+
+    def put(part):
+        for key in part:
+            q.put(Slow(key))
+
+    threads = [threading.Thread(target=put, args=(keys[n::4],)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [q.get().key for _ in keys] == sorted(keys)
+
+
+def test_a_comparison_may_use_its_queue():
+    q = queue.PriorityQueue()
+    sizes = []
+    q.put(Slow(2))
+    q.put(Slow(1, use=lambda: sizes.append((q.qsize(), q.peek().key))))
+    assert sizes and [q.get().key, q.get().key] == [1, 2]
+
+
+def test_a_comparison_that_fails_leaves_the_queue_usable_by_other_threads():
+    q = queue.PriorityQueue()
+    q.put(1)
+    with pytest.raises(TypeError):
+        q.put("one")
+    done = []
+    thread = threading.Thread(target=lambda: done.append(q.get(timeout=5)))
+    thread.start()
+    thread.join(20)
+    assert len(done) == 1

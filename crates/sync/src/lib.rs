@@ -61,6 +61,7 @@ mod semaphore;
 pub mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
+pub mod turn;
 pub mod waiters;
 
 pub use async_result::AsyncResult;

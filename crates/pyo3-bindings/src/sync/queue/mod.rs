@@ -22,6 +22,7 @@ use crate::raw_type::NewType;
 use crate::statics::Immortal;
 use gevent_sync::lines::Line;
 use gevent_sync::state::Ledger;
+use gevent_sync::turn::Turn;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_int, c_void};
@@ -38,8 +39,8 @@ pub struct Queue {
     store: Obj,
     /// An event that is set while no task is unfinished.
     cond: Obj,
-    /// A lock for when Python runs in the middle of an operation.
-    lock: Obj,
+    /// For when Python runs in the middle of an operation.
+    turn: Turn,
     ledger: Ledger,
     /// Whether `_put` counts tasks.
     counts: bool,
@@ -87,6 +88,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
             return null_mut();
         }
         (&raw mut (*me).ledger).write(Ledger::new(usize::MAX));
+        (&raw mut (*me).turn).write(Turn::default());
         (*me).counts = class_number(ty, c"_counts_tasks") != 0;
         (&raw mut (*me).order).write(match class_number(ty, c"_order") {
             1 => Order::Lifo,
@@ -99,15 +101,9 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
 
 /// # Safety
 /// As the module says.
-unsafe fn fields(me: *mut Queue) -> [*mut Obj; 3] {
+unsafe fn fields(me: *mut Queue) -> [*mut Obj; 2] {
     // SAFETY: addresses only.
-    unsafe {
-        [
-            &raw mut (*me).store,
-            &raw mut (*me).cond,
-            &raw mut (*me).lock,
-        ]
-    }
+    unsafe { [&raw mut (*me).store, &raw mut (*me).cond] }
 }
 
 unsafe extern "C" fn dealloc(slf: Obj) {
@@ -118,6 +114,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
         for f in fields(cast(slf)) {
             set(f, null_mut());
         }
+        std::ptr::drop_in_place(&raw mut (*cast(slf)).turn);
         free(slf);
     }
 }

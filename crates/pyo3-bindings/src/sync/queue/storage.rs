@@ -2,7 +2,7 @@
 //!
 //! With the classes' own methods on a deque or list, an operation runs no Python, so that it is done in one
 //! piece under the GIL. Methods that a subclass overrides, and comparisons of a heap, do run Python: then
-//! the queue's lock is held.
+//! native threads take turns.
 //!
 //! # Safety
 //! The GIL is held. `me` is a queue, and an object is alive: the caller has a reference to each, which also
@@ -12,7 +12,8 @@ use super::{Obj, Queue, cast};
 use crate::cells::GilCell;
 use crate::raw::_PyType_Lookup;
 use crate::statics::{Immortal, intern};
-use crate::sync::{enter_python, event};
+use crate::sync::parker::wait_after;
+use crate::sync::{enter_python, event, thread_mark};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_int;
@@ -133,10 +134,26 @@ pub unsafe fn is_simple(me: *mut Queue) -> bool {
     }
 }
 
-/// The number of items of a queue that `is_simple`.
+/// Whether it is a list that is ordered by the class's own methods.
 ///
 /// # Safety
-/// As the module says; [`is_simple`] was true, and no Python has run since.
+/// As the module says.
+#[inline]
+unsafe fn is_plain_heap(me: *mut Queue) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let store = (*me).store;
+        (*me).order == Order::Heap
+            && !store.is_null()
+            && ffi::PyList_CheckExact(store) != 0
+            && !overrides(ffi::Py_TYPE(me.cast()))
+    }
+}
+
+/// The number of items of a queue that `is_simple` or a plain heap.
+///
+/// # Safety
+/// As the module says; [`is_simple`] or [`is_plain_heap`] was true, and no Python has run since.
 #[inline]
 unsafe fn size(me: *mut Queue) -> isize {
     // SAFETY: both kinds of store have their length in the head.
@@ -151,7 +168,7 @@ unsafe fn size(me: *mut Queue) -> isize {
 pub unsafe fn len(me: *mut Queue) -> Result<isize, ()> {
     // SAFETY: a queue; both kinds of store have their length in the head.
     unsafe {
-        if is_simple(me) {
+        if is_simple(me) || is_plain_heap(me) {
             return Ok(size(me));
         }
         enter_python();
@@ -178,61 +195,26 @@ pub unsafe fn has_room(me: *mut Queue) -> Result<bool, ()> {
     unsafe { Ok(!(*me).ledger.is_bounded() || (*me).ledger.has_room(len(me)?.cast_unsigned())) }
 }
 
-/// Runs `f` with the queue's lock if that is needed; `Err` with an error set.
+/// Runs `f`, if that may run Python in the turn of this thread; `Err` with an error set.
 ///
 /// # Safety
 /// As the module says.
 #[inline]
 pub unsafe fn locked<R>(me: *mut Queue, f: impl FnOnce() -> Result<R, ()>) -> Result<R, ()> {
-    // SAFETY: a queue; the caller has a reference.
+    // SAFETY: a queue; the caller has a reference, and no reference to the turn is kept over `f`.
     unsafe {
         if is_simple(me) {
             return f();
         }
         enter_python();
-        let lock = lock_of(me)?;
-        let acquired = ffi::PyObject_CallMethod(lock, c"acquire".as_ptr(), std::ptr::null());
-        if acquired.is_null() {
-            ffi::Py_DECREF(lock);
-            return Err(());
+        let thread = thread_mark();
+        let turn = &raw mut (*me).turn;
+        while let Err(parker) = (*turn).begin(thread) {
+            wait_after(&parker, None, || ());
         }
-        ffi::Py_DECREF(acquired);
         let result = f();
-        let error = crate::tstate::take_raised();
-        let released = ffi::PyObject_CallMethod(lock, c"release".as_ptr(), std::ptr::null());
-        ffi::Py_DECREF(lock);
-        if released.is_null() {
-            // In the child of a fork the lock may be another one.
-            ffi::PyErr_Clear();
-        } else {
-            ffi::Py_DECREF(released);
-        }
-        if !error.is_null() {
-            crate::tstate::set_raised(error);
-        }
+        (*turn).end(thread);
         result
-    }
-}
-
-/// The lock, reentrant because a finalizer may use the queue at any moment in the thread that holds it.
-///
-/// # Safety
-/// As the module says.
-unsafe fn lock_of(me: *mut Queue) -> Result<Obj, ()> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if (*me).lock.is_null() {
-            let lock = crate::sync::call_python(c"_thread", c"RLock", &[]);
-            if lock.is_null() {
-                return Err(());
-            }
-            if (*me).lock.is_null() {
-                (*me).lock = lock;
-            } else {
-                ffi::Py_DECREF(lock);
-            }
-        }
-        Ok(ffi::Py_NewRef((*me).lock))
     }
 }
 
