@@ -14,7 +14,7 @@ from gevent._fileobjectring import RingFileIO, open_raw, waiting
 from gevent._hub_primitives import wait_on_watcher
 from gevent.hub import get_hub
 from gevent.lock import Semaphore
-from gevent.os import _close, _read, _write, ignored_errors, make_nonblocking
+from gevent.os import _close, _read, _readv, _write, ignored_errors, make_nonblocking
 
 
 class GreenFileDescriptorIO(RawIOBase):
@@ -109,15 +109,15 @@ class GreenFileDescriptorIO(RawIOBase):
                     raise
             wait_on_watcher(watcher, None, None, self.hub)
 
-    def _read_some(self, size):
+    def _when_readable(self, call, argument):
         if self._read_watcher is None:
             raise UnsupportedOperation("read")
-        return self._when_ready(self._read_watcher, _read, size)
+        return self._when_ready(self._read_watcher, call, argument)
 
     def readall(self):
         parts = []
         try:
-            while part := self._read_some(DEFAULT_BUFFER_SIZE):
+            while part := self._when_readable(_read, DEFAULT_BUFFER_SIZE):
                 parts.append(part)
         except cancel_wait_ex:
             # Closed under us: what has come so far is all there will be.
@@ -125,10 +125,7 @@ class GreenFileDescriptorIO(RawIOBase):
         return b"".join(parts)
 
     def readinto(self, b):
-        view = memoryview(b).cast("B")
-        data = self._read_some(len(view))
-        view[: len(data)] = data
-        return len(data)
+        return self._when_readable(_readv, (b,))
 
     def write(self, b):
         if self._write_watcher is None:

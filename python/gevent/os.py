@@ -40,6 +40,7 @@ __extensions__ = ["tp_read", "tp_write"]
 
 _read = os.read
 _write = os.write
+_readv = os.readv
 _close = os.close
 _fstat = os.fstat
 
@@ -70,23 +71,20 @@ def tp_write(fd, buf):
     return get_hub().threadpool.apply(_write, (fd, buf))
 
 
-def _when_ready(fd, mask, call, *args):
-    """Repeat ``call(fd, ...)`` whenever the loop finds *fd* ready, until it does not refuse."""
-    hub = watcher = None
+def _when_ready(fd, mask, call, argument):
+    """Repeat ``call(fd, argument)`` until it does not refuse, waiting before each for *fd*."""
+    hub = get_hub()
+    watcher = hub.loop.io(fd, mask)
     try:
         while True:
+            hub.wait(watcher)
             try:
-                return call(fd, *args)
+                return call(fd, argument)
             except OSError as ex:
                 if ex.errno not in ignored_errors:
                     raise
-            if watcher is None:
-                hub = get_hub()
-                watcher = hub.loop.io(fd, mask)
-            hub.wait(watcher)
     finally:
-        if watcher is not None:
-            watcher.close()
+        watcher.close()
 
 
 if fcntl is not None:
@@ -167,6 +165,11 @@ if fcntl is not None:
 
         ``b''`` is the end of the file.
         """
+        try:
+            return _read(fd, n)
+        except OSError as ex:
+            if ex.errno not in ignored_errors:
+                raise
         return _when_ready(fd, 1, _read, n)
 
     def nb_write(fd, buf):
@@ -174,6 +177,11 @@ if fcntl is not None:
 
         Returns how many bytes did.
         """
+        try:
+            return _write(fd, buf)
+        except OSError as ex:
+            if ex.errno not in ignored_errors:
+                raise
         return _when_ready(fd, 2, _write, buf)
 
 
