@@ -177,17 +177,21 @@ unsafe fn owner(mut g: *mut PyGreenlet) -> *mut PyGreenlet {
 }
 
 impl Loops {
-    /// The Python state of `to` was installed in place of that of `from`.
+    /// The Python state of `to` was installed in place of that of `from`; `mark` is what `gl_loop_mark` says now.
     ///
     /// # Safety
     /// In the thread of `td`, whose this is, with the GIL held; both are alive.
     #[inline]
-    pub unsafe fn switched(&self, td: &ThreadData, from: *mut PyGreenlet, to: *mut PyGreenlet) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.any.get() || gl_loop_mark(td.tstate) != self.mark.get() {
-                self.exchange(td, from, to);
-            }
+    pub unsafe fn switched(
+        &self,
+        td: &ThreadData,
+        from: *mut PyGreenlet,
+        to: *mut PyGreenlet,
+        mark: u64,
+    ) {
+        if self.any.get() || mark != self.mark.get() {
+            // SAFETY: the caller's promise.
+            unsafe { self.exchange(td, from, to) };
         }
     }
 

@@ -182,8 +182,24 @@ void gl_state_fresh(PyThreadState *ts, gl_state *g, void *annex, size_t annex_le
 #endif
 }
 
-/* Saves the thread's state into `from` and puts `to` in its place. */
-void gl_swap(PyThreadState *ts, gl_state *restrict from, gl_state *restrict to)
+/* A number that changes when the running loop of asyncio may have: its address from 3.13 on, and the
+ * version of the thread's dictionary before. */
+static inline uint64_t loop_mark(PyThreadState *ts)
+{
+#ifdef HAS_RUNNING_LOOP
+    return (uintptr_t)IMPL(ts)->asyncio_running_loop;
+#else
+    return ts->dict == NULL ? 0 : ((PyDictObject *)ts->dict)->ma_version_tag;
+#endif
+}
+
+uint64_t gl_loop_mark(PyThreadState *ts)
+{
+    return loop_mark(ts);
+}
+
+/* Saves the thread's state into `from` and puts `to` in its place. Returns the mark of asyncio's loop. */
+uint64_t gl_swap(PyThreadState *ts, gl_state *restrict from, gl_state *restrict to)
 {
 #ifdef HAS_CFRAME
     cframe_t *old = ts->cframe;
@@ -248,20 +264,10 @@ void gl_swap(PyThreadState *ts, gl_state *restrict from, gl_state *restrict to)
     IMPL(ts)->c_stack_soft_limit = to->c_soft;
     IMPL(ts)->c_stack_hard_limit = to->c_hard;
 #endif
+    return loop_mark(ts);
 }
 
 /* ---- asyncio's running loop --------------------------------------------------------------------- */
-
-/* A number that changes when the running loop of asyncio may have: its address from 3.13 on, and the
- * version of the thread's dictionary before. */
-uint64_t gl_loop_mark(PyThreadState *ts)
-{
-#ifdef HAS_RUNNING_LOOP
-    return (uintptr_t)IMPL(ts)->asyncio_running_loop;
-#else
-    return ts->dict == NULL ? 0 : ((PyDictObject *)ts->dict)->ma_version_tag;
-#endif
-}
 
 /* Moves the running loop, and its current task if that is the thread's too, out of the thread. 0 if this
  * interpreter keeps them elsewhere. */

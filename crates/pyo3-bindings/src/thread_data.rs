@@ -198,9 +198,9 @@ impl ThreadData {
         if now != g {
             // SAFETY: `installed` is alive by the rule of the field; `g` by the caller's promise.
             unsafe {
-                (*now).state.swap(self.tstate, &(*g).state);
+                let mark = (*now).state.swap(self.tstate, &(*g).state);
                 self.installed.set(g);
-                self.loops.switched(self, now, g);
+                self.loops.switched(self, now, g, mark);
             }
         }
     }

@@ -26,7 +26,7 @@ unsafe extern "C" {
         stack_lo: usize,
         stack_len: usize,
     );
-    fn gl_swap(ts: *mut PyThreadState, from: *mut c_void, to: *mut c_void);
+    fn gl_swap(ts: *mut PyThreadState, from: *mut c_void, to: *mut c_void) -> u64;
     fn gl_state_finish(ts: *mut PyThreadState, g: *mut c_void);
     fn gl_state_forget(g: *mut c_void);
     fn gl_state_abandon(g: *mut c_void) -> c_int;
@@ -107,13 +107,14 @@ impl PyState {
         unsafe { gl_state_fresh(ts, self.raw(), annex.0, annex.1, stack.0, stack.1) }
     }
 
-    /// Saves the thread's state into `self`, which was installed, and installs `to`.
+    /// Saves the thread's state into `self`, which was installed, and installs `to`. Returns a number that changes
+    /// when asyncio's running loop may have.
     ///
     /// # Safety
     /// The GIL is held, `ts` is the thread's, `self` is installed in it, `to` is another state that was
     /// made or saved in this thread.
     #[inline]
-    pub unsafe fn swap(&self, ts: *mut PyThreadState, to: &PyState) {
+    pub unsafe fn swap(&self, ts: *mut PyThreadState, to: &PyState) -> u64 {
         // SAFETY: the caller's promise.
         unsafe { gl_swap(ts, self.raw(), to.raw()) }
     }
