@@ -95,7 +95,7 @@ pub unsafe extern "C" fn get_run(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 macro_rules! plain_field {
-    ($get:ident, $set:ident, $field:ident, $empty:expr) => {
+    ($get:ident, $set:ident, $field:ident, $empty:expr $(, $is:expr, $text:literal)?) => {
         /// The attribute.
         pub unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
             // SAFETY: a `Greenlet`.
@@ -108,17 +108,24 @@ macro_rules! plain_field {
                 }
             }
         }
-        plain_field!($set, $field);
+        plain_field!($set, $field $(, $is, $text)?);
     };
     ($set:ident, $field:ident) => {
+        plain_field!($set, $field, |_| true, c"");
+    };
+    ($set:ident, $field:ident, $is:expr, $text:literal) => {
         /// Sets it; deleting and None empty it.
         pub unsafe extern "C" fn $set(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-            // SAFETY: a `Greenlet`.
+            // SAFETY: a `Greenlet`; `$is` looks at the type and the size of a live object.
             unsafe {
+                let is: fn(Obj) -> bool = $is;
                 let value = if absent(value) {
                     null_mut()
-                } else {
+                } else if is(value) {
                     ffi::Py_NewRef(value)
+                } else {
+                    ffi::PyErr_SetString(ffi::PyExc_TypeError, $text.as_ptr());
+                    return -1;
                 };
                 set(&raw mut (*cast(slf)).$field, value);
                 0
@@ -132,10 +139,19 @@ plain_field!(
     get_args,
     set_args,
     args,
-    ffi::Py_NewRef(globals().empty_tuple)
+    ffi::Py_NewRef(globals().empty_tuple),
+    |value| ffi::PyTuple_Check(value) != 0,
+    c"args must be a tuple"
 );
 plain_field!(get_value, set_value, value, none());
-plain_field!(get_exc_info, set_exc_info, exc_info, none());
+plain_field!(
+    get_exc_info,
+    set_exc_info,
+    exc_info,
+    none(),
+    |value| ffi::PyTuple_Check(value) != 0 && ffi::PyTuple_GET_SIZE(value) == 3,
+    c"_exc_info must be a tuple of three"
+);
 plain_field!(get_ident, set_ident, ident, none());
 plain_field!(get_formatted, set_formatted, formatted, none());
 plain_field!(get_spawning, set_spawning, spawning_greenlet, none());
@@ -152,7 +168,12 @@ pub unsafe extern "C" fn get_locals(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
-plain_field!(set_kwargs, kwargs);
+plain_field!(
+    set_kwargs,
+    kwargs,
+    |value| ffi::PyDict_Check(value) != 0,
+    c"kwargs must be a dict"
+);
 
 /// The keyword arguments: made a dictionary when they are asked for.
 pub unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {

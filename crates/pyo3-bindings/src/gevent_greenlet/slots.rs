@@ -127,7 +127,9 @@ pub(super) unsafe fn fill(
             set(&raw mut (*me).spawning_greenlet, weak);
             set(&raw mut (*me).spawn_tree_locals, locals);
             let td = hub.td();
-            (*me).site = SpawnSite::capture(td.tstate, stack_limit(me));
+            let site = SpawnSite::capture(td.tstate, stack_limit(me));
+            // One that is there, if this is a second time, is dropped when it is out of reach.
+            drop(std::mem::replace(&mut (*me).site, site));
         } else {
             set(&raw mut (*me).spawning_greenlet, none());
             set(&raw mut (*me).spawn_tree_locals, none());

@@ -59,24 +59,38 @@ impl SpawnSite {
             SpawnSite::Frames(frames) => frames,
             SpawnSite::Unknown | SpawnSite::Made(_) => &[],
         };
-        // SAFETY: the codes are owned; errors are passed on.
+        // SAFETY: the codes are owned, here by the copy: an allocation may collect garbage, and that may
+        // assign the greenlet another site.
         unsafe {
-            let list = ffi::PyList_New(0);
-            if list.is_null() {
-                return list;
-            }
-            for Frame { code, offset } in frames {
-                let line = ffi::PyCode_Addr2Line(code.cast(), *offset);
-                let item = ffi::Py_BuildValue(c"Oi".as_ptr(), *code, line);
-                if item.is_null() || ffi::PyList_Append(list, item) < 0 {
-                    ffi::Py_XDECREF(item);
-                    ffi::Py_DECREF(list);
-                    return std::ptr::null_mut();
-                }
-                ffi::Py_DECREF(item);
-            }
+            let frames = frames.to_vec();
+            frames.iter().for_each(|f| ffi::Py_INCREF(f.code));
+            let list = list_of(&frames);
+            frames.iter().for_each(|f| ffi::Py_DECREF(f.code));
             list
         }
+    }
+}
+
+/// # Safety
+/// The GIL is held; the codes are alive until this returns.
+unsafe fn list_of(frames: &[Frame]) -> *mut PyObject {
+    // SAFETY: the caller's promise; errors are passed on.
+    unsafe {
+        let list = ffi::PyList_New(0);
+        if list.is_null() {
+            return list;
+        }
+        for Frame { code, offset } in frames {
+            let line = ffi::PyCode_Addr2Line(code.cast(), *offset);
+            let item = ffi::Py_BuildValue(c"Oi".as_ptr(), *code, line);
+            if item.is_null() || ffi::PyList_Append(list, item) < 0 {
+                ffi::Py_XDECREF(item);
+                ffi::Py_DECREF(list);
+                return std::ptr::null_mut();
+            }
+            ffi::Py_DECREF(item);
+        }
+        list
     }
 }
 

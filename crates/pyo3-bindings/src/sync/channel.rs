@@ -10,7 +10,7 @@ use super::exchange::{self, Exchange, Headed, Held, parking_in_thread};
 use super::object::free;
 use super::queue::waiting::{EMPTY, FULL, raise_late};
 use super::wait::{Limited, hub_for_waiting};
-use super::{Obj, in_hub};
+use super::{Obj, enter_python, in_hub};
 use crate::raw::{Args, answer, boolean, fast, noargs};
 use crate::raw_type::NewType;
 use gevent_hub_core::reactor::monotonic;
@@ -92,7 +92,10 @@ unsafe fn put_item(me: *mut Channel, item: Obj, block: Obj, timeout: Obj) -> Res
         let channel = Held(me);
         let owned = || NonNull::new_unchecked(ffi::Py_NewRef(item));
         if in_hub() {
-            return channel::put_now(&channel, owned()).map_err(|item| {
+            let put = channel::put_now(&channel, owned());
+            // The getter that was gone on with has left its state.
+            enter_python();
+            return put.map_err(|item| {
                 ffi::Py_DECREF(item.as_ptr());
                 FULL.raise();
             });
@@ -117,6 +120,7 @@ unsafe fn get_item(me: *mut Channel, block: Obj, timeout: Obj) -> Result<Obj, ()
         let channel = Held(me);
         if in_hub() {
             let item = channel::get_now(&channel);
+            enter_python();
             return item.map(NonNull::as_ptr).ok_or_else(|| EMPTY.raise());
         }
         (*me).head.users.saw();

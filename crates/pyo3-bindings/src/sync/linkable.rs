@@ -376,6 +376,8 @@ pub unsafe fn notify_here(me: *mut Linkable) {
         let mut told = Told::new(me);
         let hub = told.here();
         links::notify(&mut told, hub);
+        // Whoever was gone on with has left their state.
+        enter_python();
     }
 }
 

@@ -56,6 +56,7 @@ impl Told {
     unsafe fn catch_up(&mut self, later: Later) {
         // SAFETY: the maker of this holds the object and the GIL.
         unsafe {
+            enter_python();
             for hub in later.indirect {
                 Linkable::ask(self.me, hub);
             }
@@ -64,11 +65,8 @@ impl Told {
                 links::notify(self, 0);
             }
             later.gone.into_iter().for_each(|who| drop_who(who));
-            if !later.called.is_empty() {
-                enter_python();
-                for f in later.called {
-                    ffi::Py_DECREF(f);
-                }
+            for f in later.called {
+                ffi::Py_DECREF(f);
             }
         }
     }

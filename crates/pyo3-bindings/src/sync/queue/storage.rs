@@ -218,6 +218,21 @@ pub unsafe fn locked<R>(me: *mut Queue, f: impl FnOnce() -> Result<R, ()>) -> Re
     }
 }
 
+/// Calls `f` with a reference to the store, which Python code may put another in place of.
+///
+/// # Safety
+/// As the module says; `store` is alive.
+#[inline]
+unsafe fn held<R>(store: Obj, f: impl FnOnce() -> R) -> R {
+    // SAFETY: the caller's promise.
+    unsafe {
+        ffi::Py_INCREF(store);
+        let result = f();
+        ffi::Py_DECREF(store);
+        result
+    }
+}
+
 /// `a(b, c)`, dropping the result.
 ///
 /// # Safety
@@ -260,9 +275,10 @@ pub unsafe fn raw_put(me: *mut Queue, item: Obj) -> Result<(), ()> {
                     return Err(());
                 }
             }
-            Order::Heap => call2(STATICS.heappush, store, item)?,
+            Order::Heap => held(store, || call2(STATICS.heappush, store, item))?,
             _ => {
-                let r = ffi::PyObject_CallMethodOneArg(store, STATICS.str_append, item);
+                let append = || ffi::PyObject_CallMethodOneArg(store, STATICS.str_append, item);
+                let r = held(store, append);
                 if r.is_null() {
                     return Err(());
                 }
@@ -330,9 +346,13 @@ pub unsafe fn raw_get(me: *mut Queue) -> Obj {
                 }
                 item
             }
-            Order::Heap => ffi::PyObject_CallOneArg(STATICS.heappop, store),
-            Order::Fifo => ffi::PyObject_CallMethodNoArgs(store, STATICS.str_popleft),
-            Order::Lifo => ffi::PyObject_CallMethodNoArgs(store, STATICS.str_pop),
+            Order::Heap => held(store, || ffi::PyObject_CallOneArg(STATICS.heappop, store)),
+            Order::Fifo => held(store, || {
+                ffi::PyObject_CallMethodNoArgs(store, STATICS.str_popleft)
+            }),
+            Order::Lifo => held(store, || {
+                ffi::PyObject_CallMethodNoArgs(store, STATICS.str_pop)
+            }),
         }
     }
 }
@@ -350,7 +370,7 @@ pub unsafe fn raw_peek(me: *mut Queue) -> Obj {
             return null_mut();
         }
         let at = if (*me).order == Order::Lifo { -1 } else { 0 };
-        ffi::PySequence_GetItem(store, at)
+        held(store, || ffi::PySequence_GetItem(store, at))
     }
 }
 
@@ -480,7 +500,8 @@ pub unsafe extern "C" fn py_qsize(slf: Obj, _: Obj) -> Obj {
             let _ = missing::<()>();
             return null_mut();
         }
-        match ffi::PyObject_Size((*cast(slf)).store) {
+        let store = (*cast(slf)).store;
+        match held(store, || ffi::PyObject_Size(store)) {
             -1 => null_mut(),
             n => ffi::PyLong_FromSsize_t(n),
         }
