@@ -355,7 +355,7 @@ class SocketMixin(_core.SocketBase):
 
     def _drop_events_and_close(self, closefd=True, _cancel_wait_ex=cancel_wait_ex):
         # The last argument keeps the descriptor alive until nobody waits for it any more.
-        away = self._release_source()
+        away = self._release_source(closefd)
         then = self._drop_ref_on_close if closefd else id
         if away is None:
             self.hub.cancel_waits_close_and_then(

@@ -281,11 +281,12 @@ class BaseServer:
                 self.loop.closing_fd(self.socket.fileno())
             except Exception:
                 pass
-            try:
-                self.socket.close()
-            except Exception:
-                pass
-            for name in ("socket", "handle", "_handle", "_spawn", "full"):
+            for name in ("_listener", "socket"):
+                try:
+                    getattr(self, name).close()
+                except Exception:
+                    pass
+            for name in ("socket", "_listener", "handle", "_handle", "_spawn", "full"):
                 self.__dict__.pop(name, None)
             if self.pool is not None:
                 # stop() still needs the pool.

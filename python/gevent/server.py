@@ -59,7 +59,9 @@ class StreamServer(BaseServer):
             self.socket = self.get_listener(self.address, self.backlog, self.family)
             self.address = self.socket.getsockname()
         self._handle = self.wrap_socket_and_handle if self.ssl_args else self.handle
-        # From here on the plain socket: the server waits by itself before it accepts.
+        # From here on the plain socket: the server waits by itself before it accepts. Whoever made
+        # the other one has to see that it is closed.
+        self._listener = self.socket
         while hasattr(self.socket, "_sock"):
             self.socket = self.socket._sock
 

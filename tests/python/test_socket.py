@@ -580,9 +580,7 @@ def test_create_server_is_cooperative():
                 client.sendall(b"x")
                 assert accepted.recv(1) == b"x"
     if socket.has_dualstack_ipv6():
-        with socket.create_server(
-            ("", 0), family=socket.AF_INET6, dualstack_ipv6=True
-        ) as listener:
+        with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
             port = listener.getsockname()[1]
             with socket.create_connection(("127.0.0.1", port)):
                 listener.accept()[0].close()
@@ -652,3 +650,73 @@ def test_a_closed_socket_says_so_whatever_the_arguments(call):
     with pytest.raises(OSError) as caught:
         getattr(sock, name)(argument)
     assert caught.value.errno == errno.EBADF
+
+
+def has_waited(sock):
+    """Have *sock* known to the loop."""
+    limit = sock.gettimeout()
+    sock.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        sock.accept() if sock.getsockopt(std.SOL_SOCKET, std.SO_ACCEPTCONN) else sock.recv(1)
+    sock.settimeout(limit)
+
+
+def test_detaching_one_object_leaves_others_on_the_descriptor_alone(pair):
+    a, b = pair
+    has_waited(a)
+    other = socket.socket(fileno=a.fileno())
+    fired = []
+    watcher = gevent.get_hub().loop.io(a.fileno(), 1)
+    watcher.start(lambda: (fired.append(1), watcher.stop()))
+    reader = gevent.spawn(other.recv, 10)
+    until_parked(reader)
+    a.detach()
+    b.sendall(b"one")
+    assert reader.get(timeout=5) == b"one"
+    assert fired
+    watcher.close()
+    reader = gevent.spawn(other.recv, 10)
+    until_parked(reader)
+    b.sendall(b"two")
+    assert reader.get(timeout=5) == b"two"
+    other.close()
+
+
+@pytest.mark.parametrize("how", ["server", "below"])
+def test_an_object_whose_descriptor_was_closed_below_it_leaves_the_number_alone(listener, how):
+    from gevent.server import StreamServer
+
+    has_waited(listener)
+    number = listener.fileno()
+    if how == "server":
+        server = StreamServer(listener, lambda sock, address: None)
+        server.start()
+        server.stop()
+        del server
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            listener.recv(10)
+        stale = None
+    else:
+        stale = socket.socket(fileno=os.dup(number))
+        has_waited(stale)
+        number = stale.fileno()
+        os.close(stale._sock.detach())
+    a, b = socket.socketpair()
+    if a.fileno() != number:
+        a, b = b, a
+    assert a.fileno() == number
+    reader = gevent.spawn(a.recv, 10)
+    until_parked(reader)
+    del stale
+    gc.collect()
+    gevent.sleep(0.01)
+    b.sendall(b"hi")
+    assert reader.get(timeout=5) == b"hi"
+    a.close()
+    b.close()
+
+
+def test_a_timeout_below_a_nanosecond_is_a_timeout(pair):
+    pair[0].settimeout(1e-10)
+    with pytest.raises(TimeoutError):
+        pair[0].recv(1)

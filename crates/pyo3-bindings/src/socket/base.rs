@@ -85,6 +85,15 @@ const NEVER: Nanos = Nanos::MAX;
 /// when it or a base changes.
 static SENDS_OUR_WAY: GilCell<u32> = GilCell::new(0);
 
+/// A timeout in nanoseconds: 0, which is not to wait at all, only for zero.
+fn limit_of(seconds: f64) -> Nanos {
+    if seconds > 0.0 {
+        nanos(seconds).max(1)
+    } else {
+        nanos(seconds)
+    }
+}
+
 /// Sets the error of a failed call.
 #[cold]
 pub(super) fn fail(py: Python<'_>, errno: i32) -> Raised {
@@ -106,6 +115,14 @@ impl SocketBase {
     #[inline]
     pub fn fd(&self) -> RawFd {
         self.fd.get()
+    }
+
+    /// Whether the socket is still open under the number that is known here: it may have been closed below this
+    /// object, and the number be another's by now.
+    fn has_own_number(&self, py: Python<'_>) -> bool {
+        let fileno = |sock: Py<PyAny>| sock.call_method0(py, "fileno")?.extract::<RawFd>(py);
+        let sock = self.sock.get(py);
+        sock.is_some_and(|sock| matches!(fileno(sock), Ok(fd) if fd >= 0 && fd == self.fd.get()))
     }
 
     /// Where it is registered.
@@ -144,7 +161,7 @@ impl SocketBase {
         match given {
             Given::Omitted => self.limit.get() != 0,
             Given::Never => true,
-            Given::Seconds(seconds) => nanos(*seconds) != 0,
+            Given::Seconds(seconds) => limit_of(*seconds) != 0,
         }
     }
 
@@ -154,7 +171,7 @@ impl SocketBase {
         let limit = match given {
             Given::Omitted => self.limit.get(),
             Given::Never => NEVER,
-            Given::Seconds(seconds) => nanos(*seconds),
+            Given::Seconds(seconds) => limit_of(*seconds),
         };
         match limit {
             0 => (false, None),
@@ -503,7 +520,7 @@ impl SocketBase {
                 kind = Kind::of(family, s.getattr("type")?.extract()?);
             }
         }
-        self.place().release(py, self.sock.get(py));
+        self.place().release(py, self.sock.get(py), false);
         self.fd.set(fd);
         self.kind.set(kind);
         self.sock.set(sock.map(Bound::unbind));
@@ -532,17 +549,18 @@ impl SocketBase {
     fn set_timeout(&self, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let limit = match &value {
             None => NEVER,
-            Some(v) => nanos(v.extract::<f64>()?),
+            Some(v) => limit_of(v.extract::<f64>()?),
         };
         self.limit.set(limit);
         self.timeout.set(value.map(Bound::unbind));
         Ok(())
     }
 
-    /// Takes the descriptor off the loop, before it is closed; who waits gets to know. Returns the loop if it
-    /// is another thread's and has yet to do so.
-    fn _release_source<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Loop>> {
-        self.place().release(py, None)
+    /// Takes the descriptor off the loop, before it is closed or given away; who waits gets to know. Returns the
+    /// loop if it is another thread's and has yet to do so.
+    fn _release_source<'py>(&self, py: Python<'py>, closes: bool) -> Option<Bound<'py, Loop>> {
+        let closes = closes && self.has_own_number(py);
+        self.place().release(py, None, closes)
     }
 
     /// Raises the error of a closed socket where `direction` (1 read, 2 write) is waited for.
@@ -581,7 +599,14 @@ impl Drop for SocketBase {
     fn drop(&mut self) {
         // SAFETY: objects are deallocated with the GIL held.
         let py = unsafe { Python::assume_attached() };
-        self.place().release(py, self.sock.take());
+        if self.place().has_home() {
+            let error = PyErr::take(py);
+            let closes = self.has_own_number(py);
+            self.place().release(py, self.sock.take(), closes);
+            if let Some(error) = error {
+                error.restore(py);
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::event_loop::Loop;
 use crate::greenlet::object::Raised;
 use crate::hub::{HubCore, Parked, Waiter, get_core, unexpected_switch};
 use gevent_hub_core::event_loop::Readiness;
-use gevent_hub_core::reactor::{Kind, Nanos, SourceId, Wake};
+use gevent_hub_core::reactor::{Kind, Nanos, Reactor, SourceId, Wake};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -95,7 +95,7 @@ impl Place {
     }
 
     fn settle(&self, py: Python<'_>, hub: &HubCore, fd: i32) -> SourceId {
-        self.release(py, None);
+        self.release(py, None, false);
         let s = hub.reactor().source(fd);
         // SAFETY: a loop that is alive.
         let l = unsafe { ffi::Py_NewRef(hub.loop_object()) };
@@ -103,7 +103,8 @@ impl Place {
         s
     }
 
-    /// Takes the descriptor off its loop; who waits there gets to know that it is closed.
+    /// Takes the descriptor off its loop; who waits there gets to know. With `closes` it is about to be closed, so
+    /// that everything which the loop knows of the number goes; else others may still be at it, or have got it.
     ///
     /// If that loop is another thread's, it does so soon and is returned, and the descriptor has to stay open
     /// until then: its number would name something else. `owner`, the object that closes it, is kept so long.
@@ -111,21 +112,34 @@ impl Place {
         &self,
         py: Python<'py>,
         owner: Option<Py<PyAny>>,
+        closes: bool,
     ) -> Option<Bound<'py, Loop>> {
         let (l, s) = self.home.take()?;
         // SAFETY: the place's own reference to a loop.
         let l = unsafe { Bound::from_owned_ptr(py, l).cast_into_unchecked::<Loop>() };
+        let forget = move |r: &Reactor| {
+            if closes {
+                r.source_closing(s);
+            } else {
+                r.source_detach(s);
+            }
+        };
         if l.get().on_thread() {
             if let Some(r) = l.get().reactor_ref() {
-                r.source_closing(s);
+                forget(r);
             }
             return None;
         }
         let sent = l.get().later(move |r| {
-            r.source_closing(s);
+            forget(r);
             drop(owner);
         });
         sent.then_some(l)
+    }
+
+    /// Whether it is on a loop.
+    pub fn has_home(&self) -> bool {
+        self.home.get().is_some()
     }
 
     /// Wakes who waits for `direction`, as if the descriptor were closed.
