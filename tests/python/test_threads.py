@@ -2,6 +2,8 @@
 
 import _thread
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -441,3 +443,82 @@ def test_a_comparison_that_fails_leaves_the_queue_usable_by_other_threads():
     thread.start()
     thread.join(20)
     assert len(done) == 1
+
+
+class Pausing(queue.Queue):
+    """Switches in the middle of a put."""
+
+    def _put(self, item):
+        gevent.sleep(self.pause)
+        super()._put(item)
+
+
+def test_a_thread_that_ends_in_the_middle_of_a_put_leaves_the_queue_to_others():
+    q = Pausing()
+    q.pause = 1000
+
+    def run():
+        gevent.spawn(q.put, 1)
+        gevent.sleep(0.01)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    with pytest.raises(queue.Empty):
+        q.get_nowait()
+
+
+def test_a_put_that_switches_in_the_middle_keeps_no_other_thread_waiting():
+    q = Pausing()
+    q.pause = 1
+    thread = threading.Thread(target=q.put, args=(1,))
+    thread.start()
+    time.sleep(0.1)
+    with pytest.raises(queue.Empty):
+        q.get_nowait()
+    assert thread.is_alive()
+    assert q.get(timeout=20) == 1
+    thread.join(20)
+
+
+def held_by_a_thread(q, entered, leave):
+    """Return a thread that compares an item of *q*, without a switch, until it may leave."""
+
+    def compare():
+        entered.set()
+        leave.wait(20)
+
+    q.put(Slow(1))
+    thread = threading.Thread(target=q.put, args=(Slow(0, use=compare),))
+    thread.start()
+    assert entered.wait(20)
+    return thread
+
+
+def test_a_fork_while_another_thread_compares_leaves_the_child_its_queue():
+    q, leave = queue.PriorityQueue(), threading.Event()
+    thread = held_by_a_thread(q, threading.Event(), leave)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        q.put(Slow(3))
+        os._exit(7)
+    leave.set()
+    thread.join(20)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+@pytest.mark.ours
+def test_a_signal_is_handled_while_a_thread_waits_for_its_turn():
+    q, leave = queue.PriorityQueue(), threading.Event()
+    thread = held_by_a_thread(q, threading.Event(), leave)
+    before = signal.signal(signal.SIGALRM, lambda *args: 1 / 0)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(ZeroDivisionError):
+            q.put(Slow(3))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        leave.set()
+    thread.join(20)
+    assert q.qsize() == 2

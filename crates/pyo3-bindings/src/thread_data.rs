@@ -14,7 +14,8 @@ use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The data of the thread that asked last. The GIL protects it; it is only a shortcut, valid if its
 /// thread state is the running one.
@@ -22,6 +23,36 @@ static LAST: AtomicPtr<ThreadData> = AtomicPtr::new(null_mut());
 
 /// Main greenlets that exist.
 static MAIN_GREENLETS: AtomicIsize = AtomicIsize::new(0);
+
+/// What exists, as addresses by serial number. Changed with the GIL held, as the process is copied, so that
+/// no copy has it locked.
+static ALL: Mutex<Vec<(u64, usize)>> = Mutex::new(Vec::new());
+
+/// The serial number that the next one gets.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
+/// A stretch of a thread in which it does not switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    serial: u64,
+    switches: u64,
+}
+
+impl Stretch {
+    /// Whether its thread, which may be another one, lives and has not switched since. No thread of the parent
+    /// lives in a forked child, but for the one that has forked.
+    ///
+    /// # Safety
+    /// The GIL is held.
+    pub unsafe fn lasts(&self) -> bool {
+        let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = all.iter().find(|(serial, _)| *serial == self.serial);
+        // SAFETY: what is listed exists, and the GIL guards its cells.
+        found.is_some_and(|&(_, td)| unsafe {
+            (*(td as *const ThreadData)).switches.get() == self.switches
+        })
+    }
+}
 
 thread_local! {
     /// The id of the thread state that is being cleared in this OS thread, if any.
@@ -33,6 +64,8 @@ pub type ExitHook = unsafe fn(&ThreadData, bool);
 
 /// One Python thread. Every method wants the GIL, and all but those marked so, the thread itself.
 pub struct ThreadData {
+    /// A number that no other one has had.
+    serial: u64,
     /// The thread state this belongs to.
     pub tstate: *mut PyThreadState,
     /// The running greenlet; one reference to it is owned.
@@ -141,7 +174,9 @@ impl ThreadData {
                 return null_mut();
             }
             crate::overflow::prepare_thread();
+            let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
             let td = Box::into_raw(Box::new(ThreadData {
+                serial,
                 tstate: ts,
                 current: Cell::new(main),
                 main,
@@ -173,7 +208,19 @@ impl ThreadData {
                 }
                 ffi::Py_DECREF(capsule);
             }
+            ALL.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((serial, td as usize));
             td
+        }
+    }
+
+    /// What lasts until the thread switches.
+    #[inline]
+    pub fn stretch(&self) -> Stretch {
+        Stretch {
+            serial: self.serial,
+            switches: self.switches.get(),
         }
     }
 
@@ -356,6 +403,9 @@ unsafe extern "C" fn thread_ended(capsule: *mut PyObject) {
         if mine {
             ENDED.set(ffi::PyThreadState_GetID(td.tstate));
         }
+        ALL.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(serial, _)| *serial != td.serial);
         let main = td.main;
         // From now on its greenlets are those of a dead thread, and nothing is thrown into them.
         (*main).td.set(null_mut());

@@ -20,6 +20,7 @@ use crate::raw::{
 };
 use crate::raw_type::NewType;
 use crate::statics::Immortal;
+use crate::thread_data::Stretch;
 use gevent_sync::lines::Line;
 use gevent_sync::state::Ledger;
 use gevent_sync::turn::Turn;
@@ -40,7 +41,7 @@ pub struct Queue {
     /// An event that is set while no task is unfinished.
     cond: Obj,
     /// For when Python runs in the middle of an operation.
-    turn: Turn,
+    turn: Turn<Stretch>,
     ledger: Ledger,
     /// Whether `_put` counts tasks.
     counts: bool,

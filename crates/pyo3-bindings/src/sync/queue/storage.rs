@@ -2,7 +2,7 @@
 //!
 //! With the classes' own methods on a deque or list, an operation runs no Python, so that it is done in one
 //! piece under the GIL. Methods that a subclass overrides, and comparisons of a heap, do run Python: then
-//! native threads take turns.
+//! native threads take turns, each for as long as it does not switch to another greenlet in the middle.
 //!
 //! # Safety
 //! The GIL is held. `me` is a queue, and an object is alive: the caller has a reference to each, which also
@@ -13,11 +13,16 @@ use crate::cells::GilCell;
 use crate::raw::_PyType_Lookup;
 use crate::statics::{Immortal, intern};
 use crate::sync::parker::wait_after;
-use crate::sync::{enter_python, event, thread_mark};
+use crate::sync::{enter_python, event};
+use crate::thread_data::{Stretch, ThreadData};
+use gevent_hub_core::reactor::{Nanos, monotonic};
+use gevent_sync::parker::Parker;
+use gevent_sync::turn::Turn;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_int;
 use std::ptr::null_mut;
+use std::sync::Arc;
 
 /// In which order items come out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -207,13 +212,13 @@ pub unsafe fn locked<R>(me: *mut Queue, f: impl FnOnce() -> Result<R, ()>) -> Re
             return f();
         }
         enter_python();
-        let thread = thread_mark();
+        let mut stretch = ThreadData::get().stretch();
         let turn = &raw mut (*me).turn;
-        while let Err(parker) = (*turn).begin(thread) {
-            wait_after(&parker, None, || ());
+        if let Err(parker) = (*turn).begin(stretch, |s| s.lasts()) {
+            stretch = wait_for_turn(turn, parker)?;
         }
         let result = f();
-        (*turn).end(thread);
+        (*turn).end(&stretch);
         result
     }
 }
@@ -230,6 +235,36 @@ unsafe fn held<R>(store: Obj, f: impl FnOnce() -> R) -> R {
         let result = f();
         ffi::Py_DECREF(store);
         result
+    }
+}
+
+/// How long a thread sleeps before it looks whether the one whose turn it is has ended or switched, in
+/// nanoseconds; twice as long after each look, up to the second.
+const SLICES: [Nanos; 2] = [1_000_000, 50_000_000];
+
+/// Waits for the turn of this thread, which begins. Signals are handled meanwhile; `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference to the object that has the turn.
+#[cold]
+unsafe fn wait_for_turn(turn: *mut Turn<Stretch>, mut parker: Arc<Parker>) -> Result<Stretch, ()> {
+    let [mut slice, longest] = SLICES;
+    // SAFETY: the caller's promise; no reference to the turn is kept over a wait or a handler.
+    unsafe {
+        loop {
+            wait_after(&parker, Some(monotonic() + slice), || ());
+            (*turn).leave(&parker);
+            if ffi::PyErr_CheckSignals() < 0 {
+                return Err(());
+            }
+            // A handler may have switched.
+            let stretch = ThreadData::get().stretch();
+            match (*turn).begin(stretch, |s| s.lasts()) {
+                Ok(()) => return Ok(stretch),
+                Err(again) => parker = again,
+            }
+            slice = longest.min(slice * 2);
+        }
     }
 }
 
