@@ -423,3 +423,15 @@ def test_a_free_rlock_does_not_look_at_its_timeout():
         in_other.get(timeout=5)
     lock.release()
     lock.release()
+
+
+def test_seconds_of_a_timeout_that_are_no_number_are_an_error_at_its_start():
+    timeout = gevent.Timeout(1)
+    timeout.seconds = "abc"
+    with pytest.raises(TypeError):
+        timeout.start()
+    assert not timeout.pending
+    timeout.seconds = 1
+    timeout.start()
+    assert timeout.pending
+    timeout.close()

@@ -76,6 +76,20 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
             ffi::PyErr_SetString(ffi::PyExc_AssertionError, text.as_ptr());
             return Err(());
         }
+        // May be anything, since the attribute can be set, and may run Python.
+        let seconds = ffi::Py_NewRef((*me).seconds);
+        let after = ffi::PyFloat_AsDouble(seconds);
+        ffi::Py_DECREF(seconds);
+        if after == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            return Err(());
+        }
+        if is_pending(me) {
+            // That Python has started it.
+            let text = c"%R is already started; to restart it, cancel it first";
+            ffi::PyErr_Format(ffi::PyExc_AssertionError, text.as_ptr(), me);
+            return Err(());
+        }
+        let after = nanos(after);
         if let Some(hub) = HubCore::current()
             && (*me).loop_ != hub.loop_object()
         {
@@ -99,7 +113,6 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
         set(&raw mut (*me).throws, throws);
         let current = ThreadData::get().current.get();
         set(&raw mut (*me).greenlet, ffi::Py_NewRef(current.cast()));
-        let after = nanos(ffi::PyFloat_AsDouble((*me).seconds));
         match HubCore::current() {
             Some(hub) => hub.update_now()?,
             None => r.update_now(),
