@@ -29,6 +29,9 @@ pub trait Store: Owner {
     /// It was refused.
     fn put(&self, item: &Self::Item) -> Result<(), Self::Mail>;
 
+    /// Drops the reason for which an item was refused: its putter does not want to know.
+    fn discard(&self, refusal: Self::Mail);
+
     /// Whether it takes no items any more.
     fn is_closed(&self) -> bool;
 }
@@ -293,11 +296,20 @@ pub fn put<S: Store>(queue: &S, parking: &mut impl Parking, item: S::Item) -> Pu
         Ended::Woken(Wake::Fault) => Put::Refused(queue.lines(|l| l.collect(hub, id))),
         Ended::Woken(_) => Put::Done,
         Ended::Interrupted => {
-            leave(queue, Line::Putters, hub, id);
+            if !leave(queue, Line::Putters, hub, id)
+                && let Some(refusal) = queue.lines(|l| l.collect(hub, id))
+            {
+                queue.discard(refusal);
+            }
             Put::Failed
         }
         // It may have gone into the queue at the last moment.
-        Ended::TimedOut if leave(queue, Line::Putters, hub, id) || queue.is_closed() => Put::Late,
-        Ended::TimedOut => Put::Done,
+        Ended::TimedOut if leave(queue, Line::Putters, hub, id) => Put::Late,
+        // Or have been refused then.
+        Ended::TimedOut => match queue.lines(|l| l.collect(hub, id)) {
+            Some(refusal) => Put::Refused(Some(refusal)),
+            None if queue.is_closed() => Put::Late,
+            None => Put::Done,
+        },
     }
 }

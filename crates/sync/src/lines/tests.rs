@@ -160,6 +160,10 @@ impl Store for World {
         Ok(())
     }
 
+    fn discard(&self, refusal: u32) {
+        self.released.borrow_mut().push(refusal);
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.get()
     }
@@ -369,6 +373,24 @@ fn a_put_that_is_late_may_have_been_in_time() {
     q.closed.set(true);
     assert_eq!(put(Ended::TimedOut, true), Put::Late);
     assert_eq!(q.counts(), (0, 0));
+}
+
+#[test]
+fn a_refusal_under_way_reaches_a_putter_that_is_late_and_is_not_kept() {
+    let q = World::new(1);
+    q.refused.set(8);
+    let put = |ended| {
+        let mut parking = script(2, |_| {
+            queue::round(&q, 2);
+            assert_eq!(q.lines(|l| l.mail().count()), 1);
+            ended
+        });
+        queue::put(&q, &mut parking, 8)
+    };
+    assert_eq!(put(Ended::TimedOut), Put::Refused(Some(8)));
+    assert_eq!(put(Ended::Interrupted), Put::Failed);
+    assert_eq!(q.released.take(), [8]);
+    assert_eq!((q.counts(), q.lines(|l| l.mail().count())), ((0, 0), 0));
 }
 
 #[test]

@@ -58,6 +58,17 @@ impl Store for Held<Queue> {
         }
     }
 
+    fn discard(&self, refusal: Item) {
+        // SAFETY: as above; an owned reference, and an error that is set survives.
+        unsafe {
+            let error = tstate::take_raised();
+            ffi::Py_DECREF(refusal.as_ptr());
+            if !error.is_null() {
+                tstate::set_raised(error);
+            }
+        }
+    }
+
     fn is_closed(&self) -> bool {
         // SAFETY: as above.
         unsafe { (*self.0).ledger.is_closed() }
