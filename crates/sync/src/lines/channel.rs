@@ -9,8 +9,29 @@ pub trait Meeting: Owner<Mail = <Self as Owner>::Item> {}
 
 impl<O: Owner<Mail = <O as Owner>::Item>> Meeting for O {}
 
+/// Takes the getters off the front whose hub is gone: an item would be lost with them.
+fn pass_over_the_gone<C: Meeting>(channel: &C) {
+    let here = channel.here();
+    loop {
+        let first = channel.lines(|l| {
+            let w = l.getters.front()?;
+            Some((w.hub, w.sleeper.is_thread()))
+        });
+        match first {
+            Some((hub, false)) if hub != here && !channel.exists(hub) => {
+                channel.lines(|l| l.pop(Line::Getters));
+            }
+            _ => break,
+        }
+    }
+}
+
 /// The first putter's item goes to the first getter. They are to be woken.
 fn pair<C: Meeting>(channel: &C) -> Option<[Waiter<C::Item>; 2]> {
+    if channel.lines(|l| l.putters.is_empty()) {
+        return None;
+    }
+    pass_over_the_gone(channel);
     channel.lines(|l| {
         if l.getters.is_empty() || l.putters.is_empty() {
             return None;
@@ -136,6 +157,7 @@ pub fn get<C: Meeting>(channel: &C, parking: &mut impl Parking) -> Result<C::Ite
 /// # Errors
 /// Gives the item back if there is none.
 pub fn put_now<C: Meeting>(channel: &C, item: C::Item) -> Result<(), C::Item> {
+    pass_over_the_gone(channel);
     let met = channel.lines(|l| match l.pop(Line::Getters) {
         None => Err(item),
         Some(getter) => {

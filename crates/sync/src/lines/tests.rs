@@ -490,6 +490,26 @@ fn an_item_on_its_way_to_a_getter_that_is_interrupted_goes_to_the_next() {
 }
 
 #[test]
+fn no_item_goes_to_a_getter_whose_hub_is_gone() {
+    let c = World::new(0);
+    c.gone.set(7);
+    c.getter(7, 1);
+    assert_eq!(channel::put_now(&c, 1), Err(1));
+    c.getter(7, 2);
+    c.getter(2, 3);
+    assert_eq!(channel::put_now(&c, 2), Ok(()));
+    assert_eq!(
+        (c.woken(), c.lines(|l| l.collect(2, 3))),
+        (vec![(2, 3)], Some(2))
+    );
+    c.getter(7, 4);
+    c.putter(1, 5, 3);
+    channel::round(&c, 1);
+    assert_eq!((c.woken(), c.counts()), (vec![], (0, 1)));
+    assert_eq!(c.lines(|l| l.mail().count()), 0);
+}
+
+#[test]
 fn a_hub_meets_only_those_who_are_there() {
     let c = World::new(0);
     assert_eq!(channel::put_now(&c, 1), Err(1));
