@@ -495,6 +495,7 @@ def held_by_a_thread(q, entered, leave):
     return thread
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_while_another_thread_compares_leaves_the_child_its_queue():
     q, leave = queue.PriorityQueue(), threading.Event()
     thread = held_by_a_thread(q, threading.Event(), leave)
