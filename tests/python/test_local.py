@@ -9,6 +9,7 @@ import gevent
 import greenlet
 import pytest
 from gevent.local import all_local_dicts_for_greenlet, local
+from scripts import lines_of
 
 
 class Counting(local):
@@ -378,3 +379,57 @@ def test_listing():
     obj.x = 1
     listed = dict(all_local_dicts_for_greenlet(gevent.getcurrent()))
     assert listed[(Counting, id(obj))] == {"args": (), "kwargs": {}, "x": 1}
+
+
+def test_greenlets_end_while_the_local_is_freed():
+    source = """
+        import gevent
+        from gevent.event import Event
+        from gevent.local import local
+
+        class Wakes:
+            def __del__(self):
+                for event in events:
+                    event.set()
+                gevent.sleep(0.001)
+
+        def work(event):
+            held[0].x = Wakes()
+            event.wait()
+
+        for _ in range(20):
+            events = [Event() for _ in range(6)]
+            held = [local()]
+            greenlets = [gevent.spawn(work, event) for event in events]
+            gevent.sleep(0)
+            held.clear()
+            gevent.joinall(greenlets)
+        print("done")
+    """
+    assert lines_of(source) == ["done"]
+
+
+def test_raw_greenlets_are_freed_while_the_local_is():
+    source = """
+        from gevent.local import local
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        class Frees:
+            def __del__(self):
+                greenlets.clear()
+
+        def work():
+            held[0].x = Frees()
+            main.switch()
+
+        for _ in range(20):
+            held = [local()]
+            greenlets = [greenlet(work) for _ in range(6)]
+            for number in range(6):
+                greenlets[number].switch()
+            held.clear()
+        print("done")
+    """
+    assert lines_of(source) == ["done"]

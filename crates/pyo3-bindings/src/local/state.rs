@@ -333,8 +333,13 @@ impl State {
         // SAFETY: the GIL is held; entries are dropped when the map is empty.
         unsafe {
             (*me).last = 0;
-            for entry in std::mem::take(&mut (*me).entries).into_values() {
+            let entries = std::mem::take(&mut (*me).entries);
+            // All of them before anything runs: a greenlet that ends meanwhile would take a reference to the
+            // state, which may be on its way out.
+            for entry in entries.values() {
                 (*entry.ended.cast::<Ended>()).state = null_mut();
+            }
+            for entry in entries.into_values() {
                 let g = target(entry.greenlet);
                 if !g.is_null() {
                     quietly(|| {
