@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from scripts import lines_of
 
 START = """
 import gevent
@@ -67,3 +68,76 @@ lines = str(deadlock()).splitlines()
 assert sum("> in waits_for_an_event" in line for line in lines) == 50 and lines[-1] == "...", lines
 """
     run(tmp_path, code)
+
+
+# A finalizer that the end of a loop runs, and that lets go of what the loop still holds.
+FINALIZER = """
+import gevent, sys, threading
+
+def fill(loop, make, end):
+    class Ends:
+        def called(self):
+            pass
+
+        def __del__(self):
+            while shared:
+                end(shared.pop())
+
+    shared = []
+    if make is None:
+        for i in range(8):
+            watcher = loop.timer(1000 + i)
+            watcher.start(Ends().called)
+            shared.append(watcher)
+        return []
+    watcher = loop.timer(1000)
+    watcher.start(Ends().called)
+    del watcher
+    shared.extend(make(1000 + i) for i in range(8))
+    return list(shared)
+
+def timeout(seconds):
+    made = gevent.Timeout(seconds)
+    made.start()
+    return made
+
+def later(seconds):
+    return gevent.spawn_later(seconds, print)
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "None, lambda w: w.stop()",
+        "timeout, lambda t: t.cancel()",
+        "later, lambda g: g.kill(block=False)",
+    ],
+)
+@pytest.mark.parametrize("where", ["destroy", "thread"])
+def test_finalizers_while_a_loop_is_destroyed(how, where):
+    if where == "destroy":
+        source = f"""
+loop = gevent.get_hub().loop
+kept = fill(loop, {how})
+before = [sys.getrefcount(one) for one in kept]
+loop.destroy()
+after = [sys.getrefcount(one) for one in kept]
+# The loop's own reference is given back once, and that of the finalizer's list.
+assert all(b - a <= 2 for b, a in zip(before, after)), (before, after)
+print("done")
+"""
+    else:
+        source = f"""
+def run():
+    fill(gevent.get_hub().loop, {how})
+    gevent.spawn(gevent.sleep, 100)
+    gevent.sleep(0)
+
+for _ in range(3):
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+print("done")
+"""
+    assert lines_of(FINALIZER + source) == ["done"]

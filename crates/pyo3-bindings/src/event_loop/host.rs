@@ -233,16 +233,16 @@ impl Host for LoopHost<'_, '_> {
     }
 }
 
-/// Gives up what a destroyed loop's watcher was for.
-pub fn release_owner(py: Python<'_>, word: usize) {
+/// Gives up what a destroyed loop's watcher was for. What it held is moved to `held`; nothing runs.
+pub fn release_owner(py: Python<'_>, word: usize, held: &mut Vec<Py<PyAny>>) {
     match Owner::from_word(word) {
         Owner::Watcher(p) => {
             // SAFETY: it was active, hence alive.
             let watcher =
                 unsafe { Bound::from_borrowed_ptr(py, p).cast_into_unchecked::<Watcher>() };
-            Watcher::settle(&watcher);
+            Watcher::loop_gone(&watcher, held);
         }
-        Owner::Timeout(p) => crate::timeout::loop_gone(py, p),
-        Owner::StartLater(p) => crate::gevent_greenlet::loop_gone(py, p),
+        Owner::Timeout(p) => crate::timeout::loop_gone(py, p, held),
+        Owner::StartLater(p) => crate::gevent_greenlet::loop_gone(py, p, held),
     }
 }

@@ -377,13 +377,15 @@ impl Loop {
         };
         reactor.take_remote();
         let queued: Vec<Entry> = std::iter::from_fn(|| reactor.pop_entry()).collect();
-        let owners = reactor.active_data();
+        // All owners let go before anything runs: a finalizer may stop, restart or free any of them.
+        let mut held = Vec::new();
+        for word in reactor.active_data() {
+            super::host::release_owner(slf.py(), word, &mut held);
+        }
         reactor.destroy();
         let abandoned = reactor.take_abandoned();
         drop(reactor);
-        for word in owners {
-            super::host::release_owner(slf.py(), word);
-        }
+        drop(held);
         for entry in queued.into_iter().chain(abandoned) {
             if let Entry::Call(word) = entry {
                 // SAFETY: from the queue, taken out once.

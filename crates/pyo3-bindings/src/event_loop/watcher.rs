@@ -201,6 +201,18 @@ impl Watcher {
         me.args.set(None);
         Self::unkeep(slf);
     }
+
+    /// The loop of an active watcher is being destroyed: what it held, itself too, is moved to `held`.
+    pub fn loop_gone(slf: &Bound<'_, Self>, held: &mut Vec<Py<PyAny>>) {
+        let me = slf.get();
+        held.extend(me.callback.take());
+        held.extend(me.args.take());
+        if me.kept.get() {
+            me.kept.set(false);
+            // SAFETY: the reference of `keep`.
+            held.push(unsafe { Bound::from_owned_ptr(slf.py(), slf.as_ptr()).unbind() });
+        }
+    }
 }
 
 fn clamp(priority: i32) -> i32 {

@@ -51,12 +51,13 @@ pub fn start_from_timer(host: &LoopHost<'_, '_>, id: WatcherId, p: *mut PyObject
     }
 }
 
-/// The loop of a timer that was to start a greenlet was destroyed.
-pub fn loop_gone(_py: Python<'_>, p: *mut PyObject) {
+/// The loop of a timer that was to start a greenlet is being destroyed: the timer's reference is moved to
+/// `held`.
+pub fn loop_gone(py: Python<'_>, p: *mut PyObject, held: &mut Vec<Py<PyAny>>) {
     // SAFETY: the timer's own reference to a `Greenlet`.
     unsafe {
         (*p.cast::<GreenletObject>()).start = StartState::Cancelled;
-        ffi::Py_DECREF(p);
+        held.push(Bound::from_owned_ptr(py, p).unbind());
     }
 }
 

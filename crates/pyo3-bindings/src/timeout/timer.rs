@@ -191,14 +191,16 @@ pub unsafe fn is_of(p: Obj, greenlet: Obj) -> bool {
     unsafe { (*cast(p)).greenlet == greenlet }
 }
 
-/// The loop of a running timeout was destroyed.
-pub fn loop_gone(_py: Python<'_>, p: Obj) {
-    // SAFETY: a running timeout, which holds itself.
+/// The loop of a running timeout is being destroyed: what it held, itself too, is moved to `held`.
+pub fn loop_gone(py: Python<'_>, p: Obj, held: &mut Vec<Py<PyAny>>) {
+    // SAFETY: a running timeout, which holds itself; its fields are owned references or null.
     unsafe {
         let me = cast(p);
         (*me).id = None;
-        set(&raw mut (*me).greenlet, null_mut());
-        set(&raw mut (*me).throws, null_mut());
-        ffi::Py_DECREF(p);
+        for field in [&raw mut (*me).greenlet, &raw mut (*me).throws] {
+            let old = Bound::from_owned_ptr_or_opt(py, field.replace(null_mut()));
+            held.extend(old.map(Bound::unbind));
+        }
+        held.push(Bound::from_owned_ptr(py, p).unbind());
     }
 }
