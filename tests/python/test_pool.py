@@ -8,6 +8,7 @@ import greenlet
 import pytest
 from gevent.pool import Group, Pool, PoolFull
 from gevent.threadpool import ThreadPool
+from scripts import lines_of
 
 
 def double(n):
@@ -193,3 +194,30 @@ def test_join_raises_what_a_member_raised(quiet):
 def test_a_pool_without_its_constructor():
     with pytest.raises(RuntimeError):
         Pool.__new__(Pool).spawn(quick, 1)
+
+
+def test_fields_are_deleted_while_a_member_goes():
+    source = """
+        from gevent.pool import Group
+
+        class Deletes:
+            def __init__(self, group, name):
+                self.group, self.name = group, name
+
+            def __hash__(self):
+                return 1
+
+            def __eq__(self, other):
+                if hasattr(self, "name"):
+                    delattr(self.group, self.__dict__.pop("name"))
+                return False
+
+        for name in ("greenlets", "dying"):
+            group = Group()
+            group.greenlets.add(Deletes(group, name))
+            try:
+                group._discard(Deletes(Group(), "dying"))
+            except AttributeError as error:
+                print(name in str(error))
+    """
+    assert lines_of(source) == ["True"] * 2

@@ -19,7 +19,7 @@ use crate::sync::object::{self, Fields, attribute, or_none, set};
 use crate::sync::{dummy, event, flag, semaphore};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 
 type Obj = *mut PyObject;
@@ -71,6 +71,21 @@ unsafe fn check_ready(me: *mut Group) -> Result<(), ()> {
     }
 }
 
+/// A new reference to a field. `Err` with an error set if it was deleted, which whatever runs may do.
+///
+/// # Safety
+/// As the module says.
+unsafe fn held(field: Obj, name: &CStr) -> Result<Obj, ()> {
+    // SAFETY: a field of a group, or null.
+    unsafe {
+        if field.is_null() {
+            ffi::PyErr_SetString(ffi::PyExc_AttributeError, name.as_ptr());
+            return Err(());
+        }
+        Ok(ffi::Py_NewRef(field))
+    }
+}
+
 /// Makes a greenlet a member: it will tell its end, and the group is not empty.
 ///
 /// # Safety
@@ -94,7 +109,7 @@ unsafe fn join_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
             ffi::Py_DECREF(discard);
             done(r)?;
         }
-        let members = ffi::Py_NewRef((*cast(slf)).greenlets);
+        let members = held((*cast(slf)).greenlets, c"greenlets")?;
         let added = if ffi::PyAnySet_Check(members) != 0 {
             ffi::PySet_Add(members, greenlet) == 0
         } else {
@@ -104,7 +119,7 @@ unsafe fn join_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
         if !added {
             return Err(());
         }
-        let empty = ffi::Py_NewRef((*cast(slf)).empty);
+        let empty = held((*cast(slf)).empty, c"_empty_event")?;
         let cleared = if event::is_plain(empty) {
             event::reset(empty);
             Ok(())
@@ -116,14 +131,13 @@ unsafe fn join_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
     }
 }
 
-/// Takes an item out of a field that usually is a set. `Err` with an error set.
+/// Takes an item out of a field that usually is a set. Uses the reference up. `Err` with an error set.
 ///
 /// # Safety
-/// As the module says; `field` is what a field of a group holds.
+/// As the module says; `field` is what a field of a group holds, an owned reference.
 unsafe fn discard_from(field: Obj, item: Obj) -> Result<(), ()> {
-    // SAFETY: a field of a group; it is held over what may run Python.
+    // SAFETY: it is held over what may run Python.
     unsafe {
-        ffi::Py_INCREF(field);
         let r = if ffi::PyAnySet_Check(field) != 0 {
             if ffi::PySet_Discard(field, item) < 0 {
                 Err(())
@@ -144,16 +158,22 @@ unsafe fn leave_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
     // SAFETY: a group and an object, which the caller holds.
     unsafe {
         check_ready(cast(slf))?;
-        discard_from((*cast(slf)).greenlets, greenlet)?;
-        if ffi::PyAnySet_Check((*cast(slf)).dying) == 0 || ffi::PySet_Size((*cast(slf)).dying) > 0 {
-            discard_from((*cast(slf)).dying, greenlet)?;
+        discard_from(held((*cast(slf)).greenlets, c"greenlets")?, greenlet)?;
+        let dying = held((*cast(slf)).dying, c"dying")?;
+        if ffi::PyAnySet_Check(dying) == 0 || ffi::PySet_Size(dying) > 0 {
+            discard_from(dying, greenlet)?;
+        } else {
+            ffi::Py_DECREF(dying);
         }
-        match ffi::PyObject_Size((*cast(slf)).greenlets) {
+        let members = held((*cast(slf)).greenlets, c"greenlets")?;
+        let count = ffi::PyObject_Size(members);
+        ffi::Py_DECREF(members);
+        match count {
             -1 => return Err(()),
             0 => {}
             _ => return Ok(()),
         }
-        let empty = ffi::Py_NewRef((*cast(slf)).empty);
+        let empty = held((*cast(slf)).empty, c"_empty_event")?;
         let told = if event::is_plain(empty) {
             event::raise_flag(empty);
             Ok(())
