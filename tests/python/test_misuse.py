@@ -763,3 +763,36 @@ def test_the_flags_of_a_watcher_may_be_of_any_type():
     finally:
         timer.stop()
         timer.close()
+
+
+@pytest.mark.parametrize("make", ["queue.Queue()", "gevent.Greenlet(len, 1, 2)"])
+def test_constructors_without_memory(make):
+    pytest.importorskip("_testcapi")
+    source = f"""
+        import _testcapi, gevent
+        from gevent import queue
+        from gevent.queue import Queue
+
+        class Odd(Queue):
+            _order = 10**30
+
+        Odd()
+
+        def make():
+            return {make}
+
+        make()
+        for at in range(12):
+            error = None
+            _testcapi.set_nomemory(at, at + 1)
+            try:
+                make()
+            except BaseException as e:
+                error = e
+            finally:
+                _testcapi.remove_mem_hooks()
+            if error is not None and not isinstance(error, MemoryError):
+                print(repr(error))
+        print("done")
+    """
+    assert lines_of(source) == ["done"]

@@ -60,9 +60,16 @@ pub unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
         } else {
             ffi::Py_NewRef(globals().empty_tuple)
         };
+        if rest.is_null() {
+            return -1;
+        }
         let mut own_kwargs = null_mut();
         if !kwargs.is_null() && ffi::PyDict_Size(kwargs) > 0 {
             own_kwargs = ffi::PyDict_Copy(kwargs);
+            if own_kwargs.is_null() {
+                ffi::Py_DECREF(rest);
+                return -1;
+            }
             let named = ffi::PyDict_GetItemString(kwargs, c"run".as_ptr());
             if !named.is_null() {
                 if !run.is_null() {

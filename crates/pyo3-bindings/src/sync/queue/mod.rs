@@ -19,7 +19,7 @@ use crate::raw::{
     _PyType_Lookup, Args, absent, answer, answer_bool, boolean, fast, noargs, none, one,
 };
 use crate::raw_type::NewType;
-use crate::statics::Immortal;
+use crate::statics::{Immortal, intern};
 use crate::thread_data::Stretch;
 use gevent_sync::lines::Line;
 use gevent_sync::state::Ledger;
@@ -64,20 +64,27 @@ fn cast(slf: Obj) -> *mut Queue {
     slf.cast()
 }
 
+struct Names {
+    counts_tasks: Obj,
+    order: Obj,
+}
+
+static NAMES: Immortal<Names> = Immortal::new();
+
 // ---- slots -----------------------------------------------------------------------------------------
 
 /// # Safety
 /// The GIL is held; `ty` is a type.
-unsafe fn class_number(ty: *mut PyTypeObject, name: &CStr) -> std::ffi::c_long {
+unsafe fn class_number(ty: *mut PyTypeObject, name: Obj) -> std::ffi::c_long {
     // SAFETY: a type; a borrowed look-up.
     unsafe {
-        let name = ffi::PyUnicode_InternFromString(name.as_ptr());
         let found = _PyType_Lookup(ty, name);
-        ffi::Py_DECREF(name);
         if found.is_null() || ffi::PyLong_Check(found) == 0 {
             return 0;
         }
-        ffi::PyLong_AsLong(found)
+        // What is too large for a number is not one that is known here.
+        let mut overflow = 0;
+        ffi::PyLong_AsLongAndOverflow(found, &raw mut overflow)
     }
 }
 
@@ -90,8 +97,8 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
         }
         (&raw mut (*me).ledger).write(Ledger::new(usize::MAX));
         (&raw mut (*me).turn).write(Turn::default());
-        (*me).counts = class_number(ty, c"_counts_tasks") != 0;
-        (&raw mut (*me).order).write(match class_number(ty, c"_order") {
+        (*me).counts = class_number(ty, NAMES.counts_tasks) != 0;
+        (&raw mut (*me).order).write(match class_number(ty, NAMES.order) {
             1 => Order::Lifo,
             2 => Order::Heap,
             _ => Order::Fifo,
@@ -512,6 +519,13 @@ unsafe extern "C" fn get_cond(slf: Obj, _: *mut c_void) -> Obj {
 
 /// Adds the type.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    // SAFETY: at the module's initialisation, with the GIL held.
+    unsafe {
+        NAMES.set(Names {
+            counts_tasks: intern(c"_counts_tasks"),
+            order: intern(c"_order"),
+        });
+    }
     let methods = vec![
         fast(
             c"put",
