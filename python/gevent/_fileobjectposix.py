@@ -88,13 +88,17 @@ class GreenFileDescriptorIO(RawIOBase):
         self._fileno = self._keep_alive = None
         self.hub = self._read_watcher = self._write_watcher = None
         hub.cancel_waits_close_and_then(
-            watchers, cancel_wait_ex, self._finish_close, self._closefd, fileno, keep_alive
+            watchers, cancel_wait_ex, self._finish_close, hub, self._closefd, fileno, keep_alive
         )
 
     @staticmethod
-    def _finish_close(closefd, fileno, keep_alive):
+    def _finish_close(hub, closefd, fileno, keep_alive):
         try:
             if closefd:
+                loop = hub.loop
+                if loop is not None:
+                    # The kernel may still have a wait that was given up, and with it the open file.
+                    loop.closing_fd(fileno)
                 _close(fileno)
         finally:
             if hasattr(keep_alive, "close"):

@@ -244,3 +244,16 @@ def test_own_resolver():
         mine.getaddrinfo(3, 80)
     with pytest.raises(TypeError):
         mine.getnameinfo("x", 0)
+
+
+def test_a_pipe_is_closed_at_once_after_a_read_was_given_up():
+    reader, writer = os.pipe()
+    try:
+        with FileObject(reader, "rb", 0) as file:
+            with gevent.Timeout(0.01, False):
+                file.read(1)
+        # The loop does not turn in between.
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"x")
+    finally:
+        os.close(writer)
