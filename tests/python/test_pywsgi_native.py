@@ -451,3 +451,27 @@ def test_a_pool_does_what_it_was_told():
         pool.join(timeout=10)
         assert not len(pool)
     assert len(spawned) == 5
+
+
+def test_stopped_servers_do_not_count_and_hundreds_serve_at_once():
+    def application(_environ, start_response):
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    kept = []
+    with Serving(application) as serving:
+        for _ in range(4200):
+            one = pywsgi.WSGIServer(("127.0.0.1", 0), application, log=None)
+            one.start()
+            one.stop()
+            kept.append(one)
+        for one in kept[:200]:
+            one.set_listener(("127.0.0.1", 0))
+            one.start()
+        request = b"GET / HTTP/1.0\r\n\r\n"
+        assert serving.talk(request).endswith(b"ok")
+        with socket.create_connection(kept[199].address) as sock:
+            sock.sendall(request)
+            assert the_rest(sock).endswith(b"ok")
+        for one in kept[:200]:
+            one.stop()

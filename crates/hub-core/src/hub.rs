@@ -12,6 +12,7 @@ use crate::cell::LocalCell;
 use crate::fiber::Fiber;
 use crate::reactor::{Entry, Host, Nanos, Reactor, Revents, RunMode, Token, Wake, WatcherId};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::ptr;
@@ -70,16 +71,21 @@ pub struct AttendantId(u32);
 /// Set in the index of a token that is an attendant's.
 const ATTENDED: u32 = 1 << 31;
 /// Where the attendant's number is in such an index.
-const ATTENDANT_SHIFT: u32 = 24;
+const ATTENDANT_SHIFT: u32 = 19;
 /// How many attendants a hub can have.
-const ATTENDANTS: usize = 1 << 7;
+pub const ATTENDANTS: usize = (1 << (31 - ATTENDANT_SHIFT)) - 1;
+/// How many indices an attendant can tell apart.
+pub const ATTENDED_INDICES: u32 = 1 << ATTENDANT_SHIFT;
 
 impl AttendantId {
+    /// Names no attendant: its tokens wake nothing.
+    pub const NOBODY: AttendantId = AttendantId(ATTENDANTS as u32);
+
     /// The token of something of the attendant's: to be waited with for sources and deadlines, and to be put
-    /// into the queue. `index` is below 2^24, `generation` is not 0.
+    /// into the queue. `index` is below [`ATTENDED_INDICES`], `generation` is not 0.
     #[inline]
     pub fn token(self, index: u32, generation: u32) -> Token {
-        debug_assert!(index < 1 << ATTENDANT_SHIFT);
+        debug_assert!(index < ATTENDED_INDICES);
         Token::new(ATTENDED | self.0 << ATTENDANT_SHIFT | index, generation)
     }
 }
@@ -123,7 +129,7 @@ pub struct Hub {
     reactor: Rc<Reactor>,
     embedder: Box<dyn Embedder>,
     slots: LocalCell<Slots>,
-    attendants: LocalCell<Vec<Option<Weak<dyn Attendant>>>>,
+    attendants: LocalCell<Attendants>,
     wakes: Cell<u64>,
 }
 
@@ -135,6 +141,34 @@ impl Slot {
         self.fiber = ptr::null();
         // Generation 0 is never given out, so that no token is 0.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
+    }
+}
+
+#[derive(Default)]
+struct Attendants {
+    all: Vec<Option<Weak<dyn Attendant>>>,
+    /// Given back, oldest first, and used again only when all numbers were in use once: a wake that is still
+    /// on its way for the last owner then reaches nobody.
+    free: VecDeque<u32>,
+}
+
+impl Attendants {
+    fn insert(&mut self, attendant: Weak<dyn Attendant>) -> Option<AttendantId> {
+        if self.all.len() < ATTENDANTS {
+            self.all.push(Some(attendant));
+            return Some(AttendantId(self.all.len() as u32 - 1));
+        }
+        let id = self.free.pop_front()?;
+        self.all[id as usize] = Some(attendant);
+        Some(AttendantId(id))
+    }
+
+    fn remove(&mut self, id: AttendantId) {
+        if let Some(slot) = self.all.get_mut(id.0 as usize)
+            && slot.take().is_some()
+        {
+            self.free.push_back(id.0);
+        }
     }
 }
 
@@ -174,36 +208,24 @@ impl Hub {
         }
     }
 
-    /// Gives `attendant` tokens of its own.
-    ///
-    /// # Panics
-    /// When there are 128 already.
-    pub fn attend(&self, attendant: Weak<dyn Attendant>) -> AttendantId {
-        self.attendants.with(|all| {
-            let free = all.iter().position(Option::is_none);
-            let at = free.unwrap_or_else(|| {
-                assert!(all.len() < ATTENDANTS, "too many attendants of one hub");
-                all.push(None);
-                all.len() - 1
-            });
-            all[at] = Some(attendant);
-            AttendantId(at as u32)
-        })
+    /// Gives `attendant` tokens of its own; `None` when there are [`ATTENDANTS`] already.
+    pub fn attend(&self, attendant: Weak<dyn Attendant>) -> Option<AttendantId> {
+        self.attendants.with(|all| all.insert(attendant))
     }
 
     /// Forgets an attendant: its tokens wake nothing any more.
     pub fn dismiss(&self, id: AttendantId) {
-        self.attendants.with(|all| all[id.0 as usize] = None);
+        self.attendants.with(|all| all.remove(id));
     }
 
     fn pass_on(&self, token: Token, reason: Wake) {
         let index = token.index() & !ATTENDED;
         let attendant = self.attendants.with(|all| {
-            let slot = all.get((index >> ATTENDANT_SHIFT) as usize)?;
+            let slot = all.all.get((index >> ATTENDANT_SHIFT) as usize)?;
             slot.as_ref()?.upgrade()
         });
         if let Some(attendant) = attendant {
-            let own = index & ((1 << ATTENDANT_SHIFT) - 1);
+            let own = index & (ATTENDED_INDICES - 1);
             attendant.attend(own, token.generation(), reason);
         }
     }
@@ -519,5 +541,35 @@ impl Drop for Park<'_> {
                 s.free.push(index);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Attendant for Nothing {
+        fn attend(&self, _: u32, _: u32, _: Wake) {}
+    }
+
+    #[test]
+    fn attendants_are_limited_and_a_number_given_back_is_used_again_last() {
+        let mut all = Attendants::default();
+        let first = all.insert(Weak::<Nothing>::new()).unwrap();
+        all.remove(first);
+        all.remove(first);
+        all.remove(AttendantId::NOBODY);
+        for _ in 1..ATTENDANTS {
+            let next = all.insert(Weak::<Nothing>::new()).unwrap();
+            assert!(next != first && next != AttendantId::NOBODY);
+            let token = next.token(ATTENDED_INDICES - 1, 1).index();
+            assert_eq!((token & !ATTENDED) >> ATTENDANT_SHIFT, next.0);
+        }
+        assert_eq!(all.insert(Weak::<Nothing>::new()), Some(first));
+        assert_eq!(all.insert(Weak::<Nothing>::new()), None);
+        all.remove(first);
+        assert_eq!(all.insert(Weak::<Nothing>::new()), Some(first));
     }
 }

@@ -4,7 +4,7 @@ use super::app::{App, Core, Spawn};
 use super::log;
 use crate::hub::get_core;
 use gevent_net::tls::{Certificates, Identity, ServerSettings};
-use gevent_wsgi::server::{Server, Settings};
+use gevent_wsgi::server::{Application, Server, Settings};
 use gevent_wsgi::{Limits, Rules};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -113,9 +113,12 @@ impl WSGICore {
         let core = &native.app().core;
         core.set_spawn(spawn, bounded);
         core.hold(self.server.bind(py))?;
-        native
-            .accept_from(fd)
-            .map_err(|e| crate::errors::io_error(&e))
+        native.accept_from(fd).map_err(|e| {
+            if native.is_empty() {
+                native.app().over();
+            }
+            PyRuntimeError::new_err(e.to_string())
+        })
     }
 
     /// Encrypt connections by TLS from now on, with the certificate chain and the key of these files (PEM).

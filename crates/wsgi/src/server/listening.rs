@@ -153,6 +153,10 @@ impl<A: Application> Server<A> {
             if self.app.is_full() {
                 return Batch::Full;
             }
+            // It may have stopped the server.
+            if self.listening.with(|l| l.is_none()) {
+                return Batch::Empty;
+            }
             match accept(fd) {
                 Ok((fd, peer)) => {
                     self.accepted.set(self.accepted.get() + 1);

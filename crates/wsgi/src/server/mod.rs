@@ -26,7 +26,7 @@ use crate::reject::Reject;
 use gathering::Trust;
 use gevent_hub_core::cell::LocalCell;
 use gevent_hub_core::event_loop::Key;
-use gevent_hub_core::hub::{Attendant, AttendantId, Hub};
+use gevent_hub_core::hub::{ATTENDANTS, ATTENDED_INDICES, Attendant, AttendantId, Hub};
 use gevent_hub_core::reactor::{Entry, Reactor, Token, Wake};
 use gevent_hub_core::slab::Slab;
 use gevent_net::tls::{ServerConfig, Session};
@@ -79,7 +79,7 @@ pub trait Application: Sized + 'static {
 }
 
 /// The index of a listener's tokens; connections are below.
-const LISTENER: u32 = 0xff_ffff;
+const LISTENER: u32 = ATTENDED_INDICES - 1;
 /// Bytes received at a time.
 const SCRATCH: usize = 64 * 1024;
 
@@ -89,6 +89,9 @@ pub struct Server<A: Application> {
     app: A,
     settings: Cell<Settings>,
     reactor: Rc<Reactor>,
+    /// The [id](Hub::id) of its hub.
+    home: u64,
+    /// Names it on its hub while it accepts or has a connection.
     attendant: Cell<AttendantId>,
     connections: LocalCell<Slab<Rc<Connection<A>>>>,
     listening: LocalCell<Option<Listening>>,
@@ -120,7 +123,8 @@ impl<A: Application> Server<A> {
                 app,
                 settings: Cell::new(settings),
                 reactor: hub.reactor().clone(),
-                attendant: Cell::new(hub.attend(me.clone())),
+                home: hub.id(),
+                attendant: Cell::new(AttendantId::NOBODY),
                 connections: LocalCell::default(),
                 listening: LocalCell::new(None),
                 stalled: LocalCell::default(),
@@ -189,8 +193,10 @@ impl<A: Application> Server<A> {
     /// [stopped](Self::stop_accepting) before the socket is closed.
     ///
     /// # Errors
-    /// Of the loop.
+    /// When as many servers as a hub can tell apart accept or have connections already, and outside of the
+    /// server's hub.
     pub fn accept_from(&self, fd: RawFd) -> std::io::Result<()> {
+        self.attended()?;
         self.draining.set(false);
         debug_assert!(self.listening.with(|l| l.is_none()), "it accepts already");
         let listening = Listening::new(&self.reactor, fd);
@@ -215,8 +221,38 @@ impl<A: Application> Server<A> {
         }
     }
 
+    fn attended(&self) -> std::io::Result<()> {
+        if self.attendant.get() != AttendantId::NOBODY {
+            return Ok(());
+        }
+        let id = Hub::with(|hub| {
+            let hub = hub.filter(|hub| hub.id() == self.home);
+            let hub = hub.ok_or_else(|| std::io::Error::other("the hub of the server is gone"))?;
+            let full = || {
+                let text = format!("{ATTENDANTS} servers of one hub accept or have connections");
+                std::io::Error::other(text)
+            };
+            hub.attend(self.me.clone()).ok_or_else(full)
+        })?;
+        self.attendant.set(id);
+        Ok(())
+    }
+
+    /// Gives the name on the hub back.
+    fn unattended(&self) {
+        let id = self.attendant.replace(AttendantId::NOBODY);
+        if id != AttendantId::NOBODY {
+            Hub::with(|hub| {
+                if let Some(hub) = hub.filter(|hub| hub.id() == self.home) {
+                    hub.dismiss(id);
+                }
+            });
+        }
+    }
+
     fn look_whether_over(&self) {
         if self.is_empty() && self.listening.with(|l| l.is_none()) {
+            self.unattended();
             self.app.over();
         }
     }
@@ -325,12 +361,7 @@ impl<A: Application> Server<A> {
 
 impl<A: Application> Drop for Server<A> {
     fn drop(&mut self) {
-        let id = self.attendant.get();
-        Hub::with(|hub| {
-            if let Some(hub) = hub {
-                hub.dismiss(id);
-            }
-        });
+        self.unattended();
     }
 }
 
