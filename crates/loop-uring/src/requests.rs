@@ -195,7 +195,11 @@ impl Requests {
 
     /// Notes whether the last receive from `fd` left nothing.
     pub(crate) fn set_drained(&mut self, fd: RawFd, drained: bool) {
-        if let Some(d) = self.descriptor(fd) {
+        // Any number may be said to be closed: none is given room for that.
+        let known = usize::try_from(fd).is_ok_and(|at| at < self.descriptors.len());
+        if (drained || known)
+            && let Some(d) = self.descriptor(fd)
+        {
             d.drained = drained;
         }
     }
@@ -293,6 +297,8 @@ mod tests {
         );
         assert_eq!(all.of_fd(5), vec![b, a]);
         assert_eq!(all.of_fd(6), vec![]);
+        all.set_drained(i32::MAX - 1, false);
+        assert_eq!(all.descriptors.len(), 6);
         let old = all.user_data(a);
         all.remove(a);
         assert_eq!(
