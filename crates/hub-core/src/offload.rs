@@ -184,7 +184,11 @@ impl Pool {
                 let mut state = lock(&shared.state);
                 state.threads -= 1;
                 if state.threads == 0 {
-                    state.queue.pop_back();
+                    // By now another thread's work may be behind this.
+                    let ours = Arc::as_ptr(&slot);
+                    state
+                        .queue
+                        .retain(|work| !std::ptr::addr_eq(Arc::as_ptr(work), ours));
                     return Err(e);
                 }
             }

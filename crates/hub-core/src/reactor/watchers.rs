@@ -200,7 +200,9 @@ impl Watchers {
         w.started = self.starts;
         self.starts += 1;
         let (counts, list) = (w.counts, Self::list_of(w));
-        if let Spec::Io { fd, .. } = w.spec
+        // Of one that wants nothing the number was not looked at: it may be any.
+        if let Spec::Io { fd, want } = w.spec
+            && !want.is_empty()
             && let Some(n) = self.count_of_fd(fd)
         {
             *n += 1;
@@ -223,7 +225,8 @@ impl Watchers {
         debug_assert!(w.active);
         w.active = false;
         let (counts, position, list) = (w.counts, w.position as usize, Self::list_of(w));
-        if let Spec::Io { fd, .. } = w.spec
+        if let Spec::Io { fd, want } = w.spec
+            && !want.is_empty()
             && let Some(n) = self.count_of_fd(fd)
         {
             *n -= 1;

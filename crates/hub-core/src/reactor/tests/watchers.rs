@@ -1,6 +1,7 @@
 //! Watchers, callbacks and runs: phases, order, priorities, counts and re-entrancy.
 
 use super::*;
+use std::os::fd::RawFd;
 
 #[test]
 fn phases_come_in_the_order_of_libev() {
@@ -440,4 +441,12 @@ fn who_watches_a_descriptor_hears_that_it_is_closed() {
     assert!(!r.feed_fd(4));
     r.remove(a);
     assert!(!r.feed_fd(6));
+    // Room for each number below this would be gigabytes.
+    let idle = WatcherKind::Io {
+        fd: RawFd::MAX,
+        want: Readiness::NONE,
+    };
+    let idle = started(&r, idle, 4);
+    assert!(!r.feed_fd(RawFd::MAX));
+    r.remove(idle);
 }
