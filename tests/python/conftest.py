@@ -5,6 +5,7 @@ prints every stack and ends the process, since a hang in native code answers to 
 here also pass on upstream gevent (`make oracle`) unless they carry the mark `ours`.
 """
 
+import contextlib
 import faulthandler
 import importlib.util
 import os
@@ -41,3 +42,17 @@ def pytest_collection_modifyitems(items):
 def loop_name():
     """The loop that this run asked for, or what `auto` means here."""
     return os.environ.get("GEVENT_LOOP") or ("epoll" if sys.platform == "linux" else "kqueue")
+
+
+@pytest.fixture(params=["stock", "subclass"])
+def serve(request):
+    """Starts a `WSGIServer` of the given application, in this way."""
+    from http_client import serving
+    from pywsgi_ways import WAYS
+
+    from gevent.pywsgi import WSGIServer
+
+    with contextlib.ExitStack() as stack:
+        yield lambda application, **settings: stack.enter_context(
+            serving(application, WSGIServer, **{**WAYS[request.param], **settings})
+        )

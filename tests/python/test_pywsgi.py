@@ -11,29 +11,7 @@ import pytest
 from gevent import pywsgi
 from gevent.pool import Pool
 from http_client import Client, Log, serving
-
-
-class Subclass(pywsgi.WSGIHandler):
-    """Overrides something, so that the server has to call every method of the handler."""
-
-    def get_environ(self):
-        return super().get_environ()
-
-
-@pytest.fixture(params=["stock", "subclass"])
-def serve(request):
-    """Starts a server of the given application, in this way."""
-    import contextlib
-
-    stack = contextlib.ExitStack()
-
-    def start(application, **settings):
-        if request.param == "subclass":
-            settings.setdefault("handler_class", Subclass)
-        return stack.enter_context(serving(application, pywsgi.WSGIServer, **settings))
-
-    with stack:
-        yield start
+from pywsgi_ways import Subclass
 
 
 HELLO = ["GET / HTTP/1.1", "Host: a"]

@@ -19,29 +19,9 @@ import gevent.socket
 import pytest
 from gevent import pywsgi
 from http_client import Client, serving
+from pywsgi_ways import Subclass
 
 pytestmark = pytest.mark.ours
-
-
-class Subclass(pywsgi.WSGIHandler):
-    """Overrides something, so that the server has to call every method of the handler."""
-
-    def get_environ(self):
-        return super().get_environ()
-
-
-@pytest.fixture(params=["stock", "subclass"])
-def serve(request):
-    """Starts a server of the given application, in this way."""
-    stack = contextlib.ExitStack()
-
-    def start(application, **settings):
-        if request.param == "subclass":
-            settings.setdefault("handler_class", Subclass)
-        return stack.enter_context(serving(application, pywsgi.WSGIServer, **settings))
-
-    with stack:
-        yield start
 
 
 GET = ["GET / HTTP/1.1", "Host: a"]

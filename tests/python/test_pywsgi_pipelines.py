@@ -17,6 +17,7 @@ import pytest
 from gevent import pywsgi
 from gevent.pool import Pool
 from http_client import Client, serving
+from pywsgi_ways import Subclass
 
 pytestmark = pytest.mark.ours
 
@@ -33,13 +34,6 @@ READ = {
     "pieces": lambda body: b"".join(iter(lambda: body.read(1000), b"")),
 }
 FILE = b"0123456789" * 20000
-
-
-class Subclass(pywsgi.WSGIHandler):
-    """Overrides something, so that the server has to call every method of the handler."""
-
-    def get_environ(self):
-        return super().get_environ()
 
 
 class Application:
