@@ -247,3 +247,22 @@ def test_threads_and_greenlets_lose_nothing():
         assert not thread.is_alive()
     assert sorted(got) == list(range(3 * each))
     assert channel.balance == 0
+
+
+@pytest.mark.ours
+def test_a_put_whose_limit_cannot_be_set_keeps_no_item():
+    class Broken(gevent.Timeout):
+        def __enter__(self):
+            raise ZeroDivisionError
+
+    class Item:
+        pass
+
+    channel, item = Channel(), Item()
+    gone = weakref.ref(item)
+    with pytest.raises(ZeroDivisionError):
+        channel.put(item, timeout=Broken(5))
+    del item
+    gc.collect()
+    assert gone() is None
+    assert not channel.putters

@@ -275,6 +275,10 @@ impl StartEvent {
     fn close(&self, py: Python<'_>) {
         self.stop(py);
     }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.greenlet)
+    }
 }
 
 /// # Safety

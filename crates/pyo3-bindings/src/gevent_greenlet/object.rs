@@ -151,7 +151,8 @@ impl GreenletObject {
         // SAFETY: the collector's protocol; nothing here runs Python.
         unsafe {
             let me = &*this;
-            let r = visit_all(Self::fields(this).map(|field| *field), visit, arg);
+            let fields = Self::fields(this).map(|field| *field);
+            let r = visit_all(fields.into_iter().chain([me.site.held()]), visit, arg);
             if r != 0 {
                 return r;
             }

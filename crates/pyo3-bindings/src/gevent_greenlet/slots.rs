@@ -80,7 +80,11 @@ pub unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
                     return -1;
                 }
                 run = named;
-                ffi::PyDict_DelItemString(own_kwargs, c"run".as_ptr());
+                if ffi::PyDict_DelItemString(own_kwargs, c"run".as_ptr()) < 0 {
+                    ffi::Py_DECREF(own_kwargs);
+                    ffi::Py_DECREF(rest);
+                    return -1;
+                }
             }
         }
         match fill(cast(slf), run, rest, own_kwargs) {
@@ -133,8 +137,8 @@ pub(super) unsafe fn fill(
             let (weak, locals) = spawner()?;
             set(&raw mut (*me).spawning_greenlet, weak);
             set(&raw mut (*me).spawn_tree_locals, locals);
-            let td = hub.td();
-            let site = SpawnSite::capture(td.tstate, stack_limit(me));
+            let limit = stack_limit(me)?;
+            let site = SpawnSite::capture(hub.td().tstate, limit);
             // One that is there, if this is a second time, is dropped when it is out of reach.
             drop(std::mem::replace(&mut (*me).site, site));
         } else {
@@ -165,22 +169,27 @@ pub(super) unsafe fn plain(callable: Obj) -> Result<Obj, ()> {
     }
 }
 
-/// `spawning_stack_limit` of its class.
+/// How many frames its class wants to be kept, which says `spawning_stack_limit`; a negative number is for all of
+/// them. `Err` with an error set.
 ///
 /// # Safety
 /// The GIL is held; `me` is alive.
-unsafe fn stack_limit(me: *mut GreenletObject) -> usize {
+unsafe fn stack_limit(me: *mut GreenletObject) -> Result<usize, ()> {
     // SAFETY: the caller's promise.
     unsafe {
-        let ty = ffi::Py_TYPE(me.cast());
-        if ty == super::public_class() {
-            return LIMIT;
+        if ffi::Py_TYPE(me.cast()) == super::public_class() {
+            return Ok(LIMIT);
         }
-        let found = raw::_PyType_Lookup(ty, types().str_stack_limit);
-        if found.is_null() || ffi::PyLong_Check(found) == 0 {
-            return LIMIT;
+        let found = ffi::PyObject_GetAttr(me.cast(), types().str_stack_limit);
+        if found.is_null() {
+            return Err(());
         }
-        usize::try_from(ffi::PyLong_AsLong(found)).unwrap_or(0)
+        let limit = ffi::PyLong_AsLong(found);
+        ffi::Py_DECREF(found);
+        if limit == -1 && !ffi::PyErr_Occurred().is_null() {
+            return Err(());
+        }
+        Ok(usize::try_from(limit).unwrap_or(usize::MAX))
     }
 }
 

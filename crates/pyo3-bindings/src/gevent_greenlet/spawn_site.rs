@@ -4,7 +4,7 @@ use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
-/// Frames kept at most.
+/// Frames that are kept, unless a class says otherwise.
 pub const LIMIT: usize = 10;
 
 /// One frame, as the shim has it.
@@ -41,13 +41,41 @@ impl SpawnSite {
     /// The GIL is held and `ts` is the thread's state, with the running greenlet's installed.
     #[inline]
     pub unsafe fn capture(ts: *mut PyThreadState, limit: usize) -> Self {
-        let mut frames = [const { MaybeUninit::<Frame>::uninit() }; LIMIT];
-        let at = frames.as_mut_ptr().cast::<Frame>();
-        // SAFETY: there is room for `LIMIT`, and as many as it says were written.
-        SpawnSite::Frames(unsafe {
-            let n = gv_walk_frames(ts, at, limit.min(LIMIT) as c_int);
-            std::slice::from_raw_parts(at, n as usize).into()
-        })
+        let mut room = [const { MaybeUninit::<Frame>::uninit() }; LIMIT];
+        if limit > LIMIT {
+            // SAFETY: the caller's promise.
+            return unsafe { Self::capture_many(ts, limit) };
+        }
+        // SAFETY: the caller's promise.
+        SpawnSite::Frames(unsafe { walk(ts, &mut room[..limit]) }.into())
+    }
+
+    /// # Safety
+    /// As of `capture`.
+    #[cold]
+    unsafe fn capture_many(ts: *mut PyThreadState, limit: usize) -> Self {
+        let mut size = 4 * LIMIT;
+        loop {
+            let mut room = vec![MaybeUninit::uninit(); size.min(limit)];
+            // SAFETY: the caller's promise.
+            let frames = unsafe { walk(ts, &mut room) };
+            if frames.len() == size && size < limit {
+                // There may be more.
+                // SAFETY: references that the walk has made; others keep the codes of running frames alive.
+                unsafe { frames.iter().for_each(|frame| ffi::Py_DECREF(frame.code)) };
+                size *= 2;
+                continue;
+            }
+            return SpawnSite::Frames(frames.into());
+        }
+    }
+
+    /// What it holds that can be in a cycle: a borrowed reference, or null.
+    pub fn held(&self) -> *mut PyObject {
+        match self {
+            SpawnSite::Made(made) => *made,
+            SpawnSite::Unknown | SpawnSite::Frames(_) => std::ptr::null_mut(),
+        }
     }
 
     /// The frames as a list of (code, line number), innermost first: a new reference, or null with an error.
@@ -68,6 +96,20 @@ impl SpawnSite {
             frames.iter().for_each(|f| ffi::Py_DECREF(f.code));
             list
         }
+    }
+}
+
+/// The running frames, as many as there is room for.
+///
+/// # Safety
+/// As of `SpawnSite::capture`.
+#[inline]
+unsafe fn walk(ts: *mut PyThreadState, room: &mut [MaybeUninit<Frame>]) -> &[Frame] {
+    let at = room.as_mut_ptr().cast::<Frame>();
+    // SAFETY: as many as it says were written, which is no more than there is room for.
+    unsafe {
+        let n = gv_walk_frames(ts, at, room.len() as c_int);
+        std::slice::from_raw_parts(at, n as usize)
     }
 }
 

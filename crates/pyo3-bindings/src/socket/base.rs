@@ -591,7 +591,14 @@ impl SocketBase {
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         self.sock.traverse(&visit)?;
+        self.timeout.traverse(&visit)?;
         self.tls.traverse(&visit)
+    }
+
+    /// Keeps the socket, which its end needs.
+    fn __clear__(&self) {
+        self.timeout.set(None);
+        self.tls.set(None);
     }
 }
 

@@ -181,6 +181,14 @@ impl Parking for Limited<'_> {
                 ended
             })
         };
+        if let Some(enter) = enter {
+            // The limit could not be set. What the waiter brings has to be taken over all the same.
+            // SAFETY: the GIL is held, and an error is set.
+            let error = unsafe { tstate::take_raised() };
+            enter(Sleeper::Nobody);
+            // SAFETY: the error that was taken.
+            unsafe { tstate::set_raised(error) };
+        }
         (ended, id)
     }
 }

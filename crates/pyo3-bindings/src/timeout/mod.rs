@@ -146,6 +146,10 @@ impl TimerView {
     fn close(&self, py: Python<'_>) {
         self.stop(py);
     }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.0)
+    }
 }
 
 /// Whether an object is a `Timeout`.
