@@ -1,8 +1,9 @@
 //! The epoll backend of the hub.
 //!
-//! Two epoll sets. The edge set holds a descriptor once, for everything, edge-triggered; it is told of a
-//! descriptor when the first one asks and when it is closed, and of nothing between. The level set, made
-//! when the first level watcher starts, is nested in it. Several keys on a descriptor are told apart here.
+//! Two epoll sets. The main set holds a descriptor once, for everything, edge-triggered; it is told of a
+//! descriptor when the first one asks and when it is closed, and of nothing between. A descriptor that only level
+//! watchers ask for is there too, level-triggered. For one that both ask for there is another set, nested in the
+//! main one and made when it is needed. Several keys on a descriptor are told apart here.
 //!
 //! Operations are tried and wait in a queue of their descriptor for the next edge; what only a blocking
 //! call can do is left to the offload pool.
@@ -39,19 +40,28 @@ use std::sync::Arc;
 use sys::{Epoll, Timeout};
 use waker::EventWaker;
 
-/// What the edge set asks for, of every descriptor.
+/// What the main set asks for, of every descriptor with an edge watcher or an operation.
 const EDGE: u32 =
     (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;
 /// The data of the waker's event: no descriptor has this number.
 const WAKER: u64 = u32::MAX as u64;
 /// The data of the nested set's event.
 const NESTED: u64 = u32::MAX as u64 - 1;
+/// In the data of an event next to the descriptor: a level watcher's.
+const LEVEL: u32 = 1 << 31;
 /// Events taken by one wait.
 const ROOM: usize = 512;
 /// Waits that follow one which came back full, within a poll.
 const ROUNDS: usize = 16;
 
-/// The place of a descriptor in one of the two epoll sets.
+/// One of the two epoll sets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Set {
+    Main,
+    Nested,
+}
+
+/// A registration of a descriptor.
 #[derive(Clone, Copy, Default)]
 struct Place {
     armed: bool,
@@ -60,11 +70,20 @@ struct Place {
     generation: u32,
 }
 
-/// Both places of a descriptor.
+impl Place {
+    fn leave(&mut self) {
+        self.armed = false;
+        self.generation = self.generation.wrapping_add(1);
+    }
+}
+
+/// Both registrations of a descriptor.
 #[derive(Default)]
 struct Places {
     edge: Place,
     level: Place,
+    /// Where the level's is, if it is armed.
+    level_is_nested: bool,
 }
 
 impl Places {
@@ -74,9 +93,24 @@ impl Places {
             Mode::Level => &mut self.level,
         }
     }
+
+    /// The set in which there is the level's, or would be.
+    fn set_of_level(&self) -> Set {
+        let nested = if self.level.armed {
+            self.level_is_nested
+        } else {
+            self.edge.armed
+        };
+        if nested { Set::Nested } else { Set::Main }
+    }
+
+    /// Whether a set holds the descriptor.
+    fn is_in(&self, set: Set) -> bool {
+        (set == Set::Main && self.edge.armed) || (self.level.armed && self.set_of_level() == set)
+    }
 }
 
-/// Whether the set of `mode` has a reason to hold the descriptor.
+/// Whether there is a reason for the registration of `mode`.
 fn is_wanted(entry: &Entry<Places>, mode: Mode) -> bool {
     match mode {
         Mode::Edge => entry.wants_edge(),
@@ -86,13 +120,13 @@ fn is_wanted(entry: &Entry<Places>, mode: Mode) -> bool {
 
 /// The epoll loop.
 pub struct EpollLoop {
-    edge: Epoll,
-    /// Nested in `edge`; made when it is needed.
-    level: Option<Epoll>,
+    main: Epoll,
+    /// In `main`; made when it is needed.
+    nested: Option<Epoll>,
     table: Table<Places>,
     waker: Arc<EventWaker>,
     buffer: Vec<libc::epoll_event>,
-    level_buffer: Vec<libc::epoll_event>,
+    nested_buffer: Vec<libc::epoll_event>,
     /// An event came from a description that can no longer be removed: the sets have to be made anew.
     stale: bool,
     caps: Caps,
@@ -106,17 +140,17 @@ impl EpollLoop {
     /// [`Refused`], inside of the [`io::Error`]: `EMFILE`, `ENFILE`, `ENOMEM` of epoll_create1(2), epoll_ctl(2)
     /// and eventfd(2).
     pub fn new() -> io::Result<EpollLoop> {
-        let edge = of_call("epoll_create1(2)", Epoll::new())?;
+        let main = of_call("epoll_create1(2)", Epoll::new())?;
         let waker = Arc::new(of_call("eventfd(2)", EventWaker::new())?);
-        let added = edge.set(waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER);
+        let added = main.set(waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER);
         of_call("epoll_ctl(2)", added.1)?;
         Ok(EpollLoop {
-            edge,
-            level: None,
+            main,
+            nested: None,
             table: Table::default(),
             waker,
             buffer: Vec::with_capacity(ROOM),
-            level_buffer: Vec::new(),
+            nested_buffer: Vec::new(),
             stale: false,
             caps: Caps {
                 name: "epoll",
@@ -129,57 +163,97 @@ impl EpollLoop {
         })
     }
 
-    /// Tells the kernel what one of the sets shall hold of `fd`, or to forget it.
+    /// Tells the kernel what the registration of `mode` shall be, or to forget it.
     fn update(&mut self, fd: RawFd, mode: Mode) -> io::Result<()> {
         let entry = self.table.entry(fd);
-        let wanted = is_wanted(entry, mode);
+        let level = entry.place.set_of_level();
+        let set = match mode {
+            Mode::Edge => Set::Main,
+            Mode::Level => level,
+        };
+        if is_wanted(entry, mode) {
+            let moves = mode == Mode::Edge && entry.place.level.armed && level == Set::Main;
+            if moves {
+                self.make_room(fd)?;
+            }
+            self.arm(fd, mode, set, moves)
+        } else {
+            if entry.place.of(mode).armed {
+                // It fails when the descriptor was closed: then it is gone already, or its description lives
+                // on elsewhere, and the next event of it is recognised by its generation.
+                let _ = self.delete(fd, set);
+            }
+            self.table.entry(fd).place.of(mode).leave();
+            Ok(())
+        }
+    }
+
+    /// Registers `fd` in a set, or renews its registration there; `takes_over` says that it is the other mode's.
+    fn arm(&mut self, fd: RawFd, mode: Mode, set: Set, takes_over: bool) -> io::Result<()> {
+        let entry = self.table.entry(fd);
         let events = match mode {
             Mode::Edge => EDGE,
             Mode::Level => level_events(entry.want(mode)),
         };
         let place = *entry.place.of(mode);
-        if mode == Mode::Level && wanted && self.level.is_none() {
-            self.make_level()?;
-        }
-        let set = match (mode, &self.level) {
-            (Mode::Edge, _) => &self.edge,
-            (Mode::Level, Some(level)) => level,
-            (Mode::Level, None) => return Ok(()),
+        let epoll = match set {
+            Set::Main => &self.main,
+            Set::Nested => self.nested()?,
         };
-        if wanted {
-            let (calls, result) = set.set(fd, place.armed, events, data_of(fd, place));
-            self.counters.syscalls += u64::from(calls);
-            self.table.entry(fd).place.of(mode).armed = result.is_ok();
-            result
-        } else {
-            if place.armed {
-                self.counters.syscalls += 1;
-                // It fails when the descriptor was closed: then it is gone already, or its description lives
-                // on elsewhere, and the next event of it is recognised by its generation.
-                let _ = set.delete(fd);
-            }
-            *self.table.entry(fd).place.of(mode) = Place {
-                armed: false,
-                generation: place.generation.wrapping_add(1),
-            };
-            Ok(())
+        let expected = place.armed || takes_over;
+        let (calls, result) = epoll.set(fd, expected, events, data_of(fd, mode, place));
+        self.counters.syscalls += u64::from(calls);
+        let places = &mut self.table.entry(fd).place;
+        places.of(mode).armed = result.is_ok();
+        if mode == Mode::Level {
+            places.level_is_nested = set == Set::Nested;
         }
+        result
     }
 
-    fn make_level(&mut self) -> io::Result<()> {
-        let level = Epoll::new()?;
-        self.edge
-            .set(level.as_raw_fd(), false, libc::EPOLLIN as u32, NESTED)
-            .1?;
-        self.counters.syscalls += 2;
-        self.level = Some(level);
-        Ok(())
+    /// Moves the level's registration from the main set to the nested one, but leaves it there to be taken over.
+    fn make_room(&mut self, fd: RawFd) -> io::Result<()> {
+        let before = self.table.entry(fd).place.level;
+        self.table.entry(fd).place.level.leave();
+        let moved = match is_wanted(self.table.entry(fd), Mode::Level) {
+            true => self.arm(fd, Mode::Level, Set::Nested, false),
+            false => Ok(()),
+        };
+        if moved.is_err() {
+            let places = &mut self.table.entry(fd).place;
+            (places.level, places.level_is_nested) = (before, false);
+        }
+        moved
     }
 
-    /// The events of one wait, from the set of `mode`.
+    /// The nested set.
+    fn nested(&mut self) -> io::Result<&Epoll> {
+        let nested = match self.nested.take() {
+            Some(nested) => nested,
+            None => {
+                let nested = Epoll::new()?;
+                self.counters.syscalls += 2;
+                let fd = nested.as_raw_fd();
+                self.main.set(fd, false, libc::EPOLLIN as u32, NESTED).1?;
+                nested
+            }
+        };
+        Ok(self.nested.insert(nested))
+    }
+
+    fn delete(&mut self, fd: RawFd, set: Set) -> io::Result<()> {
+        let epoll = match set {
+            Set::Main => Some(&self.main),
+            Set::Nested => self.nested.as_ref(),
+        };
+        self.counters.syscalls += 1;
+        epoll.map_or(Ok(()), |epoll| epoll.delete(fd))
+    }
+
+    /// The events of one wait for a set.
     fn deliver(
         &mut self,
-        mode: Mode,
+        set: Set,
         buffer: &[libc::epoll_event],
         out: &mut Vec<Event>,
     ) -> io::Result<()> {
@@ -191,49 +265,52 @@ impl EpollLoop {
                     self.counters.syscalls += 1;
                     out.push(Event::Woken);
                 }
-                NESTED => self.deliver_level(out)?,
-                fd => self.ready(
-                    fd as RawFd,
-                    (data >> 32) as u32,
-                    mode,
-                    readiness(events),
-                    out,
-                ),
+                NESTED => self.deliver_nested(out)?,
+                which => {
+                    let which = which as u32;
+                    let mode = if which & LEVEL == 0 {
+                        Mode::Edge
+                    } else {
+                        Mode::Level
+                    };
+                    let origin = Origin {
+                        fd: (which & !LEVEL) as RawFd,
+                        generation: (data >> 32) as u32,
+                        mode,
+                        set,
+                    };
+                    self.ready(origin, readiness(events), out);
+                }
             }
         }
         Ok(())
     }
 
-    fn deliver_level(&mut self, out: &mut Vec<Event>) -> io::Result<()> {
-        let Some(level) = &mut self.level else {
+    fn deliver_nested(&mut self, out: &mut Vec<Event>) -> io::Result<()> {
+        let Some(nested) = &mut self.nested else {
             return Ok(());
         };
-        let mut buffer = std::mem::take(&mut self.level_buffer);
+        let mut buffer = std::mem::take(&mut self.nested_buffer);
         buffer.clear();
         buffer.reserve(ROOM);
         self.counters.syscalls += 1;
-        let mut result = level.wait(&mut buffer, Timeout::Zero);
+        let mut result = nested.wait(&mut buffer, Timeout::Zero);
         if result.is_ok() {
-            result = self.deliver(Mode::Level, &buffer, out);
+            result = self.deliver(Set::Nested, &buffer, out);
         }
-        self.level_buffer = buffer;
+        self.nested_buffer = buffer;
         result
     }
 
-    fn ready(
-        &mut self,
-        fd: RawFd,
-        generation: u32,
-        mode: Mode,
-        got: Readiness,
-        out: &mut Vec<Event>,
-    ) {
+    fn ready(&mut self, origin: Origin, got: Readiness, out: &mut Vec<Event>) {
+        let Origin { fd, mode, .. } = origin;
         let Some(entry) = self.table.get(fd) else {
             return;
         };
         let place = *entry.place.of(mode);
-        if !place.armed || place.generation != generation {
-            return self.drop_stale(fd, mode, place);
+        if !place.armed || place.generation != origin.generation {
+            let replaced = entry.place.is_in(origin.set);
+            return self.drop_stale(fd, origin.set, replaced);
         }
         if !is_wanted(entry, mode) {
             let removed = self.update(fd, mode);
@@ -249,29 +326,22 @@ impl EpollLoop {
 
     /// An event of a registration that we have removed: its description lives on under another number, or in
     /// another process (epoll(7), Q6). If it cannot be removed now, the sets are made anew.
-    fn drop_stale(&mut self, fd: RawFd, mode: Mode, place: Place) {
-        let set = match mode {
-            Mode::Edge => Some(&self.edge),
-            Mode::Level => self.level.as_ref(),
-        };
-        self.counters.syscalls += 1;
-        self.stale |= place.armed || set.is_some_and(|s| s.delete(fd).is_err());
+    fn drop_stale(&mut self, fd: RawFd, set: Set, replaced: bool) {
+        self.stale |= replaced || self.delete(fd, set).is_err();
     }
 
     /// Makes both sets anew and registers all again. Descriptors that are closed by now are left out.
     fn rebuild(&mut self) -> io::Result<()> {
-        let edge = Epoll::new()?;
-        edge.set(self.waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER)
+        let main = Epoll::new()?;
+        main.set(self.waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER)
             .1?;
-        self.edge = edge;
-        self.level = None;
+        self.main = main;
+        self.nested = None;
         self.stale = false;
         let mut again = Vec::new();
         for (fd, entry) in self.table.all() {
             for mode in [Mode::Edge, Mode::Level] {
-                let place = entry.place.of(mode);
-                place.armed = false;
-                place.generation = place.generation.wrapping_add(1);
+                entry.place.of(mode).leave();
                 if is_wanted(entry, mode) {
                     again.push((fd, mode));
                 }
@@ -298,8 +368,20 @@ impl EpollLoop {
     }
 }
 
-fn data_of(fd: RawFd, place: Place) -> u64 {
-    u64::from(place.generation) << 32 | fd as u64
+/// Where an event came from.
+struct Origin {
+    fd: RawFd,
+    generation: u32,
+    mode: Mode,
+    set: Set,
+}
+
+fn data_of(fd: RawFd, mode: Mode, place: Place) -> u64 {
+    let level = match mode {
+        Mode::Edge => 0,
+        Mode::Level => LEVEL,
+    };
+    u64::from(place.generation) << 32 | u64::from(fd as u32 | level)
 }
 
 fn level_events(want: Interest) -> u32 {
@@ -424,11 +506,13 @@ impl Loop for EpollLoop {
         let mut result = Ok(());
         for _ in 0..ROUNDS {
             self.counters.syscalls += 1;
-            result = self.edge.wait(&mut buffer, timeout);
+            result = self.main.wait(&mut buffer, timeout);
             if result.is_ok() {
-                result = self.deliver(Mode::Edge, &buffer, out);
+                result = self.deliver(Set::Main, &buffer, out);
             }
-            if result.is_err() || buffer.len() < ROOM {
+            // The events of level watchers would come again.
+            let is_full = buffer.len() == ROOM;
+            if result.is_err() || !is_full || buffer.iter().any(|e| e.u64 as u32 & LEVEL != 0) {
                 break;
             }
             timeout = Timeout::Zero;
@@ -453,7 +537,7 @@ impl Loop for EpollLoop {
     }
 
     fn as_raw_fd(&mut self) -> Option<RawFd> {
-        Some(self.edge.as_raw_fd())
+        Some(self.main.as_raw_fd())
     }
 
     fn counters(&self) -> Counters {

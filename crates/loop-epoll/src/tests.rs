@@ -52,17 +52,68 @@ fn a_steady_edge_watcher_costs_one_call_of_epoll_ctl() {
 }
 
 #[test]
-fn the_level_set_is_made_when_it_is_needed() {
+fn the_nested_set_is_made_when_both_modes_want_a_descriptor() {
     let mut l = EpollLoop::new().unwrap();
     let (a, mut b) = UnixStream::pair().unwrap();
-    l.watch(a.as_raw_fd(), K, R, Mode::Edge).unwrap();
-    assert!(l.level.is_none());
-    l.watch(a.as_raw_fd(), K2, R, Mode::Level).unwrap();
+    l.watch(a.as_raw_fd(), K, R, Mode::Level).unwrap();
     b.write_all(b"x").unwrap();
+    assert_eq!(keys(&poll(&mut l)), [K]);
+    assert_eq!(keys(&poll(&mut l)), [K]);
+    assert_eq!(l.counters().syscalls, 3);
+    assert!(l.nested.is_none());
+    l.watch(a.as_raw_fd(), K2, R, Mode::Edge).unwrap();
+    assert!(l.nested.is_some());
     assert_eq!(keys(&poll(&mut l)), [K, K2]);
-    assert_eq!(keys(&poll(&mut l)), [K2]);
-    l.unwatch(K2);
+    assert_eq!(keys(&poll(&mut l)), [K]);
+    l.unwatch(K);
     assert!(poll(&mut l).is_empty());
+    b.write_all(b"x").unwrap();
+    assert_eq!(keys(&poll(&mut l)), [K2]);
+    l.watch(a.as_raw_fd(), K, R, Mode::Level).unwrap();
+    l.unwatch(K2);
+    assert_eq!(keys(&poll(&mut l)), [K]);
+    l.fd_closing(a.as_raw_fd(), &mut Vec::new());
+    assert!(poll(&mut l).is_empty());
+    assert!(!l.stale);
+}
+
+#[test]
+fn a_number_that_is_another_file_by_now_changes_its_mode() {
+    let mut l = EpollLoop::new().unwrap();
+    let (a, mut b) = UnixStream::pair().unwrap();
+    let (c, mut d) = UnixStream::pair().unwrap();
+    let _elsewhere = a.try_clone().unwrap();
+    l.watch(a.as_raw_fd(), K, R, Mode::Level).unwrap();
+    // SAFETY: both are open descriptors; the first is closed by it, unknown to the loop.
+    assert!(unsafe { libc::dup2(c.as_raw_fd(), a.as_raw_fd()) } >= 0);
+    l.watch(a.as_raw_fd(), K2, R, Mode::Edge).unwrap();
+    b.write_all(b"x").unwrap();
+    assert!(poll(&mut l).is_empty());
+    assert!(!l.stale, "the sets were made anew");
+    d.write_all(b"x").unwrap();
+    assert_eq!(keys(&poll(&mut l)), [K, K2]);
+    assert_eq!(keys(&poll(&mut l)), [K]);
+}
+
+#[test]
+fn more_ready_level_watchers_than_one_wait_takes_come_by_and_by() {
+    let mut l = EpollLoop::new().unwrap();
+    let mut pairs = Vec::new();
+    for n in 0..ROOM as u32 + 100 {
+        let Ok(pair) = UnixStream::pair() else { return };
+        l.watch(pair.0.as_raw_fd(), Key::new(n, 1), R, Mode::Level)
+            .unwrap();
+        pairs.push(pair);
+    }
+    for (_, b) in &mut pairs {
+        b.write_all(b"x").unwrap();
+    }
+    let mut seen = keys(&poll(&mut l));
+    assert_eq!(seen.len(), ROOM);
+    seen.extend(keys(&poll(&mut l)));
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), pairs.len());
 }
 
 #[test]
@@ -86,7 +137,7 @@ fn a_description_that_outlives_its_number_is_got_rid_of() {
 #[test]
 fn a_kernel_without_epoll_pwait2_waits_in_whole_milliseconds() {
     let mut l = EpollLoop::new().unwrap();
-    l.edge.forget_nanos();
+    l.main.forget_nanos();
     let start = gevent_hub_core::reactor::monotonic();
     l.poll(Until::At(start + 300_000), &mut Vec::new()).unwrap();
     assert!(gevent_hub_core::reactor::monotonic() >= start + 300_000);
@@ -155,6 +206,6 @@ fn a_level_watcher_that_comes_again_costs_one_call_and_one_that_does_not_is_remo
     assert_eq!(
         l.counters().syscalls,
         before + 1,
-        "the nested set is not ready any more"
+        "it is not in the set any more"
     );
 }
