@@ -12,7 +12,9 @@
 //! - `setup`: making a ring, by what the kernel allows; what a refusal says.
 //! - `ring`: the queues of the ring and the one system call.
 //! - `requests`: what the ring is working on, by key and by descriptor.
+//! - `turns`: which operations on a descriptor wait for each other.
 //! - `sqe`: an operation as the kernel wants it.
+//! - `descriptor`: what a descriptor can be asked for.
 //! - `waker`, `fork_mark`: waking from other threads; noticing a fork.
 //! - `uring_loop`: the [`Loop`](gevent_hub_core::event_loop::Loop) made of these.
 //!
@@ -34,6 +36,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod descriptor;
 mod fork_mark;
 mod requests;
 mod ring;

@@ -4,10 +4,9 @@
 //! position that are under way at the same time begin at the same place. So it is given one of each kind, and
 //! the next when that is over.
 
+use crate::descriptor::is_regular;
 use crate::requests::{Phase, Requests, What};
 use gevent_hub_core::event_loop::Op;
-use std::mem;
-use std::os::fd::RawFd;
 
 /// What has an order on a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,14 +77,5 @@ impl Requests {
             first = false;
         }
         None
-    }
-}
-
-/// Whether `fd` is a regular file.
-pub(crate) fn is_regular(fd: RawFd) -> bool {
-    // SAFETY: all zeros is a valid stat, and an out pointer that is valid for the call.
-    unsafe {
-        let mut st: libc::stat = mem::zeroed();
-        libc::fstat(fd, &mut st) == 0 && st.st_mode & libc::S_IFMT == libc::S_IFREG
     }
 }
