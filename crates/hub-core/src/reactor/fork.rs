@@ -48,7 +48,7 @@ impl Reactor {
             };
             w.slab
                 .iter()
-                .filter(|(_, w)| calls_by_itself(&w.spec) && !keep_watcher(w.data()))
+                .filter(|(_, w)| calls_by_itself(&w.spec) && !keep_watcher(w.data))
                 .map(|(key, _)| WatcherId(key))
                 .collect()
         });

@@ -4,13 +4,16 @@
 //! It belongs to one thread. Every method takes `&self`, and no borrow of its state is alive while the
 //! [`Host`] runs, so callbacks may do anything: start and stop watchers, run the loop recursively, destroy it.
 
+mod attributes;
 mod child;
 mod fork;
 mod hint;
 mod io;
+mod lifecycle;
 mod look;
 mod ops;
 mod order;
+mod pending;
 mod queue;
 mod remote;
 mod run;
@@ -25,13 +28,13 @@ mod watchers;
 
 pub use crate::timer::{Nanos, TimerKey};
 pub use ops::{OpId, Started};
+pub use pending::{MAX_PRIORITY, MIN_PRIORITY};
 pub use remote::{AsyncHandle, Remote};
 pub use sources::Kind;
 pub use stat::Attributes;
 pub use types::{
     Entry, Host, Revents, RunMode, SourceId, Statistics, Token, Wake, WatcherId, WatcherKind,
 };
-pub use watchers::{MAX_PRIORITY, MIN_PRIORITY};
 
 use crate::cell::LocalCell;
 use crate::event_loop::{Caps, Event, Key, Loop};

@@ -143,7 +143,8 @@ impl Reactor {
         match before {
             Some(State::Running(token)) => {
                 self.unreference();
-                self.watchers.with(|w| w.feed_wake(token, Wake::Event));
+                self.watchers
+                    .with(|w| w.pending.push_wake(token, Wake::Event));
             }
             Some(State::Abandoned(entry)) => self.push(entry),
             Some(State::Done(_)) | None => {}

@@ -141,7 +141,9 @@ impl Reactor {
                     host.fire(id, data, revents);
                 }
                 Turn::Wake(token, reason) => {
-                    let (next, later) = self.watchers.with(|w| (w.coming(0), w.coming(1)));
+                    let (next, later) = self
+                        .watchers
+                        .with(|w| (w.pending.coming(0), w.pending.coming(1)));
                     host.expect(next, later);
                     host.run_entry(Entry::Wake(token, reason));
                 }

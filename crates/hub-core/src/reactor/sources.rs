@@ -350,7 +350,7 @@ impl Reactor {
                     s.waiters.remove(i);
                     self.unreference();
                     self.watchers
-                        .with(|all| all.feed_wake(w.token, Wake::Ready));
+                        .with(|all| all.pending.push_wake(w.token, Wake::Ready));
                 } else {
                     i += 1;
                 }

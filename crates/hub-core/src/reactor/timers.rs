@@ -187,8 +187,8 @@ impl Reactor {
         self.watchers.with(|w| {
             for (due, _) in fired.drain(..).rev() {
                 match due.tag {
-                    LIMIT => w.feed_limit(Token(due.word)),
-                    SLEEP | QUIET => w.feed_wake(Token(due.word), Wake::Timeout),
+                    LIMIT => w.pending.push_limit(Token(due.word)),
+                    SLEEP | QUIET => w.pending.push_wake(Token(due.word), Wake::Timeout),
                     WATCHER => w.feed(WatcherId(crate::event_loop::Key(due.word)), Revents::TIMER),
                     _ => {}
                 }
