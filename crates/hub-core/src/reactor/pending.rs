@@ -50,6 +50,7 @@ impl PendingQueue {
     }
 
     /// Makes a watcher's callback due; returns its place, which is never 0.
+    #[inline]
     pub(super) fn push(&mut self, level: u8, id: WatcherId, revents: Revents) -> u32 {
         let all = &mut self.levels[level as usize];
         all.push(Slot::Live(Pending::Watcher(id, revents)));
@@ -77,6 +78,7 @@ impl PendingQueue {
     }
 
     /// Makes the end of a park due.
+    #[inline]
     pub(super) fn push_wake(&mut self, token: Token, reason: Wake) {
         self.levels[DEFAULT_LEVEL].push(Slot::Live(Pending::Wake(token, reason)));
         self.live += 1;
@@ -89,6 +91,7 @@ impl PendingQueue {
     }
 
     /// Takes what is next: the latest of the highest priority.
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Pending> {
         if self.live == 0 {
             self.levels.iter_mut().for_each(Vec::clear);

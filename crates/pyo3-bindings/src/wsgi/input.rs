@@ -102,7 +102,7 @@ impl Input {
                 self.position.get()
             )),
             other => {
-                let _ = raise::<()>(other, &None);
+                let _ = raise::<()>(other);
                 PyErr::fetch(py)
             }
         }

@@ -17,6 +17,7 @@ pub mod names;
 mod parser;
 mod piece;
 mod raise;
+mod sending;
 mod session;
 mod start;
 mod text;

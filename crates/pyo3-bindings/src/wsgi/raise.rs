@@ -7,7 +7,6 @@ use gevent_wsgi::server::{Error, Peer};
 use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyBytes;
 use std::rc::Rc;
 
 static GLUE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -28,7 +27,7 @@ fn invalid_input(py: Python<'_>, reject: Reject) -> PyErr {
 }
 
 /// Sets the Python error for a failed call on a connection. The result is always `Err`.
-pub fn raise<T>(error: Error, _core: &Option<Rc<Core>>) -> Raised<T> {
+pub fn raise<T>(error: Error) -> Raised<T> {
     // SAFETY: fibers call this with the GIL held.
     let py = unsafe { Python::assume_attached() };
     let error = match error {
@@ -57,23 +56,16 @@ fn application_error_class<'py>(
     }
 }
 
-/// Raises the handler's `ApplicationError`: the application did what it must not.
-pub fn application_error<T>(core: &Option<Rc<Core>>, text: &str) -> Raised<T> {
+/// Raises the handler's `ApplicationError`, with a text or, as upstream has some, bytes: the application did
+/// what it must not.
+pub fn application_error<T>(
+    core: &Option<Rc<Core>>,
+    text: impl for<'py> IntoPyObject<'py>,
+) -> Raised<T> {
     // SAFETY: called with the GIL held.
     let py = unsafe { Python::assume_attached() };
     let error = application_error_class(py, core)
         .and_then(|class| class.call1((text,)))
-        .map_or_else(|e| e, PyErr::from_value);
-    error.restore(py);
-    Err(())
-}
-
-/// The same with a message of bytes, as upstream has some.
-pub fn application_error_bytes<T>(core: &Option<Rc<Core>>, text: &[u8]) -> Raised<T> {
-    // SAFETY: called with the GIL held.
-    let py = unsafe { Python::assume_attached() };
-    let error = application_error_class(py, core)
-        .and_then(|class| class.call1((PyBytes::new(py, text),)))
         .map_or_else(|e| e, PyErr::from_value);
     error.restore(py);
     Err(())

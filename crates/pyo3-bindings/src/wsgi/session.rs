@@ -6,10 +6,11 @@
 
 use super::app::{Conn, Core, Greenlets, Request};
 use super::callable::callable_type;
-use super::exchange::{self, Exchange, Follows, Raised};
+use super::exchange::{self, Exchange, Raised};
 use super::file_wrapper::FileWrapper;
 use super::piece::Piece;
 use super::raise::{glue, raise};
+use super::sending::Follows;
 use super::{log, start};
 use crate::statics::Immortal;
 use crate::tstate::vectorcall_at_bottom;
@@ -372,7 +373,7 @@ unsafe fn refuse(me: *mut Exchange, status: u16) -> Raised<()> {
         answer.head.extend_from_slice(b"\r\n");
         Exchange::send(me, body, Follows::Nothing)?;
         if let Some(conn) = (*me).conn.clone() {
-            conn.flush(&Greenlets).or_else(|e| raise(e, &(*me).core))?;
+            conn.flush(&Greenlets).or_else(raise)?;
         }
         Ok(())
     }

@@ -159,7 +159,7 @@ unsafe fn compose(
                 "Invalid Content-Length for {code} response: '{}' (must be absent or zero)",
                 given.length.unwrap_or(0)
             );
-            raise::application_error_bytes(&(*me).core, text.as_bytes())?;
+            raise::application_error(&(*me).core, text.as_bytes())?;
         }
         Ok((code, given))
     }

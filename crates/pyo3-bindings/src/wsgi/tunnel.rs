@@ -42,7 +42,7 @@ impl Tunnel {
                 // Nobody says how long the peers of another protocol may be silent.
                 Err(Error::TimedOut) => {}
                 Err(error) => {
-                    let _ = raise::<()>(error, &None);
+                    let _ = raise::<()>(error);
                     return Err(PyErr::fetch(py));
                 }
             }
@@ -56,7 +56,7 @@ impl Tunnel {
             .0
             .write(&Greenlets, &pieces, false)
             .map_err(|error| {
-                let _ = raise::<()>(error, &None);
+                let _ = raise::<()>(error);
                 PyErr::fetch(py)
             })
     }

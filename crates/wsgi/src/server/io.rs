@@ -302,20 +302,11 @@ impl<A: Application> Connection<A> {
         self.answered.set(true);
         self.fetch_gathered();
         if self.is_tls() {
-            self.encrypt(pieces)?;
-            self.corked.set(more);
-            if hold || more {
-                self.flush_soon();
-            }
-            if hold {
-                return self.flush_beyond(parker, COALESCE);
-            }
-            return self.flush(parker);
+            return self.put_encrypted(parker, pieces, hold, more);
         }
         let held = self.out.with(|out| out.len());
         if hold && held + length <= COALESCE {
-            self.out
-                .with(|out| pieces.iter().for_each(|p| out.extend_from_slice(p)));
+            self.hold_back(pieces);
             self.flush_soon();
             return Ok(());
         }
@@ -323,8 +314,7 @@ impl<A: Application> Connection<A> {
             self.flush_soon();
         }
         if held > 0 && length <= COPY {
-            self.out
-                .with(|out| pieces.iter().for_each(|p| out.extend_from_slice(p)));
+            self.hold_back(pieces);
             self.corked.set(more);
             return self.flush(parker);
         }
@@ -334,6 +324,29 @@ impl<A: Application> Connection<A> {
         }
         self.corked.set(more);
         self.send_all(parker, pieces, length)
+    }
+
+    fn put_encrypted(
+        &self,
+        parker: &dyn Parker,
+        pieces: &[IoSlice<'_>],
+        hold: bool,
+        more: bool,
+    ) -> Result<(), Error> {
+        self.encrypt(pieces)?;
+        self.corked.set(more);
+        if hold || more {
+            self.flush_soon();
+        }
+        if hold {
+            return self.flush_beyond(parker, COALESCE);
+        }
+        self.flush(parker)
+    }
+
+    fn hold_back(&self, pieces: &[IoSlice<'_>]) {
+        self.out
+            .with(|out| pieces.iter().for_each(|p| out.extend_from_slice(p)));
     }
 
     /// Sends what was held back if it is more than so many bytes.
@@ -350,22 +363,7 @@ impl<A: Application> Connection<A> {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn flush(&self, parker: &dyn Parker) -> Result<(), Error> {
-        let timeout = self.server().settings().write_timeout;
-        loop {
-            match self.try_flush() {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
-                    if let Err(e) = self.wait(parker, Readiness::WRITE, timeout) {
-                        self.must_close();
-                        return Err(e);
-                    }
-                }
-                Err(errno) => {
-                    self.must_close();
-                    return Err(Error::Os(errno));
-                }
-            }
-        }
+        self.until_written(parker, || self.try_flush())
     }
 
     fn send_all(
@@ -374,24 +372,38 @@ impl<A: Application> Connection<A> {
         pieces: &[IoSlice<'_>],
         length: usize,
     ) -> Result<(), Error> {
-        let timeout = self.server().settings().write_timeout;
         let mut sent = 0;
-        while sent < length {
-            match self.try_send(pieces, sent) {
-                Ok(Some(n)) => sent += n,
-                Ok(None) => {
-                    if let Err(e) = self.wait(parker, Readiness::WRITE, timeout) {
-                        self.must_close();
-                        return Err(e);
-                    }
-                }
-                Err(errno) => {
-                    self.must_close();
-                    return Err(Error::Os(errno));
+        self.until_written(parker, || {
+            while sent < length {
+                match self.try_send(pieces, sent)? {
+                    Some(n) => sent += n,
+                    None => return Ok(false),
                 }
             }
-        }
-        Ok(())
+            Ok(true)
+        })
+    }
+
+    /// Waits for the client, and for `attempt` to say that all is written.
+    fn until_written(
+        &self,
+        parker: &dyn Parker,
+        mut attempt: impl FnMut() -> Result<bool, i32>,
+    ) -> Result<(), Error> {
+        let timeout = self.server().settings().write_timeout;
+        let failure = loop {
+            match attempt() {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    if let Err(e) = self.wait(parker, Readiness::WRITE, timeout) {
+                        break e;
+                    }
+                }
+                Err(errno) => break Error::Os(errno),
+            }
+        };
+        self.must_close();
+        Err(failure)
     }
 
     /// One sendmsg(2) of what is behind the first `skip` bytes; `None` when the client takes nothing now.
