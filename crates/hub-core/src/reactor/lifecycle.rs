@@ -76,7 +76,7 @@ impl Reactor {
     /// Starts a watcher; does nothing if it is active.
     ///
     /// A bad descriptor of an io watcher is no error here: as in libev, the watcher stays inactive and
-    /// gets its events with [`Revents::ERROR`].
+    /// gets its events with [`Revents::ERROR`](super::Revents::ERROR).
     ///
     /// # Errors
     /// `EBADF` after [`destroy`](Self::destroy), `ENOENT` for a stale `id`, `EBUSY` for a signal that another
