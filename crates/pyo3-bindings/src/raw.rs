@@ -12,6 +12,9 @@ pub type FastKw = unsafe extern "C" fn(
     ffi::Py_ssize_t,
     *mut PyObject,
 ) -> *mut PyObject;
+/// What a [`FastKw`] function gets besides its object: the array, how many are positional, the names of the
+/// others.
+pub type Passed = (*const *mut PyObject, ffi::Py_ssize_t, *mut PyObject);
 /// A function of one argument, or of none.
 pub type Plain = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
 
@@ -59,6 +62,65 @@ const fn def(
         ml_meth: meth,
         ml_flags: flags,
         ml_doc: doc.as_ptr(),
+    }
+}
+
+/// Defines `$function`, a [`FastKw`], by `$run`: an unsafe function such as [`parsed`], which gets the object,
+/// what was [`Passed`], the name and parameters for its messages, and `$body`.
+///
+/// `$body` stands in an unsafe block: while it runs the GIL is held, and the object and the arguments are held
+/// by the caller. `slf` is of the type in whose table the function stands, or the class of a class method.
+macro_rules! method {
+    ($run:ident: $function:ident, $name:literal, [$($parameter:literal),*], $body:expr) => {
+        pub(crate) unsafe extern "C" fn $function(
+            slf: *mut ::pyo3::ffi::PyObject,
+            items: *const *mut ::pyo3::ffi::PyObject,
+            n: ::pyo3::ffi::Py_ssize_t,
+            names: *mut ::pyo3::ffi::PyObject,
+        ) -> *mut ::pyo3::ffi::PyObject {
+            // SAFETY: as the descriptor calls it, after it has checked the type.
+            unsafe { $run(slf, (items, n, names), $name, [$($parameter),*], $body) }
+        }
+    };
+}
+
+pub(crate) use method;
+
+/// Runs `body` with the arguments in the order of `parameters`, each borrowed or null.
+///
+/// # Safety
+/// The GIL is held, and what was passed is as the C API passes it.
+#[inline(always)]
+pub unsafe fn parsed<const N: usize>(
+    slf: *mut PyObject,
+    (items, n, names): Passed,
+    func: &CStr,
+    parameters: [&CStr; N],
+    body: impl FnOnce(*mut PyObject, [*mut PyObject; N]) -> *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    match unsafe { Args::new(items, n, names).parse(func, parameters) } {
+        Ok(args) => body(slf, args),
+        Err(()) => null_mut(),
+    }
+}
+
+/// As [`parsed`], where the first argument must not be left out.
+///
+/// # Safety
+/// As `parsed`.
+#[inline(always)]
+pub unsafe fn parsed_first<const N: usize>(
+    slf: *mut PyObject,
+    (items, n, names): Passed,
+    func: &CStr,
+    parameters: [&CStr; N],
+    body: impl FnOnce(*mut PyObject, [*mut PyObject; N]) -> *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    match unsafe { Args::new(items, n, names).parse_first(func, parameters) } {
+        Ok(args) => body(slf, args),
+        Err(()) => null_mut(),
     }
 }
 

@@ -1,32 +1,20 @@
 """The watcher classes under the names of upstream's CFFI loops."""
 
-from gevent.core import (
-    async_,
-    check,
-    child,
-    fork,
-    idle,
-    io,
-    prepare,
-    signal,
-    stat,
-    timer,
-    watcher,
-)
+from gevent import core
 
 __all__ = []
 
-IoMixin = io
-TimerMixin = timer
-SignalMixin = signal
-IdleMixin = idle
-PrepareMixin = prepare
-CheckMixin = check
-ForkMixin = fork
-AsyncMixin = async_
-ChildMixin = child
-StatMixin = stat
-_EXPORTED = (watcher,)
+IoMixin = core.io
+TimerMixin = core.timer
+SignalMixin = core.signal
+IdleMixin = core.idle
+PrepareMixin = core.prepare
+CheckMixin = core.check
+ForkMixin = core.fork
+AsyncMixin = core.async_
+ChildMixin = core.child
+StatMixin = core.stat
+watcher = core.watcher
 
 
 def events_to_str(event_field, all_events):

@@ -11,7 +11,7 @@ use super::types::types;
 use crate::event_loop::nanos;
 use crate::greenlet::{Status, globals};
 use crate::hub::{Home, HubCore, Parked, Waiter, get_core, home_of, unexpected_switch};
-use crate::raw::{Args, absent, boolean, none};
+use crate::raw::{Args, absent, boolean, method, none, parsed};
 use gevent_hub_core::reactor::{Nanos, Wake};
 use pyo3::ffi::{self, PyObject};
 use std::ptr::null_mut;
@@ -145,65 +145,51 @@ unsafe fn deadline_of(timeout: Obj) -> Result<Option<Nanos>, bool> {
     }
 }
 
-pub unsafe extern "C" fn join(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([timeout]) = args.parse(c"join", [c"timeout"]) else {
-            return null_mut();
+method!(parsed: join, c"join", [c"timeout"], |slf, [timeout]| {
+    if GreenletObject::is_ready(cast(slf)) {
+        return none();
+    }
+    let deadline = match deadline_of(timeout) {
+        Ok(d) => d,
+        Err(true) => return super::call_cold(c"_join_under", slf, timeout),
+        Err(false) => return null_mut(),
+    };
+    match wait_for_end(cast(slf), deadline, c"Greenlet.join()") {
+        Joined::Over | Joined::TimedOut => none(),
+        Joined::Failed => null_mut(),
+    }
+});
+
+method!(parsed: get, c"get", [c"block", c"timeout"], |slf, [block, timeout]| {
+    let me = cast(slf);
+    if !GreenletObject::is_ready(me) {
+        let block = if block.is_null() {
+            1
+        } else {
+            ffi::PyObject_IsTrue(block)
         };
-        if GreenletObject::is_ready(cast(slf)) {
-            return none();
+        if block < 0 {
+            return null_mut();
+        }
+        if block == 0 {
+            return super::raise_timeout(null_mut());
         }
         let deadline = match deadline_of(timeout) {
             Ok(d) => d,
-            Err(true) => return super::call_cold(c"_join_under", slf, timeout),
+            Err(true) => return super::call_cold(c"_get_under", slf, timeout),
             Err(false) => return null_mut(),
         };
-        match wait_for_end(cast(slf), deadline, c"Greenlet.join()") {
-            Joined::Over | Joined::TimedOut => none(),
-            Joined::Failed => null_mut(),
+        match wait_for_end(me, deadline, c"Greenlet.get()") {
+            Joined::Over => {}
+            Joined::TimedOut => return super::raise_timeout(timeout),
+            Joined::Failed => return null_mut(),
         }
     }
-}
-
-pub unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([block, timeout]) = args.parse(c"get", [c"block", c"timeout"]) else {
-            return null_mut();
-        };
-        let me = cast(slf);
-        if !GreenletObject::is_ready(me) {
-            let block = if block.is_null() {
-                1
-            } else {
-                ffi::PyObject_IsTrue(block)
-            };
-            if block < 0 {
-                return null_mut();
-            }
-            if block == 0 {
-                return super::raise_timeout(null_mut());
-            }
-            let deadline = match deadline_of(timeout) {
-                Ok(d) => d,
-                Err(true) => return super::call_cold(c"_get_under", slf, timeout),
-                Err(false) => return null_mut(),
-            };
-            match wait_for_end(me, deadline, c"Greenlet.get()") {
-                Joined::Over => {}
-                Joined::TimedOut => return super::raise_timeout(timeout),
-                Joined::Failed => return null_mut(),
-            }
-        }
-        if is_successful(me) {
-            return get_value(slf, null_mut());
-        }
-        super::call_cold(c"_raise_exception_of", slf, null_mut())
+    if is_successful(me) {
+        return get_value(slf, null_mut());
     }
-}
+    super::call_cold(c"_raise_exception_of", slf, null_mut())
+});
 
 /// Keeps it from starting, and reports its death if it is dead by that. `Err` with an error set.
 ///
@@ -237,15 +223,11 @@ pub unsafe extern "C" fn maybe_kill_before_start(slf: Obj, exception: Obj) -> Ob
     }
 }
 
-pub unsafe extern "C" fn kill(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([exception, block, timeout]) =
-            args.parse(c"kill", [c"exception", c"block", c"timeout"])
-        else {
-            return null_mut();
-        };
+method!(
+    parsed: kill,
+    c"kill",
+    [c"exception", c"block", c"timeout"],
+    |slf, [exception, block, timeout]| {
         let exception = if exception.is_null() {
             globals().exit
         } else {
@@ -310,7 +292,7 @@ pub unsafe extern "C" fn kill(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, n
             join(slf, &raw const timeout, 1, null_mut())
         }
     }
-}
+);
 
 /// `throw(*exception)`: switches to it and raises there, unless it has not started: then it never will.
 pub unsafe extern "C" fn throw(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {

@@ -4,7 +4,7 @@ use super::object::GreenletObject;
 use crate::event_loop::{LoopHost, Payload};
 use crate::greenlet::{PyGreenlet, make_exception, throw_into};
 use crate::hub::{HubCore, Waiter};
-use crate::raw::Args;
+use crate::raw::{method, parsed};
 use crate::thread_data::ThreadData;
 use gevent_hub_core::reactor::{Entry, Wake};
 use pyo3::ffi::{self, PyObject};
@@ -150,20 +150,12 @@ unsafe fn is_dead(g: *mut PyObject) -> Result<bool, ()> {
     }
 }
 
-/// `throw_all(greenlets, exception)`: run by the hub.
-pub unsafe extern "C" fn throw_all(
-    _module: *mut PyObject,
-    items: *const *mut PyObject,
-    n: ffi::Py_ssize_t,
-    names: *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([greenlets, exception]) = args.parse(c"throw_all", [c"greenlets", c"exception"])
-        else {
-            return null_mut();
-        };
+// `throw_all(greenlets, exception)`: run by the hub.
+method!(
+    parsed: throw_all,
+    c"throw_all",
+    [c"greenlets", c"exception"],
+    |_module, [greenlets, exception]| {
         let Ok(hub) = crate::hub::get_core() else {
             return null_mut();
         };
@@ -197,4 +189,4 @@ pub unsafe extern "C" fn throw_all(
         ffi::Py_DECREF(list);
         alive
     }
-}
+);

@@ -4,27 +4,18 @@ use super::group::Group;
 use super::object::{GreenletObject, Link};
 use crate::event_loop::nanos;
 use crate::hub::{Parked, Waiter, unexpected_switch};
-use crate::raw::{Args, absent};
+use crate::raw::{absent, method, parsed};
 use gevent_hub_core::reactor::{Nanos, Wake, monotonic};
 use pyo3::ffi::{self, PyObject};
 use std::ptr::null_mut;
 use std::rc::Rc;
 
-/// `wait_greenlets(objects, timeout, count)`: see the module's table of functions.
-pub unsafe extern "C" fn wait_greenlets(
-    _module: *mut PyObject,
-    items: *const *mut PyObject,
-    n: ffi::Py_ssize_t,
-    names: *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([objects, timeout, count]) =
-            args.parse(c"wait_greenlets", [c"objects", c"timeout", c"count"])
-        else {
-            return null_mut();
-        };
+// `wait_greenlets(objects, timeout, count)`: see the module's table of functions.
+method!(
+    parsed: wait_greenlets,
+    c"wait_greenlets",
+    [c"objects", c"timeout", c"count"],
+    |_module, [objects, timeout, count]| {
         let is_sequence = ffi::PyList_Check(objects) != 0 || ffi::PyTuple_Check(objects) != 0;
         if !is_sequence
             || (!absent(timeout)
@@ -41,7 +32,7 @@ pub unsafe extern "C" fn wait_greenlets(
         ffi::Py_DECREF(list);
         r
     }
-}
+);
 
 /// # Safety
 /// The GIL is held.

@@ -11,7 +11,7 @@ mod imap;
 
 use crate::errors::ErrorClass;
 use crate::gevent_greenlet::{is_gevent, link, make_greenlet, start_greenlet};
-use crate::raw::{Args, answer, done, fast, one, required};
+use crate::raw::{Args, answer, done, fast, method, one, parsed_first, required};
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
 use crate::sync::args::Limit;
@@ -268,15 +268,12 @@ unsafe fn semaphore_of(slf: Obj) -> Result<Obj, ()> {
     }
 }
 
-unsafe extern "C" fn pool_add(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it; the semaphore is held over the wait.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([greenlet, blocking, timeout]) =
-            args.parse_first(c"add", [c"greenlet", c"blocking", c"timeout"])
-        else {
-            return null_mut();
-        };
+method!(
+    parsed_first: pool_add,
+    c"add",
+    [c"greenlet", c"blocking", c"timeout"],
+    |slf, [greenlet, blocking, timeout]| {
+        // The semaphore is held over the wait.
         let Ok(semaphore) = semaphore_of(slf) else {
             return null_mut();
         };
@@ -298,7 +295,7 @@ unsafe extern "C" fn pool_add(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, n
         ffi::Py_DECREF(semaphore);
         answer(joined)
     }
-}
+);
 
 unsafe extern "C" fn pool_discard(slf: Obj, greenlet: Obj) -> Obj {
     // SAFETY: as the C API calls it.

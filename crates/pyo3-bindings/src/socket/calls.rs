@@ -5,9 +5,8 @@
 //! trampoline take more room than the call itself.
 
 use super::base::{Given, SocketBase, fail};
-use super::method::{Passed, method};
 use crate::greenlet::object::Raised;
-use crate::raw::{Args, FastKw, fast, none};
+use crate::raw::{Args, FastKw, Passed, fast, method, none};
 use pyo3::ffi::{self, PyMethodDef, PyObject};
 use pyo3::prelude::*;
 use std::ffi::CStr;

@@ -7,7 +7,6 @@
 
 mod base;
 mod calls;
-mod method;
 mod tls;
 mod wait;
 

@@ -8,10 +8,9 @@
 //! These are method descriptors of `SocketBase` that `gevent.ssl.SSLSocket` takes into its own namespace.
 
 use super::base::{Given, ReadableView, SocketBase};
-use super::method::{Passed, method};
 use super::wait::Direction;
 use crate::errors::last_errno;
-use crate::raw::{_PyType_Lookup, Args, descriptors, fast};
+use crate::raw::{_PyType_Lookup, Args, Passed, descriptors, fast, method};
 use gevent_hub_core::reactor::{Nanos, monotonic};
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::ffi::{self, PyMethodDef, PyObject};

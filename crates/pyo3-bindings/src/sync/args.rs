@@ -2,7 +2,7 @@
 
 use super::Obj;
 use crate::event_loop::nanos;
-use crate::raw::{Args, absent};
+use crate::raw::absent;
 use crate::timeout::is_timeout;
 use gevent_hub_core::reactor::{Nanos, monotonic};
 use pyo3::ffi;
@@ -103,20 +103,6 @@ pub unsafe fn flag(value: Obj, default: bool) -> Result<bool, ()> {
             truth => Ok(truth != 0),
         }
     }
-}
-
-/// The arguments of a `put`: the item, then what [`flag`] and [`Limit::new`] take. `Err` with an error set.
-///
-/// # Safety
-/// The GIL is held, and the arguments are as the C API passes them.
-#[inline]
-pub unsafe fn put_arguments(
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Result<[Obj; 3], ()> {
-    // SAFETY: the caller's promise.
-    unsafe { Args::new(items, n, names).parse_first(c"put", [c"item", c"block", c"timeout"]) }
 }
 
 /// Raises `Timeout(seconds)` without making a hub for it: for threads that have none. Returns null.

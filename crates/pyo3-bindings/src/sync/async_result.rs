@@ -11,7 +11,7 @@ use super::linkable::{Kind, Linkable};
 use super::object::{attribute, class_name, free, or_none, set, set_or_empty, text, visit_all};
 use super::wait::wait_core;
 use super::{Obj, call_python};
-use crate::raw::{Args, boolean, fast, noargs, none};
+use crate::raw::{Args, boolean, fast, method, noargs, none, parsed, parsed_first};
 use crate::raw_type::{NewType, takes_nothing};
 use crate::statics::Immortal;
 use gevent_sync::parker::Ended;
@@ -246,38 +246,23 @@ unsafe extern "C" fn call(slf: Obj, args: Obj, _kwargs: Obj) -> Obj {
 
 // ---- methods ---------------------------------------------------------------------------------------
 
-unsafe extern "C" fn py_set(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([value]) = args.parse(c"set", [c"value"]) else {
-            return null_mut();
-        };
-        put(
-            slf,
-            if value.is_null() {
-                ffi::Py_None()
-            } else {
-                value
-            },
-        );
-        none()
-    }
-}
+method!(parsed: py_set, c"set", [c"value"], |slf, [value]| {
+    put(
+        slf,
+        if value.is_null() {
+            ffi::Py_None()
+        } else {
+            value
+        },
+    );
+    none()
+});
 
-unsafe extern "C" fn set_exception(
-    slf: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([exception, info]) = args.parse_first(c"set_exception", [c"exception", c"exc_info"])
-        else {
-            return null_mut();
-        };
+method!(
+    parsed_first: set_exception,
+    c"set_exception",
+    [c"exception", c"exc_info"],
+    |slf, [exception, info]| {
         let info = if info.is_null() { ffi::Py_None() } else { info };
         let dumped = call_python(HOME, c"_dumped", &[exception, info]);
         if dumped.is_null() {
@@ -288,7 +273,7 @@ unsafe extern "C" fn set_exception(
         Linkable::check_and_notify(slf.cast());
         none()
     }
-}
+);
 
 /// Waits for a result and returns it; a null `limit` is "do not block".
 ///
@@ -343,22 +328,15 @@ unsafe extern "C" fn get_nowait(slf: Obj, _: Obj) -> Obj {
     }
 }
 
-unsafe extern "C" fn result(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([timeout]) = args.parse(c"result", [c"timeout"]) else {
-            return null_mut();
-        };
-        if is_ready(slf.cast()) {
-            return outcome(slf);
-        }
-        match Limit::new(timeout) {
-            Ok(limit) => wait_for(slf, Some(limit), timeout),
-            Err(()) => null_mut(),
-        }
+method!(parsed: result, c"result", [c"timeout"], |slf, [timeout]| {
+    if is_ready(slf.cast()) {
+        return outcome(slf);
     }
-}
+    match Limit::new(timeout) {
+        Ok(limit) => wait_for(slf, Some(limit), timeout),
+        Err(()) => null_mut(),
+    }
+});
 
 unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.

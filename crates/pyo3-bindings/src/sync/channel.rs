@@ -5,13 +5,13 @@
 //! The GIL is held. `me` or `slf` is a channel, which the caller has a reference to; arguments are borrowed
 //! from the caller, or null where they were left out.
 
-use super::args::{Limit, flag, put_arguments};
+use super::args::{Limit, flag};
 use super::exchange::{self, Exchange, Headed, Held, parking_in_thread};
 use super::object::free;
 use super::queue::waiting::{EMPTY, FULL, raise_late};
 use super::wait::{Limited, hub_for_waiting};
 use super::{Obj, enter_python, in_hub};
-use crate::raw::{Args, answer, boolean, fast, noargs};
+use crate::raw::{answer, boolean, fast, method, noargs, parsed, parsed_first};
 use crate::raw_type::NewType;
 use gevent_hub_core::reactor::monotonic;
 use gevent_sync::lines::Line;
@@ -151,31 +151,21 @@ fn item_or_null(got: Result<Obj, ()>) -> Obj {
     got.unwrap_or(null_mut())
 }
 
-unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let Ok([item, block, timeout]) = put_arguments(items, n, names) else {
-            return null_mut();
-        };
-        answer(put_item(cast(slf), item, block, timeout))
-    }
-}
+method!(
+    parsed_first: put,
+    c"put",
+    [c"item", c"block", c"timeout"],
+    |slf, [item, block, timeout]| answer(put_item(cast(slf), item, block, timeout))
+);
 
 unsafe extern "C" fn put_nowait(slf: Obj, item: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe { answer(put_item(cast(slf), item, ffi::Py_False(), null_mut())) }
 }
 
-unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([block, timeout]) = args.parse(c"get", [c"block", c"timeout"]) else {
-            return null_mut();
-        };
-        item_or_null(get_item(cast(slf), block, timeout))
-    }
-}
+method!(parsed: get, c"get", [c"block", c"timeout"], |slf, [block, timeout]| {
+    item_or_null(get_item(cast(slf), block, timeout))
+});
 
 unsafe extern "C" fn get_nowait(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it.

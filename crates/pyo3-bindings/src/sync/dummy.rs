@@ -2,7 +2,7 @@
 
 use super::Obj;
 use super::object::{self, Fields, alloc, class_name, clear_weak, text};
-use crate::raw::{Args, boolean, fast, noargs, none, one};
+use crate::raw::{boolean, fast, method, noargs, none, one, parsed};
 use crate::raw_type::NewType;
 use crate::statics::Immortal;
 use pyo3::ffi::{self, PyGetSetDef, PyTypeObject};
@@ -91,25 +91,9 @@ unsafe extern "C" fn exit(_: Obj, _: *const Obj, _: ffi::Py_ssize_t, _: Obj) -> 
     unsafe { none() }
 }
 
-unsafe extern "C" fn acquire(_: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        match Args::new(items, n, names).parse(c"acquire", [c"blocking", c"timeout"]) {
-            Ok(_) => boolean(true),
-            Err(()) => null_mut(),
-        }
-    }
-}
+method!(parsed: acquire, c"acquire", [c"blocking", c"timeout"], |_me, _args| boolean(true));
 
-unsafe extern "C" fn wait(_: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        match Args::new(items, n, names).parse(c"wait", [c"timeout"]) {
-            Ok(_) => ffi::PyLong_FromLong(1),
-            Err(()) => null_mut(),
-        }
-    }
-}
+method!(parsed: wait, c"wait", [c"timeout"], |_me, _args| ffi::PyLong_FromLong(1));
 
 /// Adds the type.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -6,7 +6,7 @@ use super::linkable::{self, Linkable, reinit};
 use super::object::{attribute, class_name, set, text};
 use super::told::Told;
 use super::wait::{InHub, InThread, begin, hub_for_waiting, limited, wait};
-use crate::raw::{_PyType_Lookup, Args, answer_bool, boolean, fast, noargs, none};
+use crate::raw::{_PyType_Lookup, Args, answer_bool, boolean, fast, method, noargs, none, parsed};
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
 use gevent_sync::links::{self, Taken};
@@ -317,24 +317,17 @@ unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _na
     }
 }
 
-unsafe extern "C" fn py_wait(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([timeout]) = args.parse(c"wait", [c"timeout"]) else {
+method!(parsed: py_wait, c"wait", [c"timeout"], |slf, [timeout]| {
+    if !(*cast(slf)).permits.is_free() {
+        let Ok(limit) = Limit::new(timeout) else {
             return null_mut();
         };
-        if !(*cast(slf)).permits.is_free() {
-            let Ok(limit) = Limit::new(timeout) else {
-                return null_mut();
-            };
-            if wait(slf.cast(), limit).is_err() {
-                return null_mut();
-            }
+        if wait(slf.cast(), limit).is_err() {
+            return null_mut();
         }
-        ffi::PyLong_FromSsize_t((*cast(slf)).permits.free())
     }
-}
+    ffi::PyLong_FromSsize_t((*cast(slf)).permits.free())
+});
 
 unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.

@@ -9,7 +9,7 @@ use super::told::Told;
 use super::{Obj, async_result, call_python, in_main_thread};
 use crate::errors::ErrorClass;
 use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
-use crate::raw::{Args, answer_bool};
+use crate::raw::{answer_bool, method, parsed};
 use crate::tstate;
 use gevent_hub_core::reactor::{Nanos, Wake};
 use gevent_sync::links;
@@ -344,26 +344,14 @@ unsafe fn what(me: *mut Linkable) -> &'static CStr {
     }
 }
 
-/// `_wait(timeout=None)`: what `wait` does.
-pub unsafe extern "C" fn py_wait(
-    slf: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([timeout]) = args.parse(c"wait", [c"timeout"]) else {
-            return null_mut();
-        };
-        let came = match Limit::new(timeout) {
-            Ok(limit) => wait(slf.cast(), limit),
-            Err(()) => Err(()),
-        };
-        if came.is_ok() && (*slf.cast::<Linkable>()).kind == Kind::Result {
-            return async_result::value(slf);
-        }
-        answer_bool(came)
+// `_wait(timeout=None)`: what `wait` does.
+method!(parsed: py_wait, c"wait", [c"timeout"], |slf, [timeout]| {
+    let came = match Limit::new(timeout) {
+        Ok(limit) => wait(slf.cast(), limit),
+        Err(()) => Err(()),
+    };
+    if came.is_ok() && (*slf.cast::<Linkable>()).kind == Kind::Result {
+        return async_result::value(slf);
     }
-}
+    answer_bool(came)
+});

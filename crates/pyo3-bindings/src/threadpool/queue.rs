@@ -6,7 +6,7 @@ use super::{flush, settle, wake_later};
 use crate::errors::ErrorClass;
 use crate::event_loop::nanos;
 use crate::hub::HubCore;
-use crate::raw::{Args, boolean, fast, noargs, none};
+use crate::raw::{boolean, fast, method, noargs, none, parsed, parsed_first};
 use crate::raw_type::NewType;
 use crate::sync::object::{alloc, attribute, clear_weak, free, visit_all};
 use crate::sync::parker::wait_after;
@@ -91,78 +91,65 @@ unsafe fn check_alive(me: *mut Queue) -> Result<(), ()> {
     }
 }
 
-/// `put(item, lazily=False)`.
-unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([item, lazily]) = args.parse_first(c"put", [c"item", c"lazily"]) else {
-            return null_mut();
-        };
-        let me = cast(slf);
-        let Ok(lazily) = flag(lazily, false) else {
-            return null_mut();
-        };
+// `put(item, lazily=False)`.
+method!(parsed_first: put, c"put", [c"item", c"lazily"], |slf, [item, lazily]| {
+    let me = cast(slf);
+    let Ok(lazily) = flag(lazily, false) else {
+        return null_mut();
+    };
+    if check_alive(me).is_err() {
+        return null_mut();
+    }
+    if let Some(parker) = (*me).jobs.put(ffi::Py_NewRef(item)) {
+        // If the hub has anything else to do first, the worker should not wait for that.
+        let idle = HubCore::current().is_some_and(|hub| {
+            hub.reactor().queue_len() == 0 && hub.td().current.get() != hub.greenlet()
+        });
+        if lazily && idle {
+            wake_later(parker);
+        } else {
+            parker.end(Wake::Event);
+        }
+    }
+    none()
+});
+
+// `get(cookie, timeout=-1)`.
+method!(parsed: get, c"get", [c"cookie", c"timeout"], |slf, [_cookie, timeout]| {
+    // The caller holds the queue.
+    let me = cast(slf);
+    let deadline = if timeout.is_null() {
+        None
+    } else {
+        match args::seconds(timeout) {
+            Err(()) => return null_mut(),
+            Ok(seconds) if seconds < 0.0 => None,
+            Ok(seconds) => Some(monotonic().saturating_add(nanos(seconds))),
+        }
+    };
+    let mut parker = None;
+    loop {
         if check_alive(me).is_err() {
             return null_mut();
         }
-        if let Some(parker) = (*me).jobs.put(ffi::Py_NewRef(item)) {
-            // If the hub has anything else to do first, the worker should not wait for that.
-            let idle = HubCore::current().is_some_and(|hub| {
-                hub.reactor().queue_len() == 0 && hub.td().current.get() != hub.greenlet()
-            });
-            if lazily && idle {
-                wake_later(parker);
-            } else {
-                parker.end(Wake::Event);
-            }
-        }
-        none()
-    }
-}
-
-/// `get(cookie, timeout=-1)`.
-unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it; the caller holds the queue.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([_cookie, timeout]) = args.parse(c"get", [c"cookie", c"timeout"]) else {
-            return null_mut();
-        };
-        let me = cast(slf);
-        let deadline = if timeout.is_null() {
-            None
-        } else {
-            match args::seconds(timeout) {
-                Err(()) => return null_mut(),
-                Ok(seconds) if seconds < 0.0 => None,
-                Ok(seconds) => Some(monotonic().saturating_add(nanos(seconds))),
-            }
-        };
-        let mut parker = None;
-        loop {
-            if check_alive(me).is_err() {
-                return null_mut();
-            }
-            if let Some(item) = (*me).jobs.take() {
-                flush();
-                settle();
-                return item;
-            }
-            let parker = parker.get_or_insert_with(Parker::new);
-            (*me).jobs.enter(parker);
-            let woken = wait_after(parker, deadline, flush).is_some();
-            if !woken {
-                (*me).jobs.leave(parker);
-            }
+        if let Some(item) = (*me).jobs.take() {
+            flush();
             settle();
-            if !woken && (*me).jobs.is_empty() {
-                EMPTY_TIMEOUT.raise();
-                return null_mut();
-            }
+            return item;
+        }
+        let parker = parker.get_or_insert_with(Parker::new);
+        (*me).jobs.enter(parker);
+        let woken = wait_after(parker, deadline, flush).is_some();
+        if !woken {
+            (*me).jobs.leave(parker);
+        }
+        settle();
+        if !woken && (*me).jobs.is_empty() {
+            EMPTY_TIMEOUT.raise();
+            return null_mut();
         }
     }
-}
+});
 
 unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.

@@ -7,7 +7,7 @@ use super::send_later;
 use crate::event_loop::Payload;
 use crate::gevent_greenlet::nothing;
 use crate::hub::{HubCore, get_core};
-use crate::raw::{Args, answer, boolean, done, fast, noargs, none};
+use crate::raw::{answer, boolean, done, fast, method, noargs, none, parsed};
 use crate::raw_type::NewType;
 use crate::sync::object::{self, Fields, alloc, attribute, or_none, set};
 use crate::sync::{async_result, enter_python, flag};
@@ -183,51 +183,32 @@ unsafe fn send(slf: Obj, later: bool) {
     }
 }
 
-/// `set(value, later=False)`.
-unsafe extern "C" fn py_set(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([value, later]) = args.parse(c"set", [c"value", c"later"]) else {
-            return null_mut();
-        };
-        let Ok(later) = flag(later, false) else {
-            return null_mut();
-        };
-        let value = if value.is_null() {
-            ffi::Py_None()
-        } else {
-            value
-        };
-        set(&raw mut (*cast(slf)).value, ffi::Py_NewRef(value));
-        send(slf, later);
-        none()
-    }
-}
+// `set(value, later=False)`.
+method!(parsed: py_set, c"set", [c"value", c"later"], |slf, [value, later]| {
+    let Ok(later) = flag(later, false) else {
+        return null_mut();
+    };
+    let value = if value.is_null() {
+        ffi::Py_None()
+    } else {
+        value
+    };
+    set(&raw mut (*cast(slf)).value, ffi::Py_NewRef(value));
+    send(slf, later);
+    none()
+});
 
-unsafe extern "C" fn handle_error(
-    slf: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([context, info]) = args.parse(c"handle_error", [c"context", c"exc_info"]) else {
-            return null_mut();
-        };
-        if info.is_null() || ffi::PyTuple_Check(info) == 0 || ffi::PyTuple_GET_SIZE(info) != 3 {
-            let text = c"handle_error() needs a context and sys.exc_info()";
-            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
-            return null_mut();
-        }
-        set(&raw mut (*cast(slf)).context, ffi::Py_NewRef(context));
-        set(&raw mut (*cast(slf)).exc_info, ffi::Py_NewRef(info));
-        send(slf, false);
-        none()
+method!(parsed: handle_error, c"handle_error", [c"context", c"exc_info"], |slf, [context, info]| {
+    if info.is_null() || ffi::PyTuple_Check(info) == 0 || ffi::PyTuple_GET_SIZE(info) != 3 {
+        let text = c"handle_error() needs a context and sys.exc_info()";
+        ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+        return null_mut();
     }
-}
+    set(&raw mut (*cast(slf)).context, ffi::Py_NewRef(context));
+    set(&raw mut (*cast(slf)).exc_info, ffi::Py_NewRef(info));
+    send(slf, false);
+    none()
+});
 
 /// Calls `hub.handle_error(context, *exc_info)`. `Err` with an error set.
 ///

@@ -4,7 +4,7 @@ use super::slots::{fill, tp_new};
 use super::timer::{begin, halt, is_pending};
 use super::{Obj, STATICS, cast, is_timeout};
 use crate::gevent_greenlet::throw_exception;
-use crate::raw::{self, Args, absent, boolean, none};
+use crate::raw::{self, absent, boolean, method, none, parsed};
 use pyo3::ffi;
 use std::ptr::null_mut;
 
@@ -39,28 +39,19 @@ pub(super) unsafe extern "C" fn cancel(slf: Obj, _: Obj) -> Obj {
     }
 }
 
-pub(super) unsafe extern "C" fn on_expiration(
-    _slf: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        match args.parse(c"_on_expiration", [c"prev_greenlet", c"ex"]) {
-            Ok([greenlet, ex]) if !greenlet.is_null() && !ex.is_null() => {
-                throw_exception(greenlet, ex)
-            }
-            Ok(_) => {
-                let text = c"_on_expiration() takes 2 arguments";
-                ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
-                null_mut()
-            }
-            Err(()) => null_mut(),
+method!(
+    parsed: on_expiration,
+    c"_on_expiration",
+    [c"prev_greenlet", c"ex"],
+    |_class, [greenlet, ex]| {
+        if greenlet.is_null() || ex.is_null() {
+            let text = c"_on_expiration() takes 2 arguments";
+            ffi::PyErr_SetString(ffi::PyExc_TypeError, text.as_ptr());
+            return null_mut();
         }
+        throw_exception(greenlet, ex)
     }
-}
+);
 
 /// Calls `start`, the class's if it has its own.
 ///
@@ -157,49 +148,27 @@ pub(super) unsafe fn call_class(
     }
 }
 
-pub(super) unsafe extern "C" fn start_new(
-    class: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        match args.parse(
-            c"start_new",
-            [c"timeout", c"exception", c"ref", c"_one_shot"],
-        ) {
-            Ok([timeout, exception, counts, one_shot]) => {
-                new_started(class, timeout, exception, counts, one_shot)
-            }
-            Err(()) => null_mut(),
-        }
+method!(
+    parsed: start_new,
+    c"start_new",
+    [c"timeout", c"exception", c"ref", c"_one_shot"],
+    |class, [timeout, exception, counts, one_shot]| {
+        new_started(class, timeout, exception, counts, one_shot)
     }
-}
+);
 
-pub(super) unsafe extern "C" fn start_new_or_dummy(
-    _: Obj,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let args = Args::new(items, n, names);
-        match args.parse(c"_start_new_or_dummy", [c"timeout", c"exception", c"ref"]) {
-            Ok([timeout, ..]) if absent(timeout) => ffi::Py_NewRef(STATICS.never),
-            Ok([timeout, exception, counts]) => new_started(
-                STATICS.timeout.cast(),
-                timeout,
-                exception,
-                counts,
-                ffi::Py_True(),
-            ),
-            Err(()) => null_mut(),
+method!(
+    parsed: start_new_or_dummy,
+    c"_start_new_or_dummy",
+    [c"timeout", c"exception", c"ref"],
+    |_class, [timeout, exception, counts]| {
+        if absent(timeout) {
+            return ffi::Py_NewRef(STATICS.never);
         }
+        let class = STATICS.timeout.cast();
+        new_started(class, timeout, exception, counts, ffi::Py_True())
     }
-}
+);
 
 pub(super) unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.

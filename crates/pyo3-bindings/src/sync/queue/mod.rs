@@ -10,13 +10,14 @@
 mod storage;
 pub(super) mod waiting;
 
-use super::args::{Limit, flag, put_arguments};
+use super::args::{Limit, flag};
 use super::exchange::{self, Exchange, Headed};
 use super::object::{attribute, free, or_none, set, set_or_empty, visit_all};
 use super::wait::wait;
 use super::{Obj, event, in_hub};
 use crate::raw::{
-    _PyType_Lookup, Args, absent, answer, answer_bool, boolean, fast, noargs, none, one,
+    _PyType_Lookup, absent, answer, answer_bool, boolean, fast, method, noargs, none, one, parsed,
+    parsed_first,
 };
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
@@ -26,7 +27,7 @@ use gevent_sync::state::Ledger;
 use gevent_sync::turn::Turn;
 use pyo3::ffi::{self, PyTypeObject};
 use pyo3::prelude::*;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
 use std::ptr::null_mut;
 use storage::{How, Order};
@@ -194,18 +195,15 @@ unsafe fn put_item(me: *mut Queue, item: Obj, block: bool, timeout: Obj) -> Obj 
     }
 }
 
-unsafe extern "C" fn put(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe {
-        let Ok([item, block, timeout]) = put_arguments(items, n, names) else {
-            return null_mut();
-        };
-        match flag(block, true) {
-            Ok(block) => put_item(cast(slf), item, block, timeout),
-            Err(()) => null_mut(),
-        }
+method!(
+    parsed_first: put,
+    c"put",
+    [c"item", c"block", c"timeout"],
+    |slf, [item, block, timeout]| match flag(block, true) {
+        Ok(block) => put_item(cast(slf), item, block, timeout),
+        Err(()) => null_mut(),
     }
-}
+);
 
 /// # Safety
 /// As the module says.
@@ -252,21 +250,10 @@ unsafe fn get_later(me: *mut Queue, how: How, block: bool, timeout: Obj) -> Obj 
 }
 
 /// # Safety
-/// As the module says; the rest is as the C API passes it.
-unsafe fn get_by(
-    slf: Obj,
-    how: How,
-    name: &CStr,
-    items: *const Obj,
-    n: ffi::Py_ssize_t,
-    names: Obj,
-) -> Obj {
-    // SAFETY: as the C API calls it.
+/// As the module says.
+unsafe fn get_by(slf: Obj, how: How, [block, timeout]: [Obj; 2]) -> Obj {
+    // SAFETY: the caller's promise.
     unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([block, timeout]) = args.parse(name, [c"block", c"timeout"]) else {
-            return null_mut();
-        };
         match flag(block, true) {
             Ok(block) => get_item(cast(slf), how, block, timeout),
             Err(()) => null_mut(),
@@ -274,15 +261,9 @@ unsafe fn get_by(
     }
 }
 
-unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe { get_by(slf, How::Remove, c"get", items, n, names) }
-}
+method!(parsed: get, c"get", [c"block", c"timeout"], |slf, args| get_by(slf, How::Remove, args));
 
-unsafe extern "C" fn peek(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it.
-    unsafe { get_by(slf, How::Look, c"peek", items, n, names) }
-}
+method!(parsed: peek, c"peek", [c"block", c"timeout"], |slf, args| get_by(slf, How::Look, args));
 
 unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
@@ -374,25 +355,19 @@ unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
     }
 }
 
-unsafe extern "C" fn join(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
-    // SAFETY: as the C API calls it; the event is held over the wait.
-    unsafe {
-        let args = Args::new(items, n, names);
-        let Ok([timeout]) = args.parse(c"join", [c"timeout"]) else {
-            return null_mut();
-        };
-        let Ok(limit) = Limit::new(timeout) else {
-            return null_mut();
-        };
-        if (*cast(slf)).cond.is_null() {
-            return boolean(true);
-        }
-        let cond = ffi::Py_NewRef((*cast(slf)).cond);
-        let came = wait(cond.cast(), limit);
-        ffi::Py_DECREF(cond);
-        answer_bool(came)
+method!(parsed: join, c"join", [c"timeout"], |slf, [timeout]| {
+    // The event is held over the wait.
+    let Ok(limit) = Limit::new(timeout) else {
+        return null_mut();
+    };
+    if (*cast(slf)).cond.is_null() {
+        return boolean(true);
     }
-}
+    let cond = ffi::Py_NewRef((*cast(slf)).cond);
+    let came = wait(cond.cast(), limit);
+    ffi::Py_DECREF(cond);
+    answer_bool(came)
+});
 
 /// `_start_tasks(n)`: how many tasks are unfinished at the beginning.
 unsafe extern "C" fn start_tasks(slf: Obj, n: Obj) -> Obj {
