@@ -242,7 +242,7 @@ impl Args {
     ///
     /// # Safety
     /// The GIL is held.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn parse<const N: usize>(
         &self,
         func: &CStr,
@@ -277,6 +277,7 @@ impl Args {
 
     /// # Safety
     /// The GIL is held.
+    #[cold]
     unsafe fn parse_named<const N: usize>(
         &self,
         func: &CStr,
