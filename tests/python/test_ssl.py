@@ -2,6 +2,7 @@
 
 import pathlib
 import ssl as std_ssl
+import struct
 import subprocess
 import sys
 import textwrap
@@ -153,6 +154,37 @@ def test_end(pair, politely):
         with pytest.raises(OSError):
             for _ in range(100):
                 one.sendall(b"x" * 10000)
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_reset_is_met_by_the_read_and_not_before(waiting):
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    plain, _ = listener.accept()
+    listener.close()
+    serving = gevent.spawn(server_context().wrap_socket, plain, server_side=True)
+    reading = client_context().wrap_socket(
+        client, server_hostname="localhost", suppress_ragged_eofs=False
+    )
+    with reading, serving.get(timeout=5) as writing:
+        writing.sendall(b"once")
+        assert reading.recv(10) == b"once"
+        reader = gevent.spawn(reading.recv, 10)
+        if waiting:
+            gevent.idle()
+        writing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writing.close()
+        with pytest.raises((std_ssl.SSLEOFError, ConnectionResetError)) as raised:
+            reader.get(timeout=5)
+        # OpenSSL's own end of file would mean that the reset has got lost.
+        assert "UNEXPECTED_EOF_WHILE_READING" not in str(raised.value)
+
+
+def test_none_means_the_default(pair):
+    one, other = pair
+    for read in (other.recv, other.read, lambda n: other.recv_into(None, n)):
+        one.sendall(b"some")
+        assert read(None) == b"some"
 
 
 def test_close_wakes_the_reader(pair):

@@ -1,7 +1,7 @@
 //! The hot half of a TLS socket: the calls that read and write by the interpreter's own `_ssl`.
 //!
 //! `_ssl` can only say by an exception that it has to wait, and makes one for each message. Here a read is
-//! not tried while the socket is known to be empty: by the loop's latch, or else by a peek, which costs less
+//! not tried while the socket is known to be empty: by the loop's latch, or else by a poll, which costs less
 //! than the call, OpenSSL's look at the socket and the exception. After a read that was cut short by its
 //! size OpenSSL may hold more, and the socket says nothing.
 //!
@@ -9,7 +9,6 @@
 
 use super::base::{Given, ReadableView, SocketBase};
 use super::wait::Direction;
-use crate::errors::last_errno;
 use crate::raw::{_PyType_Lookup, Args, Passed, descriptors, fast, method};
 use gevent_hub_core::reactor::{Nanos, monotonic};
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
@@ -116,17 +115,21 @@ struct Call<'a, 'py> {
 }
 
 impl SocketBase {
-    /// Whether the socket is known to have nothing: the loop says so, or a peek does, which then clears what the
-    /// loop says.
+    /// Whether the socket is known to have nothing: the loop says so, or the kernel does when asked, which then
+    /// clears what the loop says.
     fn has_nothing(&self) -> (bool, bool) {
         if !self.place().maybe_readable() {
             return (true, false);
         }
-        let mut byte = 0u8;
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        // SAFETY: one byte of room.
-        let n = unsafe { libc::recv(self.fd(), (&raw mut byte).cast(), 1, flags) };
-        (n < 0 && last_errno() == libc::EAGAIN, true)
+        let mut asked = libc::pollfd {
+            fd: self.fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // Not a peek: that would take a pending error, such as a reset, which OpenSSL has to meet.
+        // SAFETY: one entry, for the call.
+        let n = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        (n == 0, true)
     }
 
     /// Waits, in the words of TLS.
@@ -374,6 +377,11 @@ fn required<'py>(
     })
 }
 
+/// An argument that is not None.
+fn given(value: Option<Bound<'_, PyAny>>) -> Option<Bound<'_, PyAny>> {
+    value.filter(|v| !v.is_none())
+}
+
 fn flags_of(flags: Option<Bound<'_, PyAny>>) -> PyResult<i32> {
     flags.map_or(Ok(0), |f| f.extract())
 }
@@ -383,8 +391,8 @@ method!(
     c"read",
     [c"nbytes", c"buffer"],
     |slf, known, [nbytes, buffer]| {
-        let nbytes = nbytes.unwrap_or_else(|| PyInt::new(slf.py(), 2014).into_any());
-        let buffer = buffer.filter(|b| !b.is_none());
+        let nbytes = given(nbytes).unwrap_or_else(|| PyInt::new(slf.py(), 2014).into_any());
+        let buffer = given(buffer);
         SocketBase::tls_read(slf, known, &nbytes, buffer.as_ref())
     }
 );
@@ -403,7 +411,7 @@ method!(
     |slf, known, [buflen, flags]| {
         let py = slf.py();
         check_closed(slf, known)?;
-        let buflen = buflen.unwrap_or_else(|| PyInt::new(py, 1024).into_any());
+        let buflen = given(buflen).unwrap_or_else(|| PyInt::new(py, 1024).into_any());
         let flags = flags_of(flags)?;
         if !slf.get().has_tls() {
             let bytes =
@@ -428,7 +436,7 @@ method!(
         check_closed(slf, known)?;
         let buffer = required(buffer, "recv_into", "buffer")?;
         let flags = flags_of(flags)?;
-        let nbytes = match nbytes.filter(|n| !n.is_none()) {
+        let nbytes = match given(nbytes) {
             Some(nbytes) => nbytes,
             None => {
                 let len = match buffer.is_none() {
@@ -444,7 +452,8 @@ method!(
             return Ok(PyInt::new(py, got).into_any());
         }
         no_flags(slf, known, "recv_into", flags)?;
-        SocketBase::tls_read_by_name(slf, known, &nbytes, Some(&buffer))
+        let buffer = given(Some(buffer));
+        SocketBase::tls_read_by_name(slf, known, &nbytes, buffer.as_ref())
     }
 );
 
