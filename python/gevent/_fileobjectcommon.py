@@ -44,10 +44,10 @@ class WriteallMixin:
     """Adds :meth:`writeall` to a raw file, whose ``write`` may do part of the work only."""
 
     def writeall(self, value):
-        """Write all of *value*, in as many steps as it takes; return its length."""
+        """Write all of *value*, in as many steps as it takes; return how many bytes that were."""
         write = super().write
-        total = len(value)
-        rest = memoryview(value)
+        rest = memoryview(value).cast("B")
+        total = len(rest)
         while rest:
             rest = rest[write(rest) :]
         return total

@@ -112,6 +112,9 @@ class GreenFileDescriptorIO(RawIOBase):
                 if ex.args[0] not in ignored_errors:
                     raise
             wait_on_watcher(watcher, None, None, self.hub)
+            if self._closed:
+                # It became ready and was closed in one iteration of the loop.
+                raise cancel_wait_ex
 
     def _when_readable(self, call, argument):
         if self._read_watcher is None:
@@ -205,7 +208,8 @@ class FileObjectPosix(FileObjectBase):
                 fobj.close()
             else:
                 waiting(self.fileio, self._lock, fobj.close)
-            # Not the same if the buffer is somebody else's.
-            self.fileio.close()
         finally:
+            # Not the same if the buffer is somebody else's, or refuses because a greenlet waits in
+            # it, which has to be woken.
+            self.fileio.close()
             self.fileio = None

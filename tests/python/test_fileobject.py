@@ -1,5 +1,7 @@
 """Cooperative files: modes and buffers, waiting, closing; each kind alike. And the resolvers."""
 
+import array
+import errno
 import io
 import os
 import socket as std_socket
@@ -113,6 +115,52 @@ def test_close_wakes_the_reader(pipe):
     file.close()
     with pytest.raises(OSError):
         reader.get(timeout=5)
+
+
+@pytest.mark.ours
+def test_all_of_an_array_is_written(pipe):
+    numbers = array.array("q", range(50_000))
+    with FileObjectPosix(pipe[0], "rb") as reading:
+        with FileObjectPosix(pipe[1], "wb", 0, atomic_write=True) as writing:
+            writer = gevent.spawn(writing.write, numbers)
+            assert reading.read(8 * len(numbers)) == numbers.tobytes()
+            writer.get(timeout=5)
+
+
+@pytest.mark.ours
+def test_ready_and_closed_at_once(pipe):
+    file = FileObjectPosix(pipe[0], "rb", 0)
+
+    def close():
+        gevent.sleep(0.01)
+        file.close()
+
+    closer = gevent.spawn(close)
+    reader = gevent.spawn(file.read, 10)
+    gevent.sleep(0)
+    # Both are due when the loop looks next; either may be first.
+    os.write(pipe[1], b"x")
+    time.sleep(0.02)
+    closer.get(timeout=5)
+    try:
+        assert reader.get(timeout=5) == b"x"
+    except OSError as ex:
+        assert ex.errno == errno.EBADF
+
+
+@pytest.mark.ours
+def test_close_wakes_whoever_is_in_the_buffer(pipe):
+    file = FileObjectPosix(pipe[0], "rb")
+    reader = gevent.spawn(file.read, 10)
+    gevent.sleep(0.01)
+    # The buffer is in use and says so, but the descriptor must not stay open with a reader on it.
+    with pytest.raises(RuntimeError):
+        file.close()
+    with pytest.raises(OSError):
+        reader.get(timeout=5)
+    gevent.sleep(0)
+    with pytest.raises(OSError):
+        os.fstat(pipe[0])
 
 
 def test_unbuffered(pipe):
