@@ -3,7 +3,7 @@
 use super::group::Group;
 use super::object::{GreenletObject, Link};
 use crate::event_loop::nanos;
-use crate::hub::{Parked, Waiter, unexpected_switch};
+use crate::hub::{HubCore, Parked, Waiter, unexpected_switch};
 use crate::raw::{absent, method, parsed};
 use gevent_hub_core::reactor::{Nanos, Wake, monotonic};
 use pyo3::ffi::{self, PyObject};
@@ -70,44 +70,12 @@ unsafe fn wait_for(
         let group = Rc::new(Group::default());
         group.wanted.set(wanted);
         for i in 0..total {
-            let me = item(i).cast::<GreenletObject>();
-            let over = GreenletObject::is_ready(me);
-            if over && super::ending::is_away(me) {
-                // Its own hub may have stopped.
-                group.add(ffi::Py_NewRef(me.cast()));
-                continue;
-            }
-            (*me).links.push_back(Link::Group(group.clone()));
-            if over {
-                group.in_turn.set(true);
-                super::life::tell_late_links(me);
-            }
-        }
-        let mut failed = false;
-        let park = hub.core().prepare();
-        if group.ended.borrow().len() < wanted {
-            group.waiter.set(Some(Waiter::new(hub, park.token())));
-        } else {
-            // As upstream, the others have their turn even so.
-            hub.core().unpark(park.token(), Wake::Event);
+            enter(&group, item(i).cast());
         }
         let away = (0..total).any(|i| super::ending::is_away(item(i).cast()));
-        let outcome = if away {
-            hub.park_for_others(park, deadline)
-        } else {
-            hub.park(park, deadline)
-        };
-        match outcome {
-            Parked::Woken(_) => {}
-            Parked::Switched(value, _) => {
-                unexpected_switch(c"wait()", value);
-                failed = true;
-            }
-            Parked::Raised(_) => failed = true,
-        }
-        group.waiter.set(None);
+        let parked = park(&group, hub, deadline, away);
         let ended = std::mem::take(&mut *group.ended.borrow_mut());
-        if failed || ended.len() < total {
+        if parked.is_err() || ended.len() < total {
             // Those that have not ended forget it.
             for i in 0..total {
                 let me = item(i).cast::<GreenletObject>();
@@ -116,13 +84,84 @@ unsafe fn wait_for(
                     .retain(|l| !matches!(l, Link::Group(g) if Rc::ptr_eq(g, &group)));
             }
         }
-        if failed {
-            // Keep the error that is set while the references go.
-            let e = crate::tstate::take_raised();
-            ended.into_iter().for_each(|g| ffi::Py_DECREF(g));
-            crate::tstate::set_raised(e);
-            return null_mut();
+        match parked {
+            Ok(()) => first_of(ended, wanted),
+            Err(()) => {
+                // Keep the error that is set while the references go.
+                let e = crate::tstate::take_raised();
+                ended.into_iter().for_each(|g| ffi::Py_DECREF(g));
+                crate::tstate::set_raised(e);
+                null_mut()
+            }
         }
+    }
+}
+
+/// Has `group` told of the end of `me`, or of that it is over already.
+///
+/// # Safety
+/// The GIL is held; `me` is alive.
+unsafe fn enter(group: &Rc<Group>, me: *mut GreenletObject) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let over = GreenletObject::is_ready(me);
+        if over && super::ending::is_away(me) {
+            // Its own hub may have stopped.
+            group.add(ffi::Py_NewRef(me.cast()));
+            return;
+        }
+        (*me).links.push_back(Link::Group(group.clone()));
+        if over {
+            group.in_turn.set(true);
+            super::life::tell_late_links(me);
+        }
+    }
+}
+
+/// Parks until as many of `group` have ended as are wanted, or the deadline has come. `away`: one of them
+/// belongs to another hub. `Err` with an error set.
+///
+/// # Safety
+/// The GIL is held.
+unsafe fn park(
+    group: &Group,
+    hub: &HubCore,
+    deadline: Option<Nanos>,
+    away: bool,
+) -> Result<(), ()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let park = hub.core().prepare();
+        if group.ended.borrow().len() < group.wanted.get() {
+            group.waiter.set(Some(Waiter::new(hub, park.token())));
+        } else {
+            // As upstream, the others have their turn even so.
+            hub.core().unpark(park.token(), Wake::Event);
+        }
+        let outcome = if away {
+            hub.park_for_others(park, deadline)
+        } else {
+            hub.park(park, deadline)
+        };
+        group.waiter.set(None);
+        match outcome {
+            Parked::Woken(_) => Ok(()),
+            Parked::Switched(value, _) => {
+                unexpected_switch(c"wait()", value);
+                Err(())
+            }
+            Parked::Raised(_) => Err(()),
+        }
+    }
+}
+
+/// The first of `ended`, as many as are wanted, as a list. Takes the references; null with an error set.
+///
+/// # Safety
+/// The GIL is held.
+unsafe fn first_of(ended: Vec<*mut PyObject>, wanted: usize) -> *mut PyObject {
+    // SAFETY: owned references, each given up once.
+    unsafe {
         let result = ffi::PyList_New(0);
         for (i, g) in ended.into_iter().enumerate() {
             if !result.is_null() && i < wanted {
