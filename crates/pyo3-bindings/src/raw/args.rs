@@ -5,11 +5,11 @@ use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
 use std::ptr::null_mut;
 
-/// What a [`FastKw`] function gets besides its object: the array, how many are positional, the names of the
+/// What a [`FastKw`](super::FastKw) function gets besides its object: the array, how many are positional, the names of the
 /// others.
 pub type Passed = (*const *mut PyObject, ffi::Py_ssize_t, *mut PyObject);
 
-/// Defines `$function`, a [`FastKw`], by `$run`: an unsafe function such as [`parsed`], which gets the object,
+/// Defines `$function`, a [`FastKw`](super::FastKw), by `$run`: an unsafe function such as [`parsed`], which gets the object,
 /// what was [`Passed`], the name and parameters for its messages, and `$body`.
 ///
 /// `$body` stands in an unsafe block: while it runs the GIL is held, and the object and the arguments are held
@@ -77,7 +77,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Wraps what a [`FastKw`] function gets.
+    /// Wraps what a [`FastKw`](super::FastKw) function gets.
     ///
     /// # Safety
     /// The pointers are as the C API passes them, and outlive the value.
