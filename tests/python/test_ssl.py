@@ -1,5 +1,6 @@
 """TLS sockets: handshakes, reading and writing, ends, callbacks, contexts imported too early."""
 
+import gc
 import pathlib
 import ssl as std_ssl
 import struct
@@ -178,6 +179,26 @@ def test_a_reset_is_met_by_the_read_and_not_before(waiting):
             reader.get(timeout=5)
         # OpenSSL's own end of file would mean that the reset has got lost.
         assert "UNEXPECTED_EOF_WHILE_READING" not in str(raised.value)
+
+
+def test_sending_much_leaves_nothing_behind(pair):
+    one, other = pair
+    data = b"x" * 4_000_000
+
+    def send():
+        sender = gevent.spawn(one.sendall, data)
+        left = len(data)
+        while left:
+            left -= len(other.recv(65536))
+        sender.get(timeout=5)
+
+    send()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    send()
+    gc.collect()
+    # A piece is a record of 16 KiB: there were 245.
+    assert sys.getallocatedblocks() - before < 100
 
 
 def test_none_means_the_default(pair):

@@ -315,12 +315,13 @@ impl SocketBase {
                     PyMemoryView::from(data).and_then(|v| v.call_method1("cast", ("B",)))
                 });
                 let bytes = bytes.as_ref().map_err(|e| e.clone_ref(py))?;
-                bytes.get_item(pyo3::types::PySlice::new(
-                    py,
-                    sent as isize,
-                    (sent + RECORD).min(len) as isize,
-                    1,
-                ))?
+                let (from, to) = (sent as isize, (sent + RECORD).min(len) as isize);
+                // Not by `PySlice::new`, which leaks the numbers (pyo3 0.30).
+                // SAFETY: a live sequence; the result is a new reference.
+                unsafe {
+                    let piece = ffi::PySequence_GetSlice(bytes.as_ptr(), from, to);
+                    Bound::from_owned_ptr_or_err(py, piece)?
+                }
             };
             let n = Self::tls_write(slf, known, &piece, &left, "timed out")?;
             sent += n.extract::<usize>()?;
