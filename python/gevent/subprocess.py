@@ -507,8 +507,14 @@ class Popen(__subprocess__.Popen):
 
     def _internal_poll(self, _deadstate=None):
         # The status is the loop's to fetch; a look at whether there is one leaves it in place.
-        if self.returncode is None and _may_have_ended(self.pid) and get_hub() is not getcurrent():
-            sleep(0.00001)
+        if self.returncode is None and self.pid is not None and _may_have_ended(self.pid):
+            hub = get_hub()
+            if hub is not getcurrent():
+                # A sleep that is over comes before the child in the same turn of the loop.
+                # More turns would only wait for the loop of another thread.
+                for _ in range(2 if hub.loop is self._loop else 1):
+                    if self.returncode is None:
+                        sleep(0.00001)
         return self.returncode
 
     def wait(self, timeout=None, _raise_exc=True):

@@ -198,6 +198,8 @@ class _ForkHooks:
         assert get_ident() == self._before_fork_ident
         self._stop_running_greenlets_in_child()
         main = threading._MainThread()
+        # Under the native identity of the main thread, since 3.13.
+        threading._active.pop(main._ident, None)
         main._ident = get_ident()
         threading._active[threading.get_ident()] = main
         threading._main_thread = main

@@ -378,6 +378,9 @@ class ThreadPool(GroupMappingMixin):
 
     def _watch_forks(self):
         if self._worker_greenlets:
+            if self.fork_watcher is None:
+                # Used again after it was killed.
+                self.fork_watcher = self.hub.loop.fork(ref=False)
             self.fork_watcher.start(self._on_fork)
         elif self.fork_watcher is not None:
             self.fork_watcher.stop()
@@ -402,9 +405,14 @@ class ThreadPool(GroupMappingMixin):
                 return
 
     def kill(self):
-        """Stop all threads, after the tasks they are running, and do not watch forks any more."""
+        """Stop all threads, after the tasks they are running, and do not watch forks any more.
+
+        A task that is spawned later starts threads, and watching, again.
+        """
         self.size = 0
-        self.fork_watcher.close()
+        watcher, self.fork_watcher = self.fork_watcher, None
+        if watcher is not None:
+            watcher.close()
 
     def _adjust_step(self):
         workers = self._worker_greenlets

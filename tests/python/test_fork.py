@@ -319,3 +319,26 @@ client.close()
 server.join()
 """)
     assert lines == ["b'erofeb'", "[0, 0, 0, 0, 0]", "b'retfa'"]
+
+
+def test_the_child_has_one_main_thread():
+    assert lines_of("""
+        from gevent import monkey; monkey.patch_all()
+        import os, threading, time
+
+        def fork():
+            pid = os.fork()
+            if not pid:
+                main = threading.main_thread()
+                alone = threading.enumerate() == [main] == [threading.current_thread()]
+                os._exit(0 if alone else 1)
+            print(os.waitpid(pid, 0)[1])
+
+        fork()
+        other = threading.Thread(target=time.sleep, args=(0.2,))
+        other.start()
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+        other.join()
+        """) == ["0", "0"]

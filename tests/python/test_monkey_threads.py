@@ -219,3 +219,24 @@ gevent.joinall(natives)
         + [f"native {n}.{turn}" for n in range(5) for turn in range(5)]
     )
     assert sum(line == f"t{n} {n}.{turn}" for n in range(30) for turn in range(5) for line in lines)
+
+
+@pytest.mark.ours  # upstream prints a KeyError and lists the thread for ever
+def test_a_thread_from_before_the_patch_ends_in_silence():
+    assert lines_of("""
+        import threading
+        from time import sleep
+
+        over = threading.Event()
+        threads = [threading.Thread(target=over.wait), threading.Thread(target=sleep, args=(0.3,))]
+        for thread in threads:
+            thread.start()
+
+        from gevent import monkey
+        monkey.patch_all()
+
+        print(threading.active_count())
+        over.set()
+        threads[0].join()
+        print(threading.active_count(), threads[0].is_alive())
+        """) == ["3", "2 False"]

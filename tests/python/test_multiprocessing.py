@@ -7,6 +7,8 @@ import textwrap
 
 import pytest
 
+from scripts import lines_of
+
 pytestmark = pytest.mark.ours  # upstream's pools hang, and its children run the parent's greenlets
 
 SCALE = float(os.environ.get("TIME_SCALE") or 1)
@@ -204,3 +206,17 @@ def test_the_parents_greenlets_stay_in_the_parent(script):
         """,
         "fork",
     ) == ["0 0"]
+
+
+def test_a_connection_may_be_made_of_anything():
+    assert lines_of("""
+        from gevent import monkey; monkey.patch_all()
+        from multiprocessing.connection import Connection
+
+        connection = Connection(44977608)
+        try:
+            connection.send(1)
+        except OSError as ex:
+            print(ex.errno)
+        connection._handle = None
+        """) == ["9"]

@@ -6,6 +6,7 @@ import weakref
 import gevent
 import greenlet
 import pytest
+from gevent.lock import BoundedSemaphore, Semaphore
 from gevent.pool import Group, Pool, PoolFull
 from gevent.threadpool import ThreadPool
 from scripts import lines_of
@@ -221,3 +222,13 @@ def test_fields_are_deleted_while_a_member_goes():
                 print(name in str(error))
     """
     assert lines_of(source) == ["True"] * 2
+
+
+def test_sizes_that_come_of_a_division():
+    crew = Pool(5 / 2)
+    assert crew.map(abs, range(4)) == [0, 1, 2, 3]
+    assert (crew.full(), Semaphore(2.0).counter, BoundedSemaphore(2.9).counter) == (False, 2, 2)
+    with pytest.raises(TypeError):
+        Semaphore("2")
+    with pytest.raises(ValueError):
+        Semaphore(-1.0)

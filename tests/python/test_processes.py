@@ -173,6 +173,21 @@ def test_descriptors_and_groups(tmp_path):
     os.close(w)
 
 
+@pytest.mark.ours
+def test_poll_knows_of_a_child_that_has_ended():
+    for _ in range(20):
+        child = Popen(["true"])
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert child.poll() == 0
+
+
+@pytest.mark.ours
+def test_poll_of_what_was_never_started():
+    child = Popen.__new__(Popen)
+    child.pid = child.returncode = None
+    assert child.poll() is None
+
+
 def test_child_gets_a_blocking_stdin():
     r, w = os.pipe()
     gos.make_nonblocking(r)

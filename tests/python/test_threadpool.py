@@ -146,6 +146,20 @@ def test_sizes(pool):
     assert pool.size == 0 and pool.apply(abs, (-2,)) == 2
 
 
+def test_a_killed_pool_can_be_used_again():
+    pool = ThreadPool(2)
+    assert pool.apply(abs, (-1,)) == 1
+    pool.kill()
+    pool.kill()
+    assert pool.size == 0
+    assert pool.spawn(abs, -2).get(timeout=20) == 2
+    pid = gevent.fork()
+    if not pid:
+        os._exit(pool.apply(abs, (-3,)))
+    assert os.waitstatus_to_exitcode(gevent.os.waitpid(pid, 0)[1]) == 3
+    pool.kill()
+
+
 def test_idle_threads_end():
     pool = ThreadPool(2, idle_task_timeout=0.01)
     try:

@@ -523,3 +523,14 @@ def test_a_signal_is_handled_while_a_thread_waits_for_its_turn():
         leave.set()
     thread.join(20)
     assert q.qsize() == 2
+
+
+def test_who_sends_need_not_know_that_nobody_listens():
+    waker = gevent.get_hub().loop.async_()
+    waker.start(lambda: None)
+    waker.stop()
+    waker.close()
+    waker.send()
+    thread = threading.Thread(target=waker.send)
+    thread.start()
+    thread.join()

@@ -140,7 +140,11 @@ def _patch_connection(module):
     def __init__(self, handle, *args, **kwargs):
         # It may come from one of our sockets. The other side of it may be a process that knows
         # nothing of that.
-        os.set_blocking(handle, True)
+        try:
+            os.set_blocking(handle, True)
+        except OSError:
+            # Not a descriptor, which is found out when it is used.
+            pass
         init(self, handle, *args, **kwargs)
 
     def _recv(self, size, read=read):

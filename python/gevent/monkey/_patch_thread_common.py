@@ -150,7 +150,9 @@ class BasePatcher:
         patch_item(_threading_local, "local", local)
 
     def patch_active_threads(self):
-        """Make the threads that run already joinable without blocking."""
+        """Make the threads that run already joinable without blocking, and able to end."""
+        from functools import partial
+
         for thread in list(self.threading_mod._active.values()):
             if thread is self.threading_mod.main_thread():
                 self.patch_active_main_thread(thread)
@@ -158,6 +160,8 @@ class BasePatcher:
                 thread.join = self._make_existing_non_main_thread_join_func(
                     thread, None, self.threading_mod
                 )
+                # From its native identity it was to be found, and it has that no more.
+                thread._delete = partial(self.threading_mod._active.pop, thread.ident, None)
 
     def patch_active_main_thread(self, thread):
         """Versions differ."""

@@ -304,8 +304,13 @@ impl Async {
     }
 
     /// Makes it fire; safe from any thread.
+    ///
+    /// Nothing comes of it once the watcher is closed: a thread that sends cannot know.
     fn send(slf: &Bound<'_, Self>) -> PyResult<()> {
         let base = slf.as_super().get();
+        if base.is_closed() {
+            return Ok(());
+        }
         let (reactor, id) = base.parts(slf.py())?;
         if base.get_loop(slf.py())?.get().on_thread() {
             reactor.send(id);

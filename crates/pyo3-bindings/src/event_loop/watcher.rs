@@ -78,6 +78,11 @@ impl Watcher {
         Ok((self.get_loop(py)?.get().reactor()?, id))
     }
 
+    /// Whether `close` was called.
+    pub fn is_closed(&self) -> bool {
+        self.id.get().is_none()
+    }
+
     fn live(&self, py: Python<'_>) -> Option<(Rc<Reactor>, WatcherId)> {
         self.parts(py).ok()
     }

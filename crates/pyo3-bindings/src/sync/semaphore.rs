@@ -181,18 +181,22 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
-        let mut value: isize = 1;
+        let mut given: Obj = null_mut();
         let mut hub: Obj = null_mut();
         let mut names = [c"value".as_ptr(), c"hub".as_ptr(), std::ptr::null()];
         if ffi::PyArg_ParseTupleAndKeywords(
             args,
             kwargs,
-            c"|nO:Semaphore".as_ptr(),
+            c"|OO:Semaphore".as_ptr(),
             names.as_mut_ptr().cast(),
-            &raw mut value,
+            &raw mut given,
             &raw mut hub,
         ) == 0
         {
+            return -1;
+        }
+        let value = if given.is_null() { 1 } else { whole(given) };
+        if value == -1 && !ffi::PyErr_Occurred().is_null() {
             return -1;
         }
         if value < 0 {
@@ -361,6 +365,27 @@ unsafe extern "C" fn get_counter(slf: Obj, _: *mut c_void) -> Obj {
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).permits.free()) }
 }
 
+/// The whole part of a number, which upstream takes from a `float` too (`Pool(n / 2)`); -1 with an
+/// error set if it is no number.
+///
+/// # Safety
+/// The GIL is held; `value` is an object.
+unsafe fn whole(value: Obj) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if ffi::PyFloat_Check(value) == 0 {
+            return ffi::PyNumber_AsSsize_t(value, ffi::PyExc_OverflowError);
+        }
+        let number = ffi::PyNumber_Long(value);
+        if number.is_null() {
+            return -1;
+        }
+        let n = ffi::PyLong_AsSsize_t(number);
+        ffi::Py_DECREF(number);
+        n
+    }
+}
+
 /// # Safety
 /// The GIL is held; `value` is an object or null.
 unsafe fn set_number(value: Obj, put: impl FnOnce(isize)) -> c_int {
@@ -370,7 +395,7 @@ unsafe fn set_number(value: Obj, put: impl FnOnce(isize)) -> c_int {
             ffi::PyErr_SetString(ffi::PyExc_TypeError, c"cannot be deleted".as_ptr());
             return -1;
         }
-        let number = ffi::PyLong_AsSsize_t(value);
+        let number = whole(value);
         if number == -1 && !ffi::PyErr_Occurred().is_null() {
             return -1;
         }
