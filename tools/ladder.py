@@ -155,10 +155,7 @@ def main() -> int:
             step(f"upstream [{loop}]", upstream, loop, options.jobs)
 
     print("\n" + "\n".join(rows))
-    for note in dict.fromkeys(total.notes):
-        print(note)
-    print(total)
-    return 1 if total.failed or not total.passed else 0
+    return total.end()
 
 
 if __name__ == "__main__":

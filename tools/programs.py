@@ -112,10 +112,7 @@ def main() -> int:
         work = [(path, loop) for loop in loops for path in files]
         for count in pool.map(lambda one: test(python, *one, env), work):
             total += count
-    for note in dict.fromkeys(total.notes):
-        print(note)
-    print(total)
-    return 1 if total.failed or not total.passed else 0
+    return total.end()
 
 
 if __name__ == "__main__":

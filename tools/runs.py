@@ -48,6 +48,13 @@ class Count:
     def __str__(self) -> str:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
+    def end(self) -> int:
+        """Print each note once, and the sum; return the exit code of the run."""
+        for note in dict.fromkeys(self.notes):
+            print(note)
+        print(self)
+        return 1 if self.failed or not self.passed else 0
+
 
 @dataclasses.dataclass
 class Done:

@@ -44,6 +44,15 @@ def loop_name():
     return os.environ.get("GEVENT_LOOP") or ("epoll" if sys.platform == "linux" else "kqueue")
 
 
+@pytest.fixture
+def quiet():
+    """The hub prints no traceback of what nobody has caught."""
+    hub = gevent.get_hub()
+    old, hub.exception_stream = hub.exception_stream, None
+    yield
+    hub.exception_stream = old
+
+
 @pytest.fixture(params=["stock", "subclass"])
 def serve(request):
     """Starts a `WSGIServer` of the given application, in this way."""

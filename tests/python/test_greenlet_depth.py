@@ -5,12 +5,10 @@ in a greenlet with the default stack. Patterns whose levels take more C stack th
 leaves room for get a larger one; without it they end with the sentence of the overflow handler.
 """
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import scripts
 
 pytestmark = pytest.mark.ours
 
@@ -138,23 +136,15 @@ HUNGRY = {
 
 
 def run(source, **env):
-    code = PRELUDE + textwrap.dedent(source) + RUN
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return scripts.run(PRELUDE + textwrap.dedent(source) + RUN, timeout=60, **env)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_deep_recursion_is_an_error(name):
     source, allowed = PATTERNS[name]
     done = run(source)
-    assert done.returncode == 0, done.stderr[-2000:]
-    first, second = done.stdout.split()
+    assert done.code == 0, done.err[-2000:]
+    first, second = done.out.split()
     assert first == second, "the stack is good for another"
     assert first in allowed
 
@@ -162,14 +152,14 @@ def test_deep_recursion_is_an_error(name):
 @pytest.mark.parametrize("name", HUNGRY)
 def test_hungry_recursion_needs_a_larger_stack(name):
     done = run(HUNGRY[name], GEVENT_STACK_SIZE="8M")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["RecursionError"] * 2
+    assert done.code == 0, done.err[-2000:]
+    assert done.out.split() == ["RecursionError"] * 2
 
 
 def test_an_overflow_says_what_to_do():
     done = run("def pattern(): sorted([1], key=lambda x: pattern())", GEVENT_STACK_SIZE="128K")
-    if done.returncode == 0:
+    if done.code == 0:
         # 3.14 and later know where the stack ends.
-        assert done.stdout.split() == ["RecursionError"] * 2
+        assert done.out.split() == ["RecursionError"] * 2
     else:
-        assert "GEVENT_STACK_SIZE" in done.stderr
+        assert "GEVENT_STACK_SIZE" in done.err

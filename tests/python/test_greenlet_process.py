@@ -1,28 +1,20 @@
 """Threads that end, forks and the end of the interpreter, each seen from outside."""
 
 import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
+import scripts
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 def run(source, *, status=0, stderr=""):
-    """Runs a script; returns the lines of its output."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr
+    """Runs a script; returns the words of its output."""
+    done = scripts.run(source, timeout=60)
+    assert done.code == status, done.err
     if stderr is not None:
-        assert done.stderr == stderr
-    return done.stdout.split()
+        assert done.err == stderr
+    return done.out.split()
 
 
 def test_the_end_of_the_process_with_parked_greenlets():
@@ -321,13 +313,7 @@ def test_callbacks_from_c_park_and_end_in_any_order():
 
 
 def test_an_exception_nobody_catches_leaves_with_its_traceback():
-    done = subprocess.run(
-        [sys.executable, "-c", "import greenlet\ndef f(): 1/0\ngreenlet.greenlet(f).switch()"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "in f" in done.stderr
-    assert "ZeroDivisionError" in done.stderr
+    done = scripts.run("import greenlet\ndef f(): 1/0\ngreenlet.greenlet(f).switch()")
+    assert done.code == 1
+    assert "in f" in done.err
+    assert "ZeroDivisionError" in done.err

@@ -27,14 +27,6 @@ def fails_at_three(n):
     return n
 
 
-@pytest.fixture
-def quiet():
-    hub = gevent.get_hub()
-    old, hub.exception_stream = hub.exception_stream, None
-    yield
-    hub.exception_stream = old
-
-
 @pytest.fixture(params=["group", "pool", "threads"])
 def workers(request):
     if request.param == "threads":

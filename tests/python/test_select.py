@@ -4,12 +4,10 @@ import errno
 import os
 import select as std
 import selectors as std_selectors
-import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
+import scripts
 
 import gevent
 from gevent import select, selectors, socket
@@ -253,11 +251,5 @@ def test_a_loop_can_be_waited_for_by_its_descriptor():
             thread.join()
         print(seen)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("[b'x', 'async', b'x', 'async']\n", "")
+    done = scripts.run(code, timeout=50)
+    assert (done.out, done.err) == ("[b'x', 'async', b'x', 'async']\n", "")

@@ -26,14 +26,6 @@ def pool():
     pool.kill()
 
 
-@pytest.fixture
-def quiet():
-    hub = gevent.get_hub()
-    old, hub.exception_stream = hub.exception_stream, None
-    yield
-    hub.exception_stream = old
-
-
 native_sleep = monkey.get_original("time", "sleep")
 native_ident = monkey.get_original("_thread", "get_ident")
 

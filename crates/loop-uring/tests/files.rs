@@ -67,6 +67,20 @@ fn results(l: &mut UringLoop, n: usize) -> Vec<(u64, std::io::Result<u32>)> {
     all
 }
 
+/// A read at the file's position into each of `bufs`.
+fn reads(file: &File, bufs: &mut [Vec<u8>]) -> Vec<Op> {
+    bufs.iter_mut()
+        .map(|b| read_op(file.as_raw_fd(), b))
+        .collect()
+}
+
+/// Starts `ops` by the keys 0, 1, 2 and so on.
+fn start_all(l: &mut UringLoop, ops: &mut [Op]) {
+    for (k, op) in ops.iter_mut().enumerate() {
+        start(l, k as u64, op);
+    }
+}
+
 #[test]
 fn reads_at_the_files_position_each_get_their_own_part() {
     const N: usize = 200;
@@ -78,13 +92,8 @@ fn reads_at_the_files_position_each_get_their_own_part() {
     // SAFETY: a plain call. Out of memory, if the kernel likes, so that workers would read at the same time.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     let mut bufs = vec![vec![255u8; 4096]; N];
-    let mut ops: Vec<_> = bufs
-        .iter_mut()
-        .map(|b| read_op(file.as_raw_fd(), b))
-        .collect();
-    for (k, op) in ops.iter_mut().enumerate() {
-        start(&mut l, k as u64, op);
-    }
+    let mut ops = reads(&file, &mut bufs);
+    start_all(&mut l, &mut ops);
     for (_, r) in results(&mut l, N) {
         assert_eq!(r.unwrap(), 4096);
     }
@@ -110,9 +119,7 @@ fn writes_at_the_files_position_follow_each_other() {
         .iter()
         .map(|line| write_op(file.as_raw_fd(), line))
         .collect();
-    for (k, op) in ops.iter_mut().enumerate() {
-        start(&mut l, k as u64, op);
-    }
+    start_all(&mut l, &mut ops);
     // One of those that wait for their turn is taken back.
     assert!(matches!(l.cancel(Key(150)), Cancel::Cancelled));
     for (_, r) in results(&mut l, N - 1) {
@@ -130,13 +137,8 @@ fn closing_ends_reads_that_wait_for_their_turn() {
     std::fs::write(&place.0, vec![7; 1 << 16]).unwrap();
     let file = File::open(&place.0).unwrap();
     let mut bufs = vec![vec![0u8; 4096]; 8];
-    let mut ops: Vec<_> = bufs
-        .iter_mut()
-        .map(|b| read_op(file.as_raw_fd(), b))
-        .collect();
-    for (k, op) in ops.iter_mut().enumerate() {
-        start(&mut l, k as u64, op);
-    }
+    let mut ops = reads(&file, &mut bufs);
+    start_all(&mut l, &mut ops);
     let mut out = Vec::new();
     l.poll(Until::Now, &mut out).unwrap();
     l.fd_closing(file.as_raw_fd(), &mut out);

@@ -29,18 +29,22 @@ pub fn decimal(out: &mut Vec<u8>, n: usize) {
     push_radix(out, n, 10);
 }
 
-fn push_radix(out: &mut Vec<u8>, mut n: usize, radix: usize) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
+fn push_radix(out: &mut Vec<u8>, n: usize, radix: u64) {
+    out.extend_from_slice(digits(&mut [0; 20], n as u64, radix));
+}
+
+/// A number's digits, which are written into `room`. The radix is 10 to 16.
+#[inline]
+pub fn digits(room: &mut [u8; 20], mut n: u64, radix: u64) -> &[u8] {
+    let mut at = room.len();
     loop {
         at -= 1;
-        digits[at] = b"0123456789abcdef"[n % radix];
+        room[at] = b"0123456789abcdef"[(n % radix) as usize];
         n /= radix;
         if n == 0 {
-            break;
+            return &room[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// A date as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.

@@ -1,5 +1,6 @@
 //! Small strings for Python.
 
+use gevent_wsgi::answer;
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
 
@@ -32,19 +33,9 @@ pub unsafe fn latin1(bytes: &[u8]) -> *mut PyObject {
 ///
 /// # Safety
 /// The GIL is held.
-pub unsafe fn decimal(mut n: u64) -> *mut PyObject {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
+pub unsafe fn decimal(n: u64) -> *mut PyObject {
     // SAFETY: the caller's promise.
-    unsafe { latin1(&digits[at..]) }
+    unsafe { latin1(answer::digits(&mut [0; 20], n, 10)) }
 }
 
 /// The bytes of a string all of whose characters are in Latin-1; `None` for others. They are good while the
