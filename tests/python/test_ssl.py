@@ -201,6 +201,25 @@ def test_sending_much_leaves_nothing_behind(pair):
     assert sys.getallocatedblocks() - before < 100
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("recv", ("a",)),
+        ("recv", (-1,)),
+        ("read", (1 << 70,)),
+        ("read", (9, b"constant")),
+        ("recv_into", (b"constant",)),
+        ("recv_into", (bytearray(9), "a")),
+    ],
+)
+def test_wrong_arguments_are_refused_before_there_is_data(pair, method, arguments):
+    one, other = pair
+    one.sendall(b"some")
+    assert other.recv(10) == b"some"
+    with gevent.Timeout(5), pytest.raises((TypeError, ValueError, OverflowError)):
+        getattr(other, method)(*arguments)
+
+
 def test_none_means_the_default(pair):
     one, other = pair
     for read in (other.recv, other.read, lambda n: other.recv_into(None, n)):

@@ -647,10 +647,10 @@ impl<'a, 'py> ReadableView<'a, 'py> {
 }
 
 /// A buffer that may be written.
-struct WritableView(Exported);
+pub(super) struct WritableView(Exported);
 
 impl WritableView {
-    fn of(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(super) fn of(data: &Bound<'_, PyAny>) -> PyResult<Self> {
         Exported::of(data, ffi::PyBUF_WRITABLE)
             .map(WritableView)
             .map_err(|e| {

@@ -7,7 +7,7 @@
 //!
 //! These are method descriptors of `SocketBase` that `gevent.ssl.SSLSocket` takes into its own namespace.
 
-use super::base::{Given, ReadableView, SocketBase};
+use super::base::{Given, ReadableView, SocketBase, WritableView};
 use super::wait::Direction;
 use crate::raw::{_PyType_Lookup, Args, Passed, descriptors, fast, method};
 use gevent_hub_core::reactor::{Nanos, monotonic};
@@ -108,7 +108,8 @@ struct Call<'a, 'py> {
     name: &'a Bound<'py, PyString>,
     /// Its arguments, as many as are not null.
     args: [*mut PyObject; 2],
-    reads: bool,
+    /// Whether it reads, with arguments that will not be refused: there is no use in it before there is data.
+    wants_data: bool,
     /// What is said for want of a TLS object, and when the time is over.
     refused: &'static str,
     late: &'static str,
@@ -159,7 +160,7 @@ impl SocketBase {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let me = slf.get();
-        let mut looked = !call.reads || me.tls_has_more() || !me.may_wait(given);
+        let mut looked = !call.wants_data || me.tls_has_more() || !me.may_wait(given);
         loop {
             // Looked up each time: somebody may have unwrapped it in the meantime.
             let Some(tls) = me.tls(py) else {
@@ -229,7 +230,8 @@ impl SocketBase {
         let call = Call {
             name: intern!(py, "read"),
             args: [nbytes.as_ptr(), buffer.map_or(null_mut(), Bound::as_ptr)],
-            reads: true,
+            wants_data: (1..=i32::MAX as isize).contains(&asked)
+                && buffer.is_none_or(|b| WritableView::of(b).is_ok()),
             refused: READ_REFUSED,
             late: "The read operation timed out",
         };
@@ -281,7 +283,7 @@ impl SocketBase {
         let call = Call {
             name: intern!(slf.py(), "write"),
             args: [data.as_ptr(), null_mut()],
-            reads: false,
+            wants_data: false,
             refused: WRITE_REFUSED,
             late,
         };
