@@ -21,6 +21,7 @@ from ssl import (
     SSLWantWriteError,
     SSLZeroReturnError,
 )
+from time import monotonic
 from types import FunctionType
 
 from gevent import _core
@@ -303,6 +304,8 @@ class SSLSocket(socket):
         """
         if timeout is timeout_default:
             timeout = self.timeout
+        # The limit is for the whole: a peer that shakes hands in drops does not stretch it.
+        deadline = monotonic() + timeout if timeout else None
         while True:
             # Looked up each time: somebody may have unwrapped it in the meantime.
             if self._sslobj is None:
@@ -318,7 +321,7 @@ class SSLSocket(socket):
                     raise
                 direction = 2
             try:
-                self._await(direction, timeout)
+                self._await(direction, deadline and max(deadline - monotonic(), 0.0))
             except _socket_timeout:
                 raise late() from None
 

@@ -13,6 +13,7 @@ from scripts import lines_of
 
 import gevent
 from gevent import socket, ssl
+from gevent.event import Event
 
 CERTIFICATE = pathlib.Path(__file__).parent / "data" / "localhost.crt"
 KEY = CERTIFICATE.with_suffix(".key")
@@ -121,6 +122,58 @@ def test_handshake_times_out():
         b.settimeout(0.02)
         with pytest.raises(socket.timeout, match="handshake operation timed out"):
             client_context().wrap_socket(b, server_hostname="localhost")
+
+
+def drip(data, sock, stopped):
+    """Send *data* byte by byte until *stopped*; return whether that was before the end."""
+    for i in range(len(data)):
+        if stopped.is_set():
+            return True
+        sock.sendall(data[i : i + 1])
+        gevent.sleep(0.01)
+    return False
+
+
+@pytest.mark.ours
+def test_drops_do_not_stretch_the_timeout_of_a_handshake():
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    hello = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        hello.do_handshake()
+    one, other = socket.socketpair()
+    stopped = Event()
+    with one, other:
+        one.settimeout(0.2)
+        dripping = gevent.spawn(drip, outgoing.read(), other, stopped)
+        with pytest.raises(TimeoutError, match="handshake operation timed out"):
+            server_context().wrap_socket(one, server_side=True)
+        stopped.set()
+        assert dripping.get(timeout=5)
+
+
+@pytest.mark.ours
+def test_drops_do_not_stretch_the_timeout_of_a_read():
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    one, other = socket.socketpair()
+    serving = gevent.spawn(server_context().wrap_socket, one, server_side=True)
+    while True:
+        try:
+            client.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            other.sendall(outgoing.read())
+            incoming.write(other.recv(65536))
+    other.sendall(outgoing.read())
+    stopped = Event()
+    with serving.get(timeout=5) as reading, other:
+        client.write(b"x" * 1000)
+        reading.settimeout(0.2)
+        dripping = gevent.spawn(drip, outgoing.read(), other, stopped)
+        with pytest.raises(TimeoutError, match="read operation timed out"):
+            reading.recv(10)
+        stopped.set()
+        assert dripping.get(timeout=5)
 
 
 def test_unverified_certificate():

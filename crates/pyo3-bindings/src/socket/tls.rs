@@ -161,6 +161,8 @@ impl SocketBase {
         let py = slf.py();
         let me = slf.get();
         let mut looked = !call.wants_data || me.tls_has_more() || !me.may_wait(given);
+        // The limit is for the whole: a peer that sends a record in drops does not stretch it.
+        let mut patience = None;
         loop {
             // Looked up each time: somebody may have unwrapped it in the meantime.
             let Some(tls) = me.tls(py) else {
@@ -169,7 +171,7 @@ impl SocketBase {
             if !looked {
                 looked = true;
                 if let (true, clear) = me.has_nothing() {
-                    let (_, deadline) = me.patience(given);
+                    let (_, deadline) = *patience.get_or_insert_with(|| me.patience(given));
                     Self::tls_wait(slf, Direction::Read, deadline, clear, call.late)?;
                     continue;
                 }
@@ -197,7 +199,7 @@ impl SocketBase {
             } else {
                 return Err(error);
             };
-            let (waits, deadline) = me.patience(given);
+            let (waits, deadline) = *patience.get_or_insert_with(|| me.patience(given));
             if !waits {
                 return Err(error);
             }
