@@ -5,20 +5,23 @@
 //! answers from a fiber of its own and gives the connection [back](Connection::next) when nothing more of it
 //! was received.
 
+mod attended;
 mod connection;
 mod gathering;
 mod io;
 mod listening;
 mod outbox;
+mod served;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-pub use connection::{Connection, Next, Phase};
+pub use connection::{Connection, Phase};
 pub use io::{Error, Parker, Straight};
 pub use listening::Peer;
 pub use outbox::Framing;
+pub use served::Next;
 pub use settings::Settings;
 
 use crate::head::Head;
