@@ -58,23 +58,20 @@ impl Watcher {
     ///
     /// # Errors
     /// `ValueError` when the watcher was closed.
+    #[inline]
     pub fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Loop>> {
-        let l = self
-            .loop_
-            .get(py)
-            .ok_or_else(|| PyValueError::new_err("operation on closed watcher"))?;
-        Ok(l.into_bound(py).cast_into()?)
+        let l = self.loop_.get(py).ok_or_else(closed)?.into_bound(py);
+        // SAFETY: it is what `create` was given.
+        Ok(unsafe { l.cast_into_unchecked() })
     }
 
     /// Its reactor and name there.
     ///
     /// # Errors
     /// `ValueError` when the watcher was closed or its loop destroyed.
+    #[inline]
     pub fn parts(&self, py: Python<'_>) -> PyResult<(Rc<Reactor>, WatcherId)> {
-        let id = self
-            .id
-            .get()
-            .ok_or_else(|| PyValueError::new_err("operation on closed watcher"))?;
+        let id = self.id.get().ok_or_else(closed)?;
         Ok((self.get_loop(py)?.get().reactor()?, id))
     }
 
@@ -126,8 +123,10 @@ impl Watcher {
     ) -> PyResult<()> {
         let py = slf.py();
         let me = slf.get();
-        let (reactor, id) = me.parts(py)?;
-        me.get_loop(py)?.get().check_thread()?;
+        let id = me.id.get().ok_or_else(closed)?;
+        let l = me.get_loop(py)?;
+        let reactor = l.get().reactor()?;
+        l.get().check_thread()?;
         me.set_call(callback, args.into_any().unbind())?;
         me.started.set(me.started.get().wrapping_add(1));
         reactor.set_data(id, Owner::Watcher(slf.as_ptr()).into_word());
@@ -220,6 +219,11 @@ impl Watcher {
     }
 }
 
+#[cold]
+fn closed() -> PyErr {
+    PyValueError::new_err("operation on closed watcher")
+}
+
 fn clamp(priority: i32) -> i32 {
     priority.clamp(-2, 2)
 }
@@ -254,8 +258,9 @@ impl Watcher {
     /// Stops watching, and forgets the callback.
     fn stop(slf: &Bound<'_, Self>) {
         let me = slf.get();
-        if let Some((reactor, id)) = me.live(slf.py())
+        if let Some(id) = me.id.get()
             && let Ok(l) = me.get_loop(slf.py())
+            && let Ok(reactor) = l.get().reactor()
         {
             if l.get().may_stop(&reactor, id) {
                 reactor.stop(id);
