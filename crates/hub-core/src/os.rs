@@ -190,6 +190,14 @@ pub fn socket_option(fd: RawFd, name: libc::c_int) -> Option<libc::c_int> {
     (rc == 0).then_some(value)
 }
 
+/// A socket's protocol, on systems that tell.
+pub fn socket_protocol(fd: RawFd) -> Option<libc::c_int> {
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    return socket_option(fd, libc::SO_PROTOCOL);
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    return None;
+}
+
 /// sendfile(2), as Linux has it: sends up to `count` bytes of `file` from `at` on, moves `at`, and gives how many;
 /// 0 at the end of the file, -1 with errno. On systems without it a buffer goes between.
 pub fn send_file(socket: RawFd, file: RawFd, at: &mut libc::off_t, count: usize) -> libc::ssize_t {

@@ -46,7 +46,7 @@ impl Socket {
         os::finish_socket(fd);
         // SAFETY: just opened, and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self::new(fd, Kind::of(domain, ty)))
+        Ok(Self::new(fd, Kind::of(domain, ty, 0)))
     }
 
     /// Takes over a descriptor that is non-blocking.

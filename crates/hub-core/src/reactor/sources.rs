@@ -26,10 +26,13 @@ const MORE_THAN_DATA: Readiness =
 /// After so many nanoseconds it is looked whether a doubtful source is empty, if the loop has not slept before.
 const OLD: Nanos = 1_000_000;
 
+/// Linux's TCP by several ways; the number is no protocol of other systems.
+pub(super) const IPPROTO_MPTCP: i32 = 262;
+
 /// What is known of a descriptor; decides what a short read means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// A stream socket of AF_INET or AF_INET6: a short read has emptied it.
+    /// A stream socket of TCP: a short read has emptied it.
     InetStream,
     /// A stream socket of AF_UNIX: a short read has mostly emptied it, but it ends also where descriptors or
     /// credentials do. recvmsg(2) would tell, and costs as much as the EAGAIN that it spares.
@@ -41,18 +44,19 @@ pub enum Kind {
 impl Kind {
     /// Asks the kernel what `fd` is.
     pub fn probe(fd: RawFd) -> Self {
-        Self::of(
-            os::socket_domain(fd).unwrap_or(-1),
-            os::socket_option(fd, libc::SO_TYPE).unwrap_or(-1),
-        )
+        let domain = os::socket_domain(fd).unwrap_or(-1);
+        let ty = os::socket_option(fd, libc::SO_TYPE).unwrap_or(-1);
+        Self::of(domain, ty, os::socket_protocol(fd).unwrap_or(0))
     }
 
-    /// From the arguments of socket(2).
-    pub fn of(domain: i32, ty: i32) -> Self {
-        match domain {
+    /// From the arguments of socket(2). SCTP's streams have messages, of which a read ends with the first.
+    pub fn of(domain: i32, ty: i32, protocol: i32) -> Self {
+        match (domain, protocol) {
             _ if ty & !os::SOCKET_FLAGS != libc::SOCK_STREAM => Kind::Other,
-            libc::AF_INET | libc::AF_INET6 => Kind::InetStream,
-            libc::AF_UNIX => Kind::UnixStream,
+            (libc::AF_INET | libc::AF_INET6, 0 | libc::IPPROTO_TCP | IPPROTO_MPTCP) => {
+                Kind::InetStream
+            }
+            (libc::AF_UNIX, _) => Kind::UnixStream,
             _ => Kind::Other,
         }
     }

@@ -516,8 +516,8 @@ impl SocketBase {
         if let Some(s) = &sock {
             fd = s.call_method0("fileno")?.extract()?;
             if fd >= 0 {
-                let family: i32 = s.getattr("family")?.extract()?;
-                kind = Kind::of(family, s.getattr("type")?.extract()?);
+                let number = |name| s.getattr(name)?.extract::<i32>();
+                kind = Kind::of(number("family")?, number("type")?, number("proto")?);
             }
         }
         self.place().release(py, self.sock.get(py), false);

@@ -1,6 +1,9 @@
 //! What comes from outside the loop: parks, sources, other threads, operations, forks, signals and files.
 
 use super::*;
+use crate::os;
+use crate::reactor::sources::IPPROTO_MPTCP;
+use std::os::fd::AsRawFd;
 
 #[test]
 fn deadlines_of_parks_wake_once_and_can_be_taken_back() {
@@ -461,4 +464,22 @@ fn a_loop_whose_sleeps_are_dear_waits_a_little_without() {
     t.dear.set(None);
     assert_eq!(wait(MS / 2), "sleep 1:Ready");
     assert_eq!(wait(MS / 20), "sleep 1:Ready", "sleeps are cheap again");
+}
+
+#[test]
+fn only_what_is_known_to_be_a_stream_of_bytes_is_emptied_by_a_short_read() {
+    let (inet, stream) = (libc::AF_INET6, libc::SOCK_STREAM | os::SOCKET_FLAGS);
+    for protocol in [0, libc::IPPROTO_TCP, IPPROTO_MPTCP] {
+        assert_eq!(Kind::of(inet, stream, protocol), Kind::InetStream);
+    }
+    assert_eq!(Kind::of(libc::AF_UNIX, stream, 0), Kind::UnixStream);
+    assert_eq!(
+        Kind::of(inet, stream, 132),
+        Kind::Other,
+        "SCTP has messages"
+    );
+    assert_eq!(Kind::of(inet, libc::SOCK_DGRAM, 0), Kind::Other);
+    assert_eq!(Kind::of(libc::AF_APPLETALK, stream, 0), Kind::Other);
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_eq!(Kind::probe(tcp.as_raw_fd()), Kind::InetStream);
 }
