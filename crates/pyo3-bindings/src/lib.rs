@@ -1,4 +1,13 @@
 //! `gevent._core`: the only crate of the workspace that knows Python.
+//!
+//! A folder is the hot half of the module of gevent that it is named after. What they stand on:
+//!
+//! - the interpreter: `tstate` and `thread_data` (with `shim.c` and `frames.c`) keep and move what CPython knows of
+//!   a greenlet; `barrier.c`, `guards.c` and `outlive.c` see to stacks and threads that outlive it.
+//! - the C API by hand: `raw` (method tables, arguments, results), `raw_type` (heap types), `statics`, `signature`.
+//! - `cells` (values under the GIL) and `errors` (an errno as Python's exception).
+//!
+//! Types that are made, called or switched to all the time are written against the C API; the others are pyo3's.
 
 #![allow(
     clippy::not_unsafe_ptr_arg_deref,
