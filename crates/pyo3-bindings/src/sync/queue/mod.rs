@@ -7,17 +7,17 @@
 //! The GIL is held. `me` or `slf` is a queue, which the caller has a reference to; arguments are borrowed from
 //! the caller, or null where they were left out.
 
+mod attributes;
 mod storage;
+mod tasks;
 pub(super) mod waiting;
 
 use super::args::{Limit, flag};
 use super::exchange::{self, Exchange, Headed};
-use super::object::{attribute, free, or_none, set, set_or_empty, visit_all};
-use super::wait::wait;
-use super::{Obj, event, in_hub};
+use super::object::{free, set, visit_all};
+use super::{Obj, in_hub};
 use crate::raw::{
-    _PyType_Lookup, absent, answer, answer_bool, boolean, fast, method, noargs, none, one, parsed,
-    parsed_first,
+    _PyType_Lookup, absent, answer, answer_bool, fast, method, noargs, one, parsed, parsed_first,
 };
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
@@ -327,171 +327,6 @@ pub unsafe fn put_now(slf: Obj, item: Obj) -> Obj {
     unsafe { put_item(cast(slf), item, false, null_mut()) }
 }
 
-// ---- tasks -----------------------------------------------------------------------------------------
-
-unsafe extern "C" fn did_put_task(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe {
-        storage::did_put_task(cast(slf));
-        none()
-    }
-}
-
-unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: a queue; the event is held over what may run Python.
-    unsafe {
-        let me = cast(slf);
-        let Some(last) = (*me).ledger.done() else {
-            let text = c"task_done() called too many times";
-            ffi::PyErr_SetString(ffi::PyExc_ValueError, text.as_ptr());
-            return null_mut();
-        };
-        if last && !(*me).cond.is_null() {
-            let cond = ffi::Py_NewRef((*me).cond);
-            event::raise_flag(cond);
-            ffi::Py_DECREF(cond);
-        }
-        none()
-    }
-}
-
-method!(parsed: join, c"join", [c"timeout"], |slf, [timeout]| {
-    // The event is held over the wait.
-    let Ok(limit) = Limit::new(timeout) else {
-        return null_mut();
-    };
-    if (*cast(slf)).cond.is_null() {
-        return boolean(true);
-    }
-    let cond = ffi::Py_NewRef((*cast(slf)).cond);
-    let came = wait(cond.cast(), limit);
-    ffi::Py_DECREF(cond);
-    answer_bool(came)
-});
-
-/// `_start_tasks(n)`: how many tasks are unfinished at the beginning.
-unsafe extern "C" fn start_tasks(slf: Obj, n: Obj) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe {
-        let n = ffi::PyLong_AsSsize_t(n);
-        if n == -1 && !ffi::PyErr_Occurred().is_null() {
-            return null_mut();
-        }
-        let n = usize::try_from(n).unwrap_or(0);
-        let cond = event::new_event(n == 0);
-        if cond.is_null() {
-            return null_mut();
-        }
-        (*cast(slf)).ledger.set_unfinished(n);
-        set(&raw mut (*cast(slf)).cond, cond);
-        none()
-    }
-}
-
-unsafe extern "C" fn shut_waiters(slf: Obj, _: Obj) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe {
-        waiting::shut(cast(slf));
-        none()
-    }
-}
-
-// ---- attributes ------------------------------------------------------------------------------------
-
-/// # Safety
-/// The GIL is held; `value` is an object or null.
-unsafe fn number_of(value: Obj) -> Result<isize, ()> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if absent(value) {
-            return Ok(-1);
-        }
-        let n = ffi::PyNumber_AsSsize_t(value, null_mut());
-        if n == -1 && !ffi::PyErr_Occurred().is_null() {
-            return Err(());
-        }
-        Ok(n)
-    }
-}
-
-unsafe extern "C" fn get_maxsize(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe {
-        let ledger = &(*cast(slf)).ledger;
-        if ledger.is_bounded() {
-            ffi::PyLong_FromSize_t(ledger.capacity())
-        } else {
-            none()
-        }
-    }
-}
-
-unsafe extern "C" fn set_maxsize(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe {
-        let Ok(n) = number_of(value) else {
-            return -1;
-        };
-        let most = usize::try_from(n).ok().filter(|n| *n > 0);
-        (*cast(slf)).ledger.set_capacity(most.unwrap_or(usize::MAX));
-        0
-    }
-}
-
-unsafe extern "C" fn get_raw_maxsize(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: a queue. No limit is -1.
-    unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).ledger.capacity().cast_signed()) }
-}
-
-unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe { ffi::PyLong_FromSize_t((*cast(slf)).ledger.unfinished()) }
-}
-
-unsafe extern "C" fn set_unfinished(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe {
-        let Ok(n) = number_of(value) else {
-            return -1;
-        };
-        let n = usize::try_from(n).unwrap_or(0);
-        (*cast(slf)).ledger.set_unfinished(n);
-        0
-    }
-}
-
-unsafe extern "C" fn get_shut(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe { boolean((*cast(slf)).ledger.is_closed()) }
-}
-
-unsafe extern "C" fn set_shut(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe {
-        match flag(value, false) {
-            Ok(true) => _ = (*cast(slf)).ledger.close(),
-            Ok(false) => (*cast(slf)).ledger.open(),
-            Err(()) => return -1,
-        }
-        0
-    }
-}
-
-unsafe extern "C" fn get_store(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe { or_none((*cast(slf)).store) }
-}
-
-unsafe extern "C" fn set_store(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe { set_or_empty(&raw mut (*cast(slf)).store, value) }
-}
-
-unsafe extern "C" fn get_cond(slf: Obj, _: *mut c_void) -> Obj {
-    // SAFETY: as the C API calls it, on a queue.
-    unsafe { or_none((*cast(slf)).cond) }
-}
-
 /// Adds the type.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     // SAFETY: at the module's initialisation, with the GIL held.
@@ -501,7 +336,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             order: intern(c"_order"),
         });
     }
-    let methods = vec![
+    let mut methods = vec![
         fast(
             c"put",
             put,
@@ -536,67 +371,9 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             next,
             c"Get an item; the class StopIteration ends the iteration.",
         ),
-        noargs(c"_did_put_task", did_put_task, c"Count one more task."),
-        noargs(
-            c"_task_done",
-            task_done,
-            c"Say that the work for one item is done. ValueError if called more often than `put`.",
-        ),
-        fast(
-            c"_join",
-            join,
-            0,
-            c"Wait until all tasks are done, at most *timeout* seconds.",
-        ),
-        one(
-            c"_start_tasks",
-            start_tasks,
-            c"Begin to count, with so many tasks.",
-        ),
-        noargs(
-            c"_shut_waiters",
-            shut_waiters,
-            c"Raise ShutDown in everyone who waits.",
-        ),
     ];
-    let mut attributes = vec![
-        attribute(
-            c"maxsize",
-            get_maxsize,
-            Some(set_maxsize),
-            c"The greatest number of items, or None if there is no limit.",
-        ),
-        attribute(
-            c"_maxsize",
-            get_raw_maxsize,
-            Some(set_maxsize),
-            c"The same, with -1 for no limit.",
-        ),
-        attribute(
-            c"_unfinished",
-            get_unfinished,
-            Some(set_unfinished),
-            c"How many tasks are not done.",
-        ),
-        attribute(
-            c"is_shutdown",
-            get_shut,
-            Some(set_shut),
-            c"Whether it takes no more items.",
-        ),
-        attribute(
-            c"queue",
-            get_store,
-            Some(set_store),
-            c"What holds the items.",
-        ),
-        attribute(
-            c"_cond_event",
-            get_cond,
-            None,
-            c"The event of those who join.",
-        ),
-    ];
+    methods.extend(tasks::methods());
+    let mut attributes = attributes::attributes();
     attributes.extend(exchange::attributes());
     // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
