@@ -56,19 +56,15 @@ pub unsafe fn parsed<const N: usize>(
 #[inline(always)]
 pub unsafe fn parsed_first<const N: usize>(
     slf: *mut PyObject,
-    passed: Passed,
+    (items, n, names): Passed,
     func: &CStr,
     parameters: [&CStr; N],
     body: impl FnOnce(*mut PyObject, [*mut PyObject; N]) -> *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: the caller's promise.
-    unsafe {
-        parsed(slf, passed, func, parameters, |slf, args| {
-            match required(args[0], func, parameters[0]) {
-                Ok(()) => body(slf, args),
-                Err(()) => null_mut(),
-            }
-        })
+    match unsafe { Args::new(items, n, names).parse_first(func, parameters) } {
+        Ok(args) => body(slf, args),
+        Err(()) => null_mut(),
     }
 }
 
