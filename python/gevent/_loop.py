@@ -1,5 +1,6 @@
 """The class of event loops: the native one, and around it what is called rarely."""
 
+import signal
 import sys
 import traceback
 import warnings
@@ -12,6 +13,10 @@ from gevent.exceptions import HubDestroyed
 
 __all__ = ["loop"]
 
+
+# As they are before anything is patched.
+_getsignal, _signal = signal.getsignal, signal.signal
+_SIG_IGN, _SIG_DFL, _SIGCHLD = signal.SIG_IGN, signal.SIG_DFL, getattr(signal, "SIGCHLD", None)
 
 _FLAG_NAMES = ("noenv", "forkcheck", "noinotify", "signalfd", "nosigmask")
 _BACKEND_INTS = {"select": 0x01, "poll": 0x02, "epoll": 0x04, "kqueue": 0x08, "uring": 0x80}
@@ -136,7 +141,15 @@ class loop(_core.Loop):
         return _core.callback(priority, ())
 
     def install_sigchld(self):
-        """Watchers of children install what they need themselves; this does nothing."""
+        """See to it, in the main thread, that the system keeps the status of children.
+
+        While SIGCHLD is ignored it drops them. Watchers install all else that they need.
+        """
+        if _SIGCHLD is not None and _getsignal(_SIGCHLD) == _SIG_IGN:
+            try:
+                _signal(_SIGCHLD, _SIG_DFL)
+            except ValueError:  # another thread may not
+                pass
 
     def reset_sigchld(self):
         """The opposite of `install_sigchld`; this does nothing."""

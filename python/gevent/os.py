@@ -409,6 +409,7 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
         forking; with the plain :func:`os.fork` the child cannot use gevent until it calls
         :func:`gevent.hub.reinit`.
         """
+        (loop or get_hub().loop).install_sigchld()
         pid = fork()
         if pid:
             _watch_child(pid, callback, loop, ref)
@@ -450,12 +451,14 @@ if hasattr(os, "fork") and hasattr(os, "WNOHANG"):
 
             def posix_spawn(*args, **kwargs):
                 """:func:`os.posix_spawn`, with the child watched as by :func:`fork_and_watch`."""
+                get_hub().loop.install_sigchld()
                 pid = _raw_posix_spawn(*args, **kwargs)
                 _watch_child(pid)
                 return pid
 
             def posix_spawnp(*args, **kwargs):
                 """:func:`os.posix_spawnp`, with the child watched as by :func:`fork_and_watch`."""
+                get_hub().loop.install_sigchld()
                 pid = _raw_posix_spawnp(*args, **kwargs)
                 _watch_child(pid)
                 return pid

@@ -15,6 +15,7 @@ import pytest
 
 import gevent
 from gevent.event import Event
+from scripts import lines_of
 
 # Sent by a C function that looks at no signals afterwards, as `os.kill` does since 3.13.
 kill = ctypes.PyDLL(None).kill
@@ -181,3 +182,18 @@ def test_nothing_is_left_of_the_signals_of_many_sleeps(heard):
         sender.join()
     gevent.sleep(0.03)
     assert unread() <= before
+
+
+def test_the_status_of_a_child_counts_though_sigchld_is_ignored():
+    assert lines_of("""
+        from gevent import monkey; monkey.patch_all()
+        import os, signal, subprocess
+
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        print(subprocess.call(["sh", "-c", "exit 3"]))
+        pid = os.fork()
+        if not pid:
+            os._exit(4)
+        print(os.waitpid(pid, 0)[1] >> 8)
+        print(signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN)
+        """) == ["3", "4", "True"]
