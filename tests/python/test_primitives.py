@@ -288,11 +288,11 @@ class TestQueues:
 
     def test_full_and_empty(self):
         q = queue.Queue(1)
-        q.put(1)
+        q.put(1, timeout=-1)
         assert q.full() and len(q) == 1 and q
-        for put in (q.put_nowait, lambda item: q.put(item, timeout=0.01)):
+        for limit in ({"block": False}, {"timeout": 0.01}, {"timeout": -1}):
             with pytest.raises(queue.Full):
-                put(2)
+                q.put(2, **limit)
         assert q.get() == 1
         for get in (q.get_nowait, lambda: q.get(timeout=0.01), q.peek_nowait):
             with pytest.raises(queue.Empty):

@@ -17,7 +17,7 @@ use super::exchange::{self, Exchange, Headed};
 use super::object::{free, set, visit_all};
 use super::{Obj, in_hub};
 use crate::raw::{
-    _PyType_Lookup, absent, answer, answer_bool, fast, method, noargs, one, parsed, parsed_first,
+    _PyType_Lookup, answer, answer_bool, fast, method, noargs, one, parsed, parsed_first,
 };
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
@@ -170,9 +170,6 @@ unsafe fn put_item(me: *mut Queue, item: Obj, block: bool, timeout: Obj) -> Obj 
             return null_mut();
         }
         (*me).head.users.saw();
-        if block && !absent(timeout) && waiting::check_timeout(timeout).is_err() {
-            return null_mut();
-        }
         let done = match storage::try_put(me, item) {
             Err(()) => return null_mut(),
             Ok(true) => {

@@ -89,7 +89,7 @@ pub unsafe fn raise_late(limit: Limit, class: &ErrorClass) {
     }
 }
 
-/// A `timeout` below zero is an error.
+/// A `timeout` below zero is an error for `get`, as upstream has it; a `put` is late.
 ///
 /// # Safety
 /// The GIL is held; `timeout` is an object or null.
