@@ -1,5 +1,7 @@
 """Programs full of threads, patched: pools, queues, logging, barriers, timers, and how they end."""
 
+import sys
+
 import pytest
 
 from scripts import lines_of
@@ -222,6 +224,7 @@ gevent.joinall(natives)
 
 
 @pytest.mark.ours  # upstream prints a KeyError and lists the thread for ever
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps it in the list, in silence")
 def test_a_thread_from_before_the_patch_ends_in_silence():
     assert lines_of("""
         import threading
