@@ -29,6 +29,18 @@ fn keys(events: &[Event]) -> Vec<Key> {
     keys
 }
 
+/// More descriptors than one wait takes, watched and readable; `None` if so many cannot be had.
+fn more_than_room(l: &mut EpollLoop, mode: Mode) -> Option<Vec<(UnixStream, UnixStream)>> {
+    let mut pairs = Vec::new();
+    for n in 0..ROOM as u32 + 100 {
+        let (a, mut b) = UnixStream::pair().ok()?;
+        l.watch(a.as_raw_fd(), Key::new(n, 1), R, mode).unwrap();
+        b.write_all(b"x").unwrap();
+        pairs.push((a, b));
+    }
+    Some(pairs)
+}
+
 #[test]
 fn a_steady_edge_watcher_costs_one_call_of_epoll_ctl() {
     let mut l = EpollLoop::new().unwrap();
@@ -98,16 +110,9 @@ fn a_number_that_is_another_file_by_now_changes_its_mode() {
 #[test]
 fn more_ready_level_watchers_than_one_wait_takes_come_by_and_by() {
     let mut l = EpollLoop::new().unwrap();
-    let mut pairs = Vec::new();
-    for n in 0..ROOM as u32 + 100 {
-        let Ok(pair) = UnixStream::pair() else { return };
-        l.watch(pair.0.as_raw_fd(), Key::new(n, 1), R, Mode::Level)
-            .unwrap();
-        pairs.push(pair);
-    }
-    for (_, b) in &mut pairs {
-        b.write_all(b"x").unwrap();
-    }
+    let Some(pairs) = more_than_room(&mut l, Mode::Level) else {
+        return;
+    };
     let mut seen = keys(&poll(&mut l));
     assert_eq!(seen.len(), ROOM);
     seen.extend(keys(&poll(&mut l)));
@@ -174,16 +179,9 @@ fn wakes_coalesce_into_one_event() {
 #[test]
 fn more_ready_descriptors_than_one_wait_takes() {
     let mut l = EpollLoop::new().unwrap();
-    let mut pairs = Vec::new();
-    for n in 0..ROOM as u32 + 100 {
-        let Ok(pair) = UnixStream::pair() else { return };
-        l.watch(pair.0.as_raw_fd(), Key::new(n, 1), R, Mode::Edge)
-            .unwrap();
-        pairs.push(pair);
-    }
-    for (_, b) in &mut pairs {
-        b.write_all(b"x").unwrap();
-    }
+    let Some(pairs) = more_than_room(&mut l, Mode::Edge) else {
+        return;
+    };
     assert_eq!(poll(&mut l).len(), pairs.len());
 }
 

@@ -206,9 +206,9 @@ impl Timer {
     #[getter]
     fn at(slf: &Bound<'_, Self>) -> PyResult<f64> {
         let base = slf.as_super().get();
-        let (reactor, id) = base.parts(slf.py())?;
+        let (l, reactor, id) = base.place(slf.py())?;
         let at = reactor.now().saturating_add(reactor.remaining(id));
-        Ok(base.get_loop(slf.py())?.get().wall_seconds(at))
+        Ok(l.get().wall_seconds(at))
     }
 }
 
@@ -311,13 +311,11 @@ impl Async {
         if base.is_closed() {
             return Ok(());
         }
-        let (reactor, id) = base.parts(slf.py())?;
-        if base.get_loop(slf.py())?.get().on_thread() {
+        let (l, reactor, id) = base.place(slf.py())?;
+        if l.get().on_thread() {
             reactor.send(id);
-        } else {
-            if let Some(handle) = reactor.async_handle(id) {
-                handle.send();
-            }
+        } else if let Some(handle) = reactor.async_handle(id) {
+            handle.send();
         }
         Ok(())
     }

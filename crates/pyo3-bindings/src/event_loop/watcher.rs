@@ -71,8 +71,19 @@ impl Watcher {
     /// `ValueError` when the watcher was closed or its loop destroyed.
     #[inline]
     pub fn parts(&self, py: Python<'_>) -> PyResult<(Rc<Reactor>, WatcherId)> {
+        self.place(py).map(|(_, reactor, id)| (reactor, id))
+    }
+
+    /// The same, and its loop.
+    #[inline]
+    pub fn place<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, Loop>, Rc<Reactor>, WatcherId)> {
         let id = self.id.get().ok_or_else(closed)?;
-        Ok((self.get_loop(py)?.get().reactor()?, id))
+        let l = self.get_loop(py)?;
+        let reactor = l.get().reactor()?;
+        Ok((l, reactor, id))
     }
 
     /// Whether `close` was called.
@@ -123,9 +134,7 @@ impl Watcher {
     ) -> PyResult<()> {
         let py = slf.py();
         let me = slf.get();
-        let id = me.id.get().ok_or_else(closed)?;
-        let l = me.get_loop(py)?;
-        let reactor = l.get().reactor()?;
+        let (l, reactor, id) = me.place(py)?;
         l.get().check_thread()?;
         me.set_call(callback, args.into_any().unbind())?;
         me.started.set(me.started.get().wrapping_add(1));
@@ -258,10 +267,7 @@ impl Watcher {
     /// Stops watching, and forgets the callback.
     fn stop(slf: &Bound<'_, Self>) {
         let me = slf.get();
-        if let Some(id) = me.id.get()
-            && let Ok(l) = me.get_loop(slf.py())
-            && let Ok(reactor) = l.get().reactor()
-        {
+        if let Ok((l, reactor, id)) = me.place(slf.py()) {
             if l.get().may_stop(&reactor, id) {
                 reactor.stop(id);
             } else if Self::stop_away(slf, l.get(), id) {
