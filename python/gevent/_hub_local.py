@@ -9,7 +9,12 @@ __all__ = [
     "get_hub",
     "get_hub_if_exists",
     "get_hub_noargs",
+    "get_thread_ident",
 ]
+
+# Imported before anything can be patched: this asks for the native thread, always. Modules that may
+# be imported later take it from here, and not from `_thread`.
+get_thread_ident = _thread.get_ident
 
 
 class _Threadlocal(_thread._local):

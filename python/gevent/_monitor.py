@@ -7,8 +7,9 @@ from weakref import ref as wref
 from greenlet import getcurrent
 
 from gevent import config as GEVENT_CONFIG
-from gevent._abstract_linkable import helper_thread_idents
 from gevent._compat import get_this_psutil_process, perf_counter, thread_mod_name
+from gevent._core import helper_thread_begins
+from gevent._threading import start_helper_thread
 from gevent._tracer import GreenletTracer
 from gevent.events import (
     EventLoopBlocked,
@@ -81,14 +82,14 @@ class PeriodicMonitoringThread:
         period = GEVENT_CONFIG.max_blocking_time
         self._monitoring_functions = [_MonitorEntry(self.monitor_blocking, period)]
         self._calculated_sleep_time = period
-        self.monitor_thread_ident = start_new_thread(self, ())
+        self.monitor_thread_ident = start_helper_thread(start_new_thread, self)
         self.pid = os.getpid()
 
     def _on_fork(self):
         """In the child of a fork: start the thread again."""
         if self.pid != os.getpid():
             self.pid = os.getpid()
-            self.monitor_thread_ident = start_new_thread(self, ())
+            self.monitor_thread_ident = start_helper_thread(start_new_thread, self)
 
     @property
     def hub(self):
@@ -139,7 +140,7 @@ class PeriodicMonitoringThread:
         """Run in the monitoring thread."""
         # For listings. threading.current_thread() would make an object that never goes away.
         getcurrent().gevent_monitoring_thread = wref(self)
-        helper_thread_idents.add(get_thread_ident())
+        helper_thread_begins()
         try:
             while self.should_run:
                 self._run_once()
@@ -151,8 +152,6 @@ class PeriodicMonitoringThread:
                 hub = self.hub
                 if hub is not None:
                     hub.handle_error(self, *sys.exc_info())
-        finally:
-            helper_thread_idents.discard(get_thread_ident())
 
     def _run_once(self):
         entries = self.monitoring_functions()

@@ -10,7 +10,6 @@ Use :mod:`gevent.socket`; this module is where its parts are kept.
 import operator
 import os
 import socket as __socket__
-from _thread import get_ident
 from errno import EBADF
 from os import dup
 from socket import AF_INET, AF_INET6, SOCK_STREAM, getdefaulttimeout
@@ -19,6 +18,7 @@ import _socket
 
 from gevent import _socketcommon
 from gevent._hub_local import get_hub_noargs as get_hub
+from gevent._hub_local import get_thread_ident
 from gevent._util import copy_globals
 
 __implements__ = _socketcommon._implements
@@ -216,7 +216,7 @@ class socket(_socketcommon.SocketMixin):
             except OSError:
                 pass
 
-        if self.hub.thread_ident == get_ident():
+        if self.hub.thread_ident == get_thread_ident():
             begin()
         else:
             loop.run_callback_threadsafe(begin)

@@ -10,27 +10,40 @@ __all__ = [
 _MOST_SHOWN = 50
 
 
+def _root(greenlet):
+    """Return the greenlet's farthest parent: the main greenlet of its thread."""
+    while greenlet.parent is not None:
+        greenlet = greenlet.parent
+    return greenlet
+
+
 def _waiting_greenlets(hub):
-    """Return a line for each greenlet of *hub* that waits: who it is, and what it has called."""
+    """Return a line for each greenlet of the thread of *hub* that waits, and what it has called.
+
+    The main greenlet is not among them: it gets the exception.
+    """
     import linecache
     import os
 
     from gevent._greenlet_primitives import get_reachable_greenlets
 
     here = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    main = hub.parent
     lines = []
     for greenlet in get_reachable_greenlets():
-        if not greenlet or greenlet.parent is not hub:
+        if not greenlet or greenlet is hub or greenlet is main or _root(greenlet) is not main:
             continue
+        if len(lines) == _MOST_SHOWN:
+            lines.append("...")
+            break
         frame = inner = greenlet.gr_frame
         while frame is not None and frame.f_code.co_filename.startswith(here):
             frame = frame.f_back
         frame = frame or inner
         if frame is None:
+            # It was started with a native function, such as the `get` of a queue.
+            lines.append(f"{greenlet!r} in native code")
             continue
-        if len(lines) == _MOST_SHOWN:
-            lines.append("...")
-            break
         file, number = frame.f_code.co_filename, frame.f_lineno
         call = linecache.getline(file, number).strip()
         where = f"{frame.f_code.co_name}, {file}:{number}"

@@ -9,13 +9,14 @@ from greenlet import error as GreenletError
 from greenlet import greenlet as RawGreenlet
 
 from gevent import _core, _hub_primitives
-from gevent._compat import reraise, thread_mod_name
+from gevent._compat import reraise
 from gevent._config import config as GEVENT_CONFIG
 from gevent._greenlet_primitives import TrackedRawGreenlet
 from gevent._hub_local import (
     get_hub,
     get_hub_noargs,
     get_loop,
+    get_thread_ident,
     set_default_hub_class,
     set_hub,
     set_loop,
@@ -43,9 +44,10 @@ __all__ = [
 wait = _hub_primitives.wait_on_objects
 iwait = _hub_primitives.iwait_on_objects
 
-# The real one: nothing can be patched before this module is imported.
-get_thread_ident = __import__(thread_mod_name).get_ident
 MAIN_THREAD_IDENT = get_thread_ident()
+if hasattr(os, "register_at_fork"):
+    # In the child the thread that forked is the main one, whichever it was.
+    os.register_at_fork(after_in_child=_core.set_main_thread)
 
 sleep = _core.sleep
 spawn_raw = _core.spawn_raw

@@ -19,7 +19,7 @@ from gevent.greenlet import Greenlet, joinall, killall
 from gevent.hub import _get_hub_noargs as get_hub
 from gevent.hub import getcurrent, linkproxy, sleep
 from gevent.monkey import is_module_patched
-from gevent.os import _watch_child
+from gevent.os import _close, _watch_child
 
 try:
     import fcntl
@@ -46,7 +46,7 @@ list2cmdline = __subprocess__.list2cmdline
 __all__ = list(__implements__ + __imports__)
 
 spawn = Greenlet.spawn
-os_close = os.close
+os_close = _close
 _set_inheritable = os.set_inheritable
 
 mswindows = sys.platform.startswith("win")

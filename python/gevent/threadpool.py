@@ -12,10 +12,15 @@ from concurrent.futures import _base as cfb
 from greenlet import greenlet as RawGreenlet
 
 from gevent import monkey
-from gevent._abstract_linkable import helper_thread_idents
-from gevent._core import ThreadResult, flush_wakes
+from gevent._core import ThreadResult, flush_wakes, helper_thread_begins
 from gevent._hub_local import get_hub_if_exists
-from gevent._threading import EmptyTimeout, Queue, get_thread_ident, start_new_thread
+from gevent._threading import (
+    EmptyTimeout,
+    Queue,
+    get_thread_ident,
+    start_helper_thread,
+    start_new_thread,
+)
 from gevent._util import Lazy
 from gevent.event import AsyncResult
 from gevent.exceptions import InvalidThreadUseError
@@ -104,22 +109,20 @@ class _WorkerGreenlet(RawGreenlet):
         self._idle_task_timeout = threadpool._idle_task_timeout
         threadpool._register_worker(self)
         try:
-            start_new_thread(self._begin, ())
+            start_helper_thread(start_new_thread, self._begin)
         except:
             self._unregister_worker(self)
             raise
 
-    def _begin(self, _get_c=getcurrent, _get_ti=get_thread_ident, _helpers=helper_thread_idents):
+    def _begin(self, _get_c=getcurrent, _get_ti=get_thread_ident, _begins=helper_thread_begins):
         self.parent = _get_c()
         self.parent.greenlet_tree_is_ignored = True
-        ident = self._thread_ident = _get_ti()
-        _helpers.add(ident)
+        self._thread_ident = _get_ti()
+        _begins()
         try:
             self.switch()
         except:  # noqa: E722 (run() has printed what could be printed)
             pass
-        finally:
-            _helpers.discard(ident)
 
     def _before_block(self):
         """Look whether a task has made a hub, which must not be reported as blocked while idle."""

@@ -90,8 +90,12 @@ impl Reactor {
 
     /// Whether there is a reason to go on.
     pub fn is_alive(&self) -> bool {
-        !self.is_destroyed()
-            && (self.refs.get() > 0 || self.queue.len() != 0 || !self.remote.is_empty())
+        !self.is_destroyed() && (self.refs.get() > 0 || self.queue.len() != 0 || self.has_remote())
+    }
+
+    /// Whether another thread has sent something that has not been taken yet.
+    pub fn has_remote(&self) -> bool {
+        !self.remote.is_empty()
     }
 
     fn is_over(&self, host: &dyn Host) -> bool {

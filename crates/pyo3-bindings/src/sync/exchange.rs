@@ -112,7 +112,7 @@ impl Exchange {
         // SAFETY: the caller's promise.
         unsafe {
             begin(&raw mut (*me).hub, hub)?;
-            let shared = (*me).users.are_several();
+            let shared = (*me).users.may_include_others();
             Ok(InHub {
                 hub,
                 shared,

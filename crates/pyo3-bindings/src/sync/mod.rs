@@ -17,6 +17,7 @@ pub mod homes;
 pub mod linkable;
 mod linkable_type;
 pub mod object;
+mod others;
 pub mod parker;
 pub mod queue;
 mod rlock;
@@ -65,10 +66,15 @@ impl Users {
         }
     }
 
-    /// Whether another thread may have to do with it.
+    /// Whether another thread has used it, and there is one that may do so again: then the caller may wait
+    /// for it, though nothing is left in its loop.
+    ///
+    /// # Safety
+    /// The GIL is held.
     #[inline]
-    pub fn are_several(self) -> bool {
-        self.0 == Self::SEVERAL
+    pub unsafe fn may_include_others(self) -> bool {
+        // SAFETY: the caller's promise.
+        self.0 == Self::SEVERAL && unsafe { others::exist() }
     }
 }
 
@@ -82,6 +88,7 @@ pub fn in_hub() -> bool {
 #[pyfunction]
 fn set_main_thread() {
     MAIN.store(thread_mark(), Ordering::Relaxed);
+    others::forget();
 }
 
 fn in_main_thread() -> bool {
@@ -126,6 +133,7 @@ pub(crate) unsafe fn enter_python() {
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     set_main_thread();
     m.add_function(wrap_pyfunction!(set_main_thread, m)?)?;
+    others::register(m)?;
     let base = linkable_type::register(m)?;
     semaphore::register(m, base)?;
     rlock::register(m)?;

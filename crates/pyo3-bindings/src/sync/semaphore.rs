@@ -136,7 +136,7 @@ pub unsafe fn acquire_waiting(me: *mut Semaphore, limit: Limit) -> Result<bool, 
                 limited(limit, |deadline| {
                     let mut parking = InHub {
                         hub,
-                        shared: (*me).base.users.are_several(),
+                        shared: (*me).base.users.may_include_others(),
                         deadline,
                         what: c"Semaphore.acquire()",
                     };

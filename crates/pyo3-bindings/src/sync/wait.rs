@@ -6,7 +6,7 @@ use super::linkable::{Kind, Linkable};
 use super::object::set;
 use super::parker::wait_after;
 use super::told::Told;
-use super::{Obj, async_result, call_python, in_main_thread};
+use super::{Obj, async_result, in_main_thread, others};
 use crate::errors::ErrorClass;
 use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
 use crate::raw::{answer_bool, method, parsed};
@@ -22,35 +22,38 @@ use std::sync::Arc;
 
 static LOOP_EXIT: ErrorClass = ErrorClass::new("gevent.exceptions", "LoopExit");
 
-/// Whether the loop ended under a greenlet, though there are other threads that could wake it. Then the
-/// error is cleared.
+/// Why a greenlet waits on, though its loop had nothing left to do.
+#[derive(PartialEq, Eq)]
+enum Hope {
+    /// Another thread has sent something to the loop just after it had looked.
+    Sent,
+    /// There are other threads that could wake it.
+    Others,
+}
+
+/// Whether the loop ended under a greenlet that may still be woken. Then the error is cleared.
 ///
 /// # Safety
 /// The GIL is held and an error is set.
 #[cold]
-unsafe fn may_go_on() -> bool {
+unsafe fn hope(hub: &HubCore) -> Option<Hope> {
     // SAFETY: the GIL is held and an error is set.
     unsafe {
         let py = Python::assume_attached();
         let error = tstate::take_raised();
-        let goes_on = match LOOP_EXIT.get(py) {
-            Ok(class) if ffi::PyErr_GivenExceptionMatches(error, class.as_ptr()) != 0 => {
-                let r = call_python(c"gevent._abstract_linkable", c"_other_threads_exist", &[]);
-                if r.is_null() {
-                    ffi::PyErr_Clear();
-                }
-                let others = r == ffi::Py_True();
-                ffi::Py_XDECREF(r);
-                others
-            }
-            _ => false,
+        // Others first: what a thread has sent at its end is there when it is gone.
+        let hope = match LOOP_EXIT.get(py) {
+            Ok(class) if ffi::PyErr_GivenExceptionMatches(error, class.as_ptr()) == 0 => None,
+            Err(_) => None,
+            Ok(_) if others::exist() => Some(Hope::Others),
+            Ok(_) => hub.reactor().has_remote().then_some(Hope::Sent),
         };
-        if goes_on {
+        if hope.is_some() {
             ffi::Py_DECREF(error);
         } else {
             tstate::set_raised(error);
         }
-        goes_on
+        hope
     }
 }
 
@@ -98,11 +101,15 @@ impl Parking for InHub<'_> {
                 }
                 Parked::Raised(_) => {
                     // SAFETY: as above; an error is set.
-                    if kept || !unsafe { may_go_on() } {
-                        break Ended::Interrupted;
+                    let hope = if kept { None } else { unsafe { hope(hub) } };
+                    match hope {
+                        None => break Ended::Interrupted,
+                        Some(Hope::Sent) => {}
+                        Some(Hope::Others) => {
+                            kept = true;
+                            hub.reactor().reference();
+                        }
                     }
-                    kept = true;
-                    hub.reactor().reference();
                     park = hub.core().prepare();
                     let new = park.token();
                     if !rename(token.0, Sleeper::Fiber(new)) {
@@ -294,7 +301,7 @@ unsafe fn wait_in_hub(me: *mut Linkable, hub: &HubCore, limit: Limit, arrived: b
         limited(limit, |deadline| {
             let mut parking = InHub {
                 hub,
-                shared: (*me).users.are_several(),
+                shared: (*me).users.may_include_others(),
                 deadline,
                 what: what(me),
             };
