@@ -131,6 +131,8 @@ pub struct Reactor {
     op_count: Cell<u64>,
     waits: Cell<u64>,
     registrations: Cell<u64>,
+    /// When the current turn began: the poll before it had its events.
+    turn: Cell<Nanos>,
     lag: Cell<u64>,
     lag_max: Cell<u64>,
     /// Buffers that are used again at each iteration.
@@ -178,6 +180,7 @@ impl Reactor {
             op_count: Cell::new(0),
             waits: Cell::new(0),
             registrations: Cell::new(0),
+            turn: Cell::new(now),
             lag: Cell::new(0),
             lag_max: Cell::new(0),
             events: LocalCell::default(),

@@ -49,6 +49,10 @@ impl Reactor {
         if self.is_destroyed() {
             return Ok(false);
         }
+        if self.depth.get() == 0 {
+            // What its thread did between two runs held nothing up.
+            self.turn.set(self.clock.now());
+        }
         let _depth = Depth::enter(self);
         self.done.set(GO_ON);
         // When this run is nested, what the outer one was about to invoke comes first.
@@ -211,12 +215,22 @@ impl Reactor {
         }
     }
 
+    /// Measures the turn that ends now, and begins the next one.
+    fn end_turn(&self) {
+        let now = self.now.get();
+        let lag = now.saturating_sub(self.turn.replace(now));
+        self.lag.set(lag);
+        self.lag_max.set(self.lag_max.get().max(lag));
+    }
+
     fn poll(&self, host: &dyn Host, mode: RunMode) -> io::Result<()> {
         self.settle_old_doubts();
         let mut events = self.events.take();
         // For how long it may sleep before the last look; 0 when that is now.
         let mut patience = host.patience();
         let mut may_look = true;
+        // Whether the turn is over and measured. Without a sleep the time after the poll will do.
+        let mut ended = false;
         let result = loop {
             let mut next = self.sleeps_for(mode);
             let (mut until, mut rough) = match &mut next {
@@ -230,6 +244,14 @@ impl Reactor {
                 }
             }
             let mut sleeps = until != Until::Now;
+            if sleeps && !ended {
+                if until == Until::Forever {
+                    // With a deadline, `until` has just asked the clock.
+                    self.update_now();
+                }
+                self.end_turn();
+                ended = true;
+            }
             if sleeps
                 && std::mem::take(&mut may_look)
                 && let Some(wait) = self.looks.before_sleep(self.now.get())
@@ -238,6 +260,7 @@ impl Reactor {
                 self.looks.told(!events.is_empty());
                 if result.is_err() || !events.is_empty() {
                     self.update_now();
+                    self.turn.set(self.now.get());
                     break result;
                 }
             }
@@ -263,9 +286,13 @@ impl Reactor {
             self.update_now();
             if sleeps {
                 let woke = self.now.get();
+                self.turn.set(woke);
                 host.after_sleep();
                 self.update_now();
                 self.looks.slept(woke, self.now.get());
+            } else if !ended {
+                self.end_turn();
+                ended = true;
             }
             if !rough || result.is_err() || !events.is_empty() {
                 break result;

@@ -167,7 +167,8 @@ impl Reactor {
             }
         });
         if let Some((_, deadline)) = fired.first() {
-            let lag = now.saturating_sub(*deadline);
+            // Late by the turn before, by a wait for the GIL, or because the system gave the processor to others.
+            let lag = now.saturating_sub(*deadline).max(self.lag.get());
             self.lag.set(lag);
             self.lag_max.set(self.lag_max.get().max(lag));
         }

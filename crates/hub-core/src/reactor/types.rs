@@ -247,7 +247,8 @@ pub struct Statistics {
     /// System calls that were not made: waits for a source whose descriptor was registered before, which would
     /// else have armed and disarmed it, and what the backend handed over together with another call.
     pub syscalls_saved: u64,
-    /// By how much the timers that fired last were late, in nanoseconds: how long something else ran instead.
+    /// How long the last turn took, from the end of one poll to the begin of the next, or by how much its timers
+    /// were late if that is more; in nanoseconds. Events that come meanwhile have to wait so long.
     pub lag: u64,
     /// The most that it ever was.
     pub lag_max: u64,

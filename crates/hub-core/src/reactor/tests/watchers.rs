@@ -450,3 +450,40 @@ fn who_watches_a_descriptor_hears_that_it_is_closed() {
     assert!(!r.feed_fd(RawFd::MAX));
     r.remove(idle);
 }
+
+#[test]
+fn lag_is_how_long_callbacks_kept_the_loop_from_its_next_poll() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    started(&r, timer(1000), 1);
+    let clock = sim.clone();
+    t.on(1001, move |_, _| clock.pass(300 * MS));
+    r.push(Entry::Call(1));
+    r.push(Entry::Call(1));
+    t.run(RunMode::Default);
+    // The sleep of 400 ms until the timer is none. The turn in which the timer fired has not ended.
+    assert_eq!((r.statistics().lag, r.statistics().lag_max), (600 * MS, 600 * MS));
+
+    // What the thread does between two runs is none either; a timer that is late by it is.
+    sim.pass(5000 * MS);
+    t.run(RunMode::NoWait);
+    assert_eq!(r.statistics().lag, 0);
+    started(&r, timer(10), 2);
+    sim.pass(17 * MS);
+    t.run(RunMode::NoWait);
+    assert_eq!(r.statistics().lag, 7 * MS);
+    assert_eq!(r.statistics().lag_max, 600 * MS);
+}
+
+#[test]
+fn a_wait_for_what_a_sleep_gave_away_is_lag_of_the_next_turn() {
+    let sim = Sim::new();
+    let (t, r) = Test::new(&sim);
+    started(&r, timer(10), 1);
+    started(&r, timer(200), 2);
+    t.dear.set(Some((sim.clone(), 50 * MS)));
+    t.run(RunMode::Once);
+    assert_eq!(r.statistics().lag, 50 * MS);
+    t.run(RunMode::Once);
+    assert!(r.statistics().lag_max >= 50 * MS);
+}
