@@ -4,7 +4,7 @@ use super::app::{Conn, Core};
 use super::exchange::Raised;
 use gevent_wsgi::Reject;
 use gevent_wsgi::server::{Error, Peer};
-use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::rc::Rc;
@@ -38,6 +38,7 @@ pub fn raise<T>(error: Error) -> Raised<T> {
         Error::Closed => crate::errors::os_error(libc::EPIPE),
         Error::Eof => PyOSError::new_err("unexpected end of file"),
         Error::Reject(reject) => invalid_input(py, reject),
+        Error::Response(why) => PyAssertionError::new_err(why),
     };
     error.restore(py);
     Err(())

@@ -24,6 +24,8 @@ pub enum Error {
     Eof,
     /// The client has sent something that is no body.
     Reject(Reject),
+    /// What the server's own handler wanted to send is no response.
+    Response(&'static str),
     /// Something other than a wake ended the wait.
     Interrupted(Interrupted),
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Error {
             Error::Closed => f.write_str("the connection was closed"),
             Error::Eof => f.write_str("unexpected end of file"),
             Error::Reject(reject) => reject.fmt(f),
+            Error::Response(why) => f.write_str(why),
             Error::Interrupted(i) => i.fmt(f),
         }
     }

@@ -462,7 +462,10 @@ fn lag_is_how_long_callbacks_kept_the_loop_from_its_next_poll() {
     r.push(Entry::Call(1));
     t.run(RunMode::Default);
     // The sleep of 400 ms until the timer is none. The turn in which the timer fired has not ended.
-    assert_eq!((r.statistics().lag, r.statistics().lag_max), (600 * MS, 600 * MS));
+    assert_eq!(
+        (r.statistics().lag, r.statistics().lag_max),
+        (600 * MS, 600 * MS)
+    );
 
     // What the thread does between two runs is none either; a timer that is late by it is.
     sim.pass(5000 * MS);

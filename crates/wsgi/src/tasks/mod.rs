@@ -25,17 +25,23 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod response;
+#[cfg(test)]
+mod tests;
+
 use crate::answer;
-use crate::chars::has_member;
 use crate::head::{Head, Version};
 use crate::server::{Application, Connection, Error, Next, Server, Settings, Straight};
 use gevent_hub_core::task;
 use gevent_net::TcpListener;
-use std::io::{self, IoSlice, Write};
+use response::{Circumstances, Framing, ResponseHead};
+use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-/// What a handler gives: an error ends the connection.
+/// What a handler returns. The client gets a 500 for [`Error::Response`], and for a panic of the handler, if its
+/// response has not begun; any other error, or one in the middle of a response, closes the connection.
 pub type Outcome = Result<(), Error>;
 
 /// The function that answers.
@@ -74,8 +80,8 @@ impl Application for Tasks {
                     request,
                     state: State::Unanswered,
                 };
-                let outcome = handler(&mut exchange).and_then(|()| exchange.finish());
-                if outcome.is_err() {
+                let outcome = catch_unwind(AssertUnwindSafe(|| handler(&mut exchange)));
+                if !exchange.complete(outcome.ok()) {
                     connection.close();
                     return;
                 }
@@ -110,10 +116,8 @@ pub fn serve(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Unanswered,
-    /// The head was sent; the body comes in chunks, or ends with the connection.
-    Streaming {
-        chunked: bool,
-    },
+    /// The head was sent; the body follows.
+    Streaming(Framing),
     Answered,
 }
 
@@ -173,104 +177,123 @@ impl Exchange<'_> {
         }
     }
 
-    fn head(&mut self, status: u16, fields: &[(&str, &str)], length: Option<usize>) -> Vec<u8> {
-        let is_11 = self.request.head.version == Version::Http11;
-        let mut out = Vec::with_capacity(256);
-        let phrase = crate::reject::phrase(status);
-        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\n");
-        for (name, value) in fields {
-            let _ = write!(out, "{name}: {value}\r\n");
-            if name.eq_ignore_ascii_case("connection") && has_member(value.as_bytes(), "close") {
-                self.connection.must_close();
-            }
+    fn head(
+        &self,
+        status: u16,
+        fields: &[(&str, &str)],
+        length: Option<usize>,
+    ) -> Result<ResponseHead, Error> {
+        if self.state != State::Unanswered {
+            return Err(Error::Response("the response has begun already"));
         }
-        match length {
-            Some(n) if !matches!(status, 204 | 304) => {
-                let _ = write!(out, "Content-Length: {n}\r\n");
-            }
-            None if is_11 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            None => self.connection.must_close(),
-            Some(_) => {}
-        }
-        let keeps = self.connection.keeps_alive();
-        if !keeps {
-            out.extend_from_slice(b"Connection: close\r\n");
-        } else if !is_11 {
-            out.extend_from_slice(b"Connection: keep-alive\r\n");
-        }
-        out.extend_from_slice(b"Date: ");
-        out.extend_from_slice(&answer::http_date());
-        out.extend_from_slice(b"\r\n\r\n");
-        out
-    }
-
-    fn is_head(&self) -> bool {
-        self.method() == b"HEAD"
-    }
-
-    /// Answers with a whole body.
-    ///
-    /// # Errors
-    /// Of the connection.
-    pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8]) -> Outcome {
-        let head = self.head(status, fields, Some(body.len()));
-        self.state = State::Answered;
-        let body = if self.is_head() || matches!(status, 204 | 304) {
-            &[]
-        } else {
-            body
+        let around = Circumstances {
+            is_11: self.request.head.version == Version::Http11,
+            is_head: response::is_head(self.method()),
+            keeps_alive: self.connection.keeps_alive(),
         };
-        let pieces = [IoSlice::new(&head), IoSlice::new(body)];
-        self.connection.write(&Straight, &pieces, false)
+        let head = ResponseHead::new(around, status, fields, length)?;
+        if head.closes {
+            self.connection.must_close();
+        }
+        Ok(head)
     }
 
-    /// Begins an answer whose body comes by [`send`](Self::send).
-    ///
-    /// # Errors
-    /// Of the connection.
-    pub fn begin(&mut self, status: u16, fields: &[(&str, &str)]) -> Outcome {
-        let head = self.head(status, fields, None);
-        let chunked = self.request.head.version == Version::Http11;
-        self.state = State::Streaming { chunked };
+    fn write(&self, pieces: &[&[u8]]) -> Outcome {
+        let mut slices = [IoSlice::new(&[]); 3];
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+        }
         self.connection
-            .write(&Straight, &[IoSlice::new(&head)], false)
+            .write(&Straight, &slices[..pieces.len()], false)
     }
 
-    /// Sends a piece of the body. An empty one does nothing.
+    /// Responds with a whole body, whose length becomes the Content-Length. To HEAD, and with 204 and 304, no body
+    /// is sent.
     ///
     /// # Errors
-    /// Of the connection.
+    /// [`Error::Response`] if the response has begun already, if `status` is not from 200 to 999, or if a field is
+    /// not allowed: a name that is no token, CR, LF or NUL in a value, a Transfer-Encoding, a Content-Length that
+    /// differs. Otherwise those of the connection.
+    pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8]) -> Outcome {
+        let head = self.head(status, fields, Some(body.len()))?;
+        self.state = State::Answered;
+        if head.framing == Framing::Bodiless {
+            self.write(&[&head.bytes])
+        } else {
+            self.write(&[&head.bytes, body])
+        }
+    }
+
+    /// Begins a response whose body comes by [`send`](Self::send): of the length that a Content-Length among
+    /// `fields` says, or of any.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond).
+    pub fn begin(&mut self, status: u16, fields: &[(&str, &str)]) -> Outcome {
+        let head = self.head(status, fields, None)?;
+        self.state = State::Streaming(head.framing);
+        self.write(&[&head.bytes])
+    }
+
+    /// Sends a piece of the body. An empty one does nothing, and neither does any to HEAD or with 204 or 304.
+    ///
+    /// # Errors
+    /// [`Error::Response`] if no response was [begun](Self::begin), or for more than its Content-Length. Otherwise
+    /// those of the connection.
     pub fn send(&mut self, piece: &[u8]) -> Outcome {
-        let State::Streaming { chunked } = self.state else {
-            return Ok(());
+        let State::Streaming(framing) = &mut self.state else {
+            return Err(Error::Response("no response was begun that has a body"));
         };
-        if piece.is_empty() || self.is_head() {
+        if piece.is_empty() {
             return Ok(());
         }
-        if !chunked {
-            return self
-                .connection
-                .write(&Straight, &[IoSlice::new(piece)], false);
+        match framing {
+            Framing::Bodiless => Ok(()),
+            Framing::UntilClose => self.write(&[piece]),
+            Framing::Length(left) => {
+                *left = left
+                    .checked_sub(piece.len() as u64)
+                    .ok_or(Error::Response("more bytes than the Content-Length"))?;
+                self.write(&[piece])
+            }
+            Framing::Chunked => {
+                let mut size = Vec::with_capacity(20);
+                answer::chunk_size(&mut size, piece.len());
+                self.write(&[&size, piece, b"\r\n"])
+            }
         }
-        let mut size = Vec::with_capacity(20);
-        answer::chunk_size(&mut size, piece.len());
-        let pieces = [
-            IoSlice::new(&size),
-            IoSlice::new(piece),
-            IoSlice::new(b"\r\n"),
-        ];
-        self.connection.write(&Straight, &pieces, false)
+    }
+
+    /// Ends the response after the handler returned `outcome`, or panicked: `None`. False: it cannot be ended, and
+    /// the client must see that by the end of the connection.
+    fn complete(&mut self, outcome: Option<Outcome>) -> bool {
+        let finished = match outcome {
+            Some(Ok(())) => self.finish(),
+            Some(Err(Error::Response(_))) | None if self.state == State::Unanswered => {
+                self.connection.must_close();
+                self.finish()
+            }
+            // The response is out as a whole; what failed came after it.
+            Some(Err(Error::Response(_))) | None if self.state == State::Answered => {
+                self.connection.must_close();
+                Ok(())
+            }
+            _ => return false,
+        };
+        finished.is_ok()
     }
 
     fn finish(&mut self) -> Outcome {
         match self.state {
             State::Unanswered => self.respond(500, &[], b""),
-            State::Streaming { chunked: true } if !self.is_head() => {
+            State::Streaming(Framing::Chunked) => {
                 self.state = State::Answered;
-                self.connection
-                    .write(&Straight, &[IoSlice::new(b"0\r\n\r\n")], false)
+                self.write(&[b"0\r\n\r\n"])
             }
-            _ => Ok(()),
+            State::Streaming(Framing::Length(1..)) => {
+                Err(Error::Response("fewer bytes than the Content-Length"))
+            }
+            State::Streaming(_) | State::Answered => Ok(()),
         }
     }
 }
