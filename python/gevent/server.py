@@ -4,6 +4,7 @@ import sys
 
 from _socket import AF_INET, SO_REUSEADDR, SOCK_DGRAM, SOL_SOCKET
 
+from gevent._bind import bind
 from gevent.baseserver import BaseServer
 from gevent.socket import socket as GeventSocket
 
@@ -132,7 +133,7 @@ def _bind(sock, address, reuse_addr):
     try:
         if reuse_addr is not None:
             sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_addr)
-        sock.bind(address)
+        bind(sock, address)
     except BaseException as ex:
         sock.close()
         text = getattr(ex, "strerror", None)

@@ -178,6 +178,43 @@ def test_address_in_use_is_named(serve):
         other.start()
     assert info.value.errno == errno.EADDRINUSE
 
+@pytest.mark.ours
+@pytest.mark.parametrize("kind", [server.StreamServer, server.DatagramServer])
+def test_a_port_that_a_killed_ring_still_holds_is_waited_for(kind, monkeypatch):
+    from gevent import _bind
+
+    holder = std.socket(type=std.SOCK_DGRAM if kind is server.DatagramServer else std.SOCK_STREAM)
+    with holder:
+        holder.bind(("127.0.0.1", 0))
+        if kind is server.StreamServer:
+            holder.listen()
+        address = holder.getsockname()
+        address = holder.getsockname()
+        pauses = []
+
+        def pause(seconds):
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                holder.close()
+
+        monkeypatch.setattr(_bind, "_sleep", pause)
+        monkeypatch.setattr(_bind, "PATIENCE", 1000)
+        made = kind(address, lambda *args: None)
+        if gevent.get_hub().loop.name != "uring":
+            with pytest.raises(OSError, match="in use"):
+                made.init_socket()
+            assert not pauses
+            return
+        made.init_socket()
+        assert len(pauses) == 3 and made.address == address
+        made.close()
+        monkeypatch.setattr(_bind, "PATIENCE", 0)
+        with std.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(OSError, match="in use"):
+                server.StreamServer(taken.getsockname(), print).init_socket()
+
 
 def test_bad_arguments():
     with pytest.raises(TypeError, match="'handle' must be provided"):

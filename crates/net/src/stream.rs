@@ -414,7 +414,7 @@ impl TcpListener {
         for addr in addr.to_addrs()? {
             let attempt = Socket::open(domain(&addr), libc::SOCK_STREAM).and_then(|socket| {
                 socket.set_option(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-                socket.bind(&addr.into())?;
+                socket.bind_port(&addr)?;
                 socket.listen()?;
                 Ok(socket)
             });

@@ -24,7 +24,7 @@ impl UdpSocket {
         let mut last = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
         for addr in addr.to_addrs()? {
             let attempt = Socket::open(domain(&addr), libc::SOCK_DGRAM).and_then(|socket| {
-                socket.bind(&addr.into())?;
+                socket.bind_port(&addr)?;
                 Ok(socket)
             });
             match attempt {

@@ -15,6 +15,7 @@ import time
 import traceback
 
 import gevent
+from gevent._bind import bind
 from gevent.baseserver import parse_address
 
 __all__ = ["Master"]
@@ -101,7 +102,7 @@ class Master:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if hasattr(socket, "SO_REUSEPORT"):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(address)
+            bind(sock, address)
             sock.listen(self.options.backlog)
         except OSError as ex:
             sock.close()
