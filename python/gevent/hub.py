@@ -24,6 +24,7 @@ from gevent._hub_local import (
 from gevent._hub_local import get_hub_if_exists as _get_hub
 from gevent._hub_primitives import WaitOperationsGreenlet
 from gevent._ident import IdentRegistry
+from gevent._resumed import resumed
 from gevent._util import Lazy, gmctime, readproperty
 from gevent._waiter import Waiter
 from gevent.exceptions import HubDestroyed, LoopExit
@@ -48,6 +49,8 @@ MAIN_THREAD_IDENT = get_thread_ident()
 if hasattr(os, "register_at_fork"):
     # In the child the thread that forked is the main one, whichever it was.
     os.register_at_fork(after_in_child=_core.set_main_thread)
+
+_core.call_when_resumed(resumed)
 
 sleep = _core.sleep
 spawn_raw = _core.spawn_raw

@@ -3,7 +3,7 @@
 //! A folder is the hot half of the module of gevent that it is named after. What they stand on:
 //!
 //! - the interpreter: `tstate` and `thread_data` (with `shim.c` and `frames.c`) keep and move what CPython knows of
-//!   a greenlet; `barrier.c`, `guards.c` and `outlive.c` see to stacks and threads that outlive it.
+//!   a greenlet; `observers` tells its tracers and profilers; `barrier.c`, `guards.c` and `outlive.c` see to stacks and threads that outlive it.
 //! - the C API by hand: `raw` (method tables, arguments, results), `raw_type` (heap types), `statics`, `signature`.
 //! - `cells` (values under the GIL) and `errors` (an errno as Python's exception).
 //!
@@ -26,6 +26,7 @@ pub mod gevent_greenlet;
 pub mod greenlet;
 pub mod hub;
 pub mod local;
+pub mod observers;
 pub mod overflow;
 pub mod pool;
 pub mod raw;
@@ -58,6 +59,7 @@ mod _core {
         gevent_greenlet::register(m)?;
         hub::register(m)?;
         local::register(m)?;
+        observers::register(m)?;
         resolver::register(m)?;
         socket::register(m)?;
         sync::register(m)?;

@@ -18,6 +18,10 @@
 #  endif
 #  if PY_VERSION_HEX >= 0x030d0000
 #    include "internal/pycore_tstate.h"
+#  elif PY_VERSION_HEX >= 0x030c0000
+     /* A macro of the outer headers, and there a function of the same name. */
+#    undef _PyGC_FINALIZED
+#    include "internal/pycore_interp.h"
 #  endif
 #  if PY_VERSION_HEX >= 0x030e0000
 #    include "internal/pycore_interpframe.h"
@@ -591,6 +595,32 @@ void gl_leave_tracing(PyThreadState *ts)
     ts->tracing--;
     ts->cframe->use_tracing = ts->c_tracefunc != NULL || ts->c_profilefunc != NULL;
 #endif
+}
+
+_Static_assert(offsetof(PyThreadState, c_tracefunc)
+                   == offsetof(PyThreadState, c_profilefunc) + sizeof(Py_tracefunc),
+               "hub/observers.rs reads both at once");
+
+/* The thread's profile function, and its trace function behind it. */
+const void *gl_tracers(PyThreadState *ts)
+{
+    return &ts->c_profilefunc;
+}
+
+/* A word that changes with what the tools of sys.monitoring want; where there are none, or it is not known
+ * where the word is, one that does not. */
+const void *gl_monitoring(PyThreadState *ts)
+{
+    static const uintptr_t none = 0;
+#if PY(13)
+    return &ts->eval_breaker;
+#elif PY(12)
+    /* No function tells what is beside this field but this one. */
+    if (PyInterpreterState_ThreadHead(ts->interp) == ts->interp->threads.head) {
+        return &ts->interp->monitoring_version;
+    }
+#endif
+    return &none;
 }
 
 /* The trashcan's nesting level, or -1 where there is none any more. */

@@ -7,6 +7,7 @@
 //! detaches it: the stacks of that thread's greenlets are then never touched again.
 
 use crate::greenlet::object::{Flags, PyGreenlet, Status, globals};
+use crate::observers::Observers;
 use crate::running_loop::Loops;
 use crate::tstate;
 use gevent_hub_core::fiber::{Fiber, Switcher};
@@ -90,6 +91,8 @@ pub struct ThreadData {
     /// Called first when the thread ends: with `true` in the thread itself, with `false` when another
     /// thread clears it, where nothing may run or be closed in its name.
     pub on_exit: Cell<Option<ExitHook>>,
+    /// Who watches the thread's Python code.
+    pub observers: Observers,
     /// Moves between the stacks.
     pub switcher: Switcher,
     loops: Loops,
@@ -187,6 +190,7 @@ impl ThreadData {
                 switches: Cell::new(0),
                 hub: Cell::new(null_mut()),
                 on_exit: Cell::new(None),
+                observers: Observers::of(ts),
                 switcher: Switcher::new(&raw const (*main).fiber),
                 loops: Loops::default(),
                 to_kill: UnsafeCell::default(),

@@ -229,6 +229,19 @@ pub unsafe fn set_raised(exc: *mut PyObject) {
     unsafe { gl_set_raised(exc) }
 }
 
+/// Drops an object, or null, which may run Python code, while an error is set, which stays.
+///
+/// # Safety
+/// The GIL is held, the reference is owned, and an error is set.
+pub unsafe fn drop_keeping_raised(object: *mut PyObject) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pending = take_raised();
+        ffi::Py_XDECREF(object);
+        set_raised(pending);
+    }
+}
+
 /// The instance that raising the class `ty` with `value` (or null) and the traceback `tb` (or null)
 /// would raise; if making it fails, that error. Null only without memory.
 ///

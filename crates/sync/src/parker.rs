@@ -142,6 +142,12 @@ pub trait Parking {
         enter: impl FnOnce(Sleeper),
         rename: impl Fn(u64, Sleeper) -> bool,
     ) -> (Ended, u64);
+
+    /// Whether the last park, which was [interrupted](Ended::Interrupted), had been ended before by a wake that
+    /// only told the waiter to look: what it looks at is as it was, and others are told of it.
+    fn only_told(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -10,6 +10,7 @@ use crate::greenlet::{
     Carry, Flags, PyGreenlet, arrive, globals, has_delivery, native_transfer, switch_to,
 };
 use crate::thread_data::ThreadData;
+use crate::tstate;
 use gevent_hub_core::fiber::Fiber;
 use gevent_hub_core::hub::{Embedder, Hub, Interrupted, Park};
 use gevent_hub_core::reactor::{Nanos, Reactor, Remote, Revents, Wake, WatcherId};
@@ -318,6 +319,34 @@ impl Face {
 
     #[inline]
     fn enter(&self) {
+        self.give_way();
+        // SAFETY: in its own greenlet again, whose state is installed.
+        if unsafe { self.td.observers.may_be() } {
+            self.tell_observers();
+        }
+    }
+
+    /// Tells who watches the thread that this greenlet goes on. An error of theirs takes the place of what was
+    /// sent.
+    #[cold]
+    fn tell_observers(&self) {
+        // They may wait, and so be sent something themselves.
+        let sent = self.sent.take();
+        // SAFETY: as in `enter`.
+        let told = unsafe { self.td.observers.tell() };
+        self.sent.set(match (told, sent) {
+            (Ok(()), sent) => sent,
+            (Err(()), Sent::Value(v)) => {
+                // SAFETY: an owned reference; the GIL is held.
+                unsafe { tstate::drop_keeping_raised(v) };
+                Sent::Error
+            }
+            (Err(()), _) => Sent::Error,
+        });
+    }
+
+    #[inline]
+    fn give_way(&self) {
         let td = self.td;
         // SAFETY: the GIL is held; `me` is the running greenlet, the hub's is another one.
         unsafe {

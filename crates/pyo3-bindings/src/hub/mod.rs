@@ -16,6 +16,7 @@ use crate::raw::{self, noargs};
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
 use crate::thread_data::ThreadData;
+use crate::tstate;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
@@ -416,7 +417,12 @@ unsafe extern "C" fn switch(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
         }
         let args = globals().empty_tuple;
         ffi::Py_INCREF(args);
-        switch_to(td, slf.cast(), Carry::Call(args, null_mut()))
+        let value = switch_to(td, slf.cast(), Carry::Call(args, null_mut()));
+        if td.observers.may_be() && td.observers.tell().is_err() {
+            tstate::drop_keeping_raised(value);
+            return null_mut();
+        }
+        value
     }
 }
 

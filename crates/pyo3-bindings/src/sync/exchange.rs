@@ -118,6 +118,7 @@ impl Exchange {
                 shared,
                 deadline,
                 what,
+                only_told: false,
             })
         }
     }

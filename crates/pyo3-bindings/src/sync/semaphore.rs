@@ -139,6 +139,7 @@ pub unsafe fn acquire_waiting(me: *mut Semaphore, limit: Limit) -> Result<bool, 
                         shared: (*me).base.users.may_include_others(),
                         deadline,
                         what: c"Semaphore.acquire()",
+                        only_told: false,
                     };
                     links::take(&mut Told::new(me.cast()), &mut parking)
                 })

@@ -67,6 +67,8 @@ pub struct InHub<'a> {
     pub deadline: Option<Nanos>,
     /// What waits, for the text of an error.
     pub what: &'static CStr,
+    /// An error overtook a wake by which nothing was given.
+    pub only_told: bool,
 }
 
 impl Parking for InHub<'_> {
@@ -99,7 +101,8 @@ impl Parking for InHub<'_> {
                     unsafe { unexpected_switch(self.what, value) };
                     break Ended::Interrupted;
                 }
-                Parked::Raised(_) => {
+                Parked::Raised(granted) => {
+                    self.only_told = granted == Some(Wake::Event);
                     // SAFETY: as above; an error is set.
                     let hope = if kept { None } else { unsafe { hope(hub) } };
                     match hope {
@@ -123,6 +126,10 @@ impl Parking for InHub<'_> {
             hub.reactor().unreference();
         }
         (ended, token.0)
+    }
+
+    fn only_told(&self) -> bool {
+        self.only_told
     }
 }
 
@@ -304,6 +311,7 @@ unsafe fn wait_in_hub(me: *mut Linkable, hub: &HubCore, limit: Limit, arrived: b
                 shared: (*me).users.may_include_others(),
                 deadline,
                 what: what(me),
+                only_told: false,
             };
             links::wait(&Told::new(me), &mut parking, arrived)
         })

@@ -404,3 +404,29 @@ fn a_permit_that_was_given_is_kept_by_the_late_and_given_back_by_the_interrupted
     assert_eq!(outcome(Ended::Interrupted, false), (Ended::Interrupted, 0));
     assert_eq!(outcome(Ended::Interrupted, true), (Ended::Interrupted, 1));
 }
+
+#[test]
+fn a_permit_that_was_only_told_of_is_not_given_back_by_the_interrupted() {
+    struct Told(Rc<RefCell<Links<Is>>>);
+    impl Parking for Told {
+        fn hub(&self) -> u64 {
+            1
+        }
+        fn park(
+            &mut self,
+            enter: impl FnOnce(Sleeper),
+            _: impl Fn(u64, Sleeper) -> bool,
+        ) -> (Ended, u64) {
+            enter(Sleeper::Fiber(Token(9)));
+            assert!(self.0.borrow_mut().leave(1, 9));
+            (Ended::Interrupted, 9)
+        }
+        fn only_told(&self) -> bool {
+            true
+        }
+    }
+    let mut semaphore = Object::with(0, false);
+    let mut parking = Told(semaphore.links.clone());
+    assert_eq!(take(&mut semaphore, &mut parking), Ended::Interrupted);
+    assert_eq!(semaphore.permits.get(), 0);
+}

@@ -173,7 +173,7 @@ pub fn take<O: Taken>(object: &mut O, parking: &mut impl Parking) -> Ended {
                 let given = !object.links(|l| l.leave(parking.hub(), id));
                 match ended {
                     Ended::TimedOut if given => return Ended::Woken(Wake::Ready),
-                    Ended::Interrupted if given => object.give_back(),
+                    Ended::Interrupted if given && !parking.only_told() => object.give_back(),
                     _ => {}
                 }
                 return ended;
