@@ -453,7 +453,7 @@ class TrackGreenletTree(BoolSettingMixin, Setting):
     default = True
 
     def set(self, val):
-        Setting.set(self, val)
+        super().set(val)
         _core.set_tracking(self.get())
 
 

@@ -38,7 +38,7 @@ class IMapUnordered(Greenlet):
 
         With *maxsize*, a task is only spawned while no more than that many results are unread.
         """
-        Greenlet.__init__(self)
+        super().__init__()
         self.spawn = spawn
         self._zipped = _zipped
         self.func = func
@@ -133,7 +133,7 @@ class IMap(IMapUnordered):
         self._results = {}
         #: The index of the next result.
         self.index = 0
-        IMapUnordered.__init__(self, *args, **kwargs)
+        super().__init__(*args, **kwargs)
 
     def _inext(self):
         results = self._results

@@ -71,7 +71,7 @@ class loop(_core.Loop):
         if default is None:
             default = True
         names, alias = _names(flags)
-        self = _core.Loop.__new__(cls, names, bool(default))
+        self = super().__new__(cls, names, bool(default))
         self._made_with = flags
         self._alias = alias
         self.set_switch_interval(sys.getswitchinterval())

@@ -326,6 +326,10 @@ def _watcher(slot, events):
     return property(get, lambda self, watcher: setattr(self, slot, watcher))
 
 
+#: The slot itself: a subclass may turn ``timeout`` into a property that calls ``settimeout``.
+_TIMEOUT = _core.SocketBase.timeout
+
+
 class SocketMixin(_core.SocketBase):
     """The part of a cooperative socket that is the same for every kind of it.
 
@@ -345,7 +349,7 @@ class SocketMixin(_core.SocketBase):
     def __init__(self):
         self._sock = None
         self.hub = None
-        SocketMixin.timeout.__set__(self, None)
+        _TIMEOUT.__set__(self, None)
 
     def _take_watchers(self):
         """Forget both watchers for good; return those that were ever made."""
@@ -407,11 +411,10 @@ class SocketMixin(_core.SocketBase):
             howlong = as_float()
             if howlong < 0.0:
                 raise ValueError("Timeout value out of range")
-        # By way of the slot: a subclass may turn ``timeout`` into a property that calls this.
-        SocketMixin.timeout.__set__(self, howlong)
+        _TIMEOUT.__set__(self, howlong)
 
     def gettimeout(self):
-        return SocketMixin.timeout.__get__(self, type(self))
+        return _TIMEOUT.__get__(self, type(self))
 
     def setblocking(self, flag):
         self.timeout = None if flag else 0.0

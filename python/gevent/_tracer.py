@@ -34,7 +34,7 @@ class GreenletTracer:
         self._watch = SwitchWatch()
         self._base = self._seen = self._watch.switches()
         self.previous_trace_function = None
-        if type(self)._trace is not GreenletTracer._trace or not set_quiet_tracer(self):
+        if type(self)._trace is not __class__._trace or not set_quiet_tracer(self):
             self._watch = None
             self.previous_trace_function = settrace(self)
 
@@ -126,24 +126,24 @@ class GreenletTracer:
 
 class _HubTracer(GreenletTracer):
     def __init__(self, hub, max_blocking_time):
-        GreenletTracer.__init__(self)
+        super().__init__()
         self.max_blocking_time = max_blocking_time
         self.hub = hub
 
     def kill(self):
         self.hub = None
-        GreenletTracer.kill(self)
+        super().kill()
 
 
 class HubSwitchTracer(_HubTracer):
     """Reports if the hub was not switched to for *max_blocking_time* seconds."""
 
     def __init__(self, hub, max_blocking_time):
-        _HubTracer.__init__(self, hub, max_blocking_time)
+        super().__init__(hub, max_blocking_time)
         self.last_entered_hub = 0
 
     def _trace(self, event, args):
-        GreenletTracer._trace(self, event, args)
+        super()._trace(event, args)
         if self.active_greenlet is self.hub:
             self.last_entered_hub = perf_counter()
 
@@ -157,13 +157,13 @@ class MaxSwitchTracer(_HubTracer):
     """Reports if any greenlet but the hub ran for *max_blocking_time* seconds at a stretch."""
 
     def __init__(self, hub, max_blocking_time):
-        _HubTracer.__init__(self, hub, max_blocking_time)
+        super().__init__(hub, max_blocking_time)
         self.last_switch = perf_counter()
         self.max_blocking = 0
 
     def _trace(self, event, args):
         left = self.active_greenlet
-        GreenletTracer._trace(self, event, args)
+        super()._trace(event, args)
         if left is not None and left is not self.hub:
             self.max_blocking = max(self.max_blocking, perf_counter() - self.last_switch)
 

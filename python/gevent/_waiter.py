@@ -122,15 +122,15 @@ class MultipleWaiter(Waiter):
     __slots__ = ["_values"]
 
     def __init__(self, hub=None):
-        Waiter.__init__(self, hub)
+        super().__init__(hub)
         self._values = []
 
     def switch(self, value):
         self._values.append(value)
-        Waiter.switch(self, True)
+        super().switch(True)
 
     def get(self):
         if not self._values:
-            Waiter.get(self)
-            Waiter.clear(self)
+            super().get()
+            super().clear()
         return self._values.pop(0)

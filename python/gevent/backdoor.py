@@ -33,12 +33,12 @@ class _Greenlet_stdreplace(Greenlet):
     def switch(self, *args, **kw):
         if self.stdin is not None:
             self.switch_in()
-        return Greenlet.switch(self, *args, **kw)
+        return super().switch(*args, **kw)
 
     def throw(self, *args, **kwargs):
         if self.stdin is not None and self._outer is None:
             self.switch_in()
-        return Greenlet.throw(self, *args, **kwargs)
+        return super().throw(*args, **kwargs)
 
     def switch_in(self):
         """Put the own streams in place."""
@@ -54,7 +54,7 @@ class _Greenlet_stdreplace(Greenlet):
 
     def run(self):
         try:
-            return Greenlet.run(self)
+            return super().run()
         finally:
             self.switch_out()
 
@@ -86,9 +86,8 @@ class BackdoorServer(StreamServer):
 
     def __init__(self, listener, locals=None, banner=None, **server_args):
         """*locals* are variables for each console, and *banner* is what it says at first."""
-        StreamServer.__init__(
-            self, listener, spawn=Pool(greenlet_class=_Greenlet_stdreplace), **server_args
-        )
+        spawn = Pool(greenlet_class=_Greenlet_stdreplace)
+        super().__init__(listener, spawn=spawn, **server_args)
         self.locals = {"__doc__": None, "__name__": "__console__", **(locals or {})}
         self.banner = banner
         self.stderr = sys.stderr

@@ -44,7 +44,7 @@ class SuccessSpawnedLink(SpawnedLink):
 
     def __call__(self, source):
         if source.successful():
-            return SpawnedLink.__call__(self, source)
+            return super().__call__(source)
 
 
 class FailureSpawnedLink(SpawnedLink):
@@ -54,7 +54,7 @@ class FailureSpawnedLink(SpawnedLink):
 
     def __call__(self, source):
         if not source.successful():
-            return SpawnedLink.__call__(self, source)
+            return super().__call__(source)
 
 
 class _Frame:

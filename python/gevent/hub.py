@@ -201,7 +201,7 @@ class Hub(WaitOperationsGreenlet):
     _joined = False
 
     def __init__(self, loop=None, default=None):
-        WaitOperationsGreenlet.__init__(self, None, None)
+        super().__init__(None, None)
         self.thread_ident = get_thread_ident()
         if hasattr(loop, "run"):
             if default is not None:
@@ -219,8 +219,8 @@ class Hub(WaitOperationsGreenlet):
         self._resolver = None
         self._threadpool = None
         self.format_context = GEVENT_CONFIG.format_context
-        Hub._hub_counter += 1
-        self.minimal_ident = Hub._hub_counter
+        __class__._hub_counter += 1
+        self.minimal_ident = __class__._hub_counter
         self.attach()
 
     @Lazy

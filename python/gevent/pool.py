@@ -243,7 +243,7 @@ class Pool(Group):
         """
         if size is not None and size < 0:
             raise ValueError(f"size must not be negative: {size!r}")
-        Group.__init__(self)
+        super().__init__()
         self.size = size
         if greenlet_class is not None:
             self.greenlet_class = greenlet_class

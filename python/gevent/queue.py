@@ -53,7 +53,7 @@ class ItemWaiter(Waiter):
     __slots__ = ("item", "queue")
 
     def __init__(self, item, queue):
-        Waiter.__init__(self)
+        super().__init__()
         self.item = item
         self.queue = queue
 
@@ -160,7 +160,7 @@ class Queue(SimpleQueue):
 
     def __init__(self, maxsize=None, items=(), unfinished_tasks=None):
         """Without *unfinished_tasks*, all *items* count as unfinished."""
-        SimpleQueue.__init__(self, maxsize, items, _warn_depth=3)
+        super().__init__(maxsize, items, _warn_depth=3)
         self._start_tasks(unfinished_tasks or (len(items) if items else 0))
 
     #: How many tasks are not done.
@@ -174,7 +174,7 @@ class Queue(SimpleQueue):
         return type(self)(self.maxsize, self.queue, self.unfinished_tasks)
 
     def _format(self):
-        result = SimpleQueue._format(self)
+        result = super()._format()
         if self.unfinished_tasks:
             result += f" tasks={self.unfinished_tasks} _cond={self._cond}"
         return result
@@ -211,7 +211,7 @@ class UnboundQueue(Queue):
     def __init__(self, maxsize=None, items=()):
         if maxsize is not None:
             raise ValueError("UnboundQueue has no maxsize")
-        Queue.__init__(self, maxsize, items)
+        super().__init__(maxsize, items)
 
 
 class PriorityQueue(Queue):

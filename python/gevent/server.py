@@ -31,7 +31,7 @@ class StreamServer(BaseServer):
     reuse_addr = DEFAULT_REUSE_ADDR
 
     def __init__(self, listener, handle=None, backlog=None, spawn="default", **ssl_args):
-        BaseServer.__init__(self, listener, handle=handle, spawn=spawn)
+        super().__init__(listener, handle=handle, spawn=spawn)
         try:
             self.ssl_args = None
             if ssl_args:
@@ -104,7 +104,7 @@ class DatagramServer(BaseServer):
 
         #: The plain socket, to receive with.
         self._socket = None
-        BaseServer.__init__(self, *args, **kwargs)
+        super().__init__(*args, **kwargs)
         self._writelock = Semaphore()
 
     def init_socket(self):

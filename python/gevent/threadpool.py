@@ -96,7 +96,7 @@ class _WorkerGreenlet(RawGreenlet):
 
     def __init__(self, threadpool):
         """Start a thread for *threadpool*. Called in the thread of the pool's hub."""
-        RawGreenlet.__init__(self)
+        super().__init__()
         self._hub = threadpool.hub
         if monkey.is_module_patched("sys"):
             self._stderr = monkey.get_original("sys", "stderr")
@@ -485,7 +485,7 @@ class ThreadPool(GroupMappingMixin):
         kwds = {} if kwds is None else kwds
         if self._apply_immediately():
             return func(*args, **kwds)
-        if type(self).spawn is not ThreadPool.spawn:
+        if type(self).spawn is not __class__.spawn:
             return self.spawn(func, *args, **kwds).get()
         try:
             return self._spawn(func, args, kwds, True).get()

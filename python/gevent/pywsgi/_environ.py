@@ -39,7 +39,7 @@ class SecureEnviron(Environ):
 
     def __getattr__(self, name):
         # Only for a slot that was not set.
-        if name in SecureEnviron.__slots__:
+        if name in __class__.__slots__:
             return getattr(type(self), "default_" + name)
         raise AttributeError(name)
 

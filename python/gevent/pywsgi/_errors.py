@@ -58,7 +58,7 @@ class _InvalidClientInput(OSError):
     status = 400
 
     def __init__(self, *args, status=400):
-        OSError.__init__(self, *args)
+        super().__init__(*args)
         self.status = status
 
 
@@ -68,7 +68,7 @@ class _InvalidClientRequest(ValueError):
     status = 400
 
     def __init__(self, message, status=400):
-        ValueError.__init__(self, message)
+        super().__init__(message)
         self.formatted_message = message
         self.status = status
 

@@ -46,7 +46,7 @@ class LoggingLogAdapter:
         return getattr(self._logger, name)
 
     def __setattr__(self, name, value):
-        if name in LoggingLogAdapter.__slots__:
+        if name in __class__.__slots__:
             object.__setattr__(self, name, value)
         else:
             setattr(self._logger, name, value)

@@ -87,7 +87,7 @@ class Reading:
         self.command = head.method
         self.path = head.target
         self.request_version = "HTTP/%d.%d" % head.version
-        if type(self).MessageClass is Reading.MessageClass:
+        if type(self).MessageClass is __class__.MessageClass:
             self.headers = from_pairs(list(head.headers))
         else:
             from io import BytesIO

@@ -106,7 +106,7 @@ class WSGIServer(StreamServer):
         **ssl_args,
     ):
         self._idle_handlers = set()
-        StreamServer.__init__(self, listener, backlog=backlog, spawn=spawn, **ssl_args)
+        super().__init__(listener, backlog=backlog, spawn=spawn, **ssl_args)
         if application is not None:
             self.application = application
         if handler_class is not None:
@@ -138,7 +138,7 @@ class WSGIServer(StreamServer):
         return self.environ_class(self.environ)
 
     def init_socket(self):
-        StreamServer.init_socket(self)
+        super().init_socket()
         self.update_environ()
         try:
             # Accepted sockets inherit it. Answers are written whole: there is nothing to wait for.
@@ -172,13 +172,13 @@ class WSGIServer(StreamServer):
 
         if self._native is not None and self._native.accepting:
             self._native.room()
-        elif not (_native.usable(self, WSGIServer) and self._start_natively(_native)):
+        elif not (_native.usable(self, __class__) and self._start_natively(_native)):
             super().start_accepting()
 
     def _start_natively(self, native):
         if self._native is None:
             self._native = native.make(self)
-        return native.start(self._native, self, WSGIServer._spawn)
+        return native.start(self._native, self, __class__._spawn)
 
     def reload_certificates(self):
         """Read *certfile* and *keyfile* again, for the connections that come from now on.
