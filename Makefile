@@ -6,6 +6,7 @@
 #   conformance              every loop by one law  matrix  build and test on every CPython found
 #   bench fuzz soak          longer runs            stubs   check the .pyi files against the modules
 #   wheel                    a wheel into dist/     oracle  our Python tests on upstream gevent
+#   sdist                    a source distribution into dist/, installed and used from there
 #   cross                    type-check all below the binding for macOS and the BSDs
 
 PYTHON ?= python3
@@ -27,7 +28,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name '*.c' -o -name '*.h' -
 SERVERS := redis-server pg_ctlcluster:postgresql mariadbd:mariadb-server
 WHEEL_DATA := $(shell find python/wheel-data -type f 2>/dev/null)
 
-.PHONY: all build lint test programs conformance bench fuzz soak matrix demo stubs wheel oracle cross venv format clean
+.PHONY: all build lint test programs conformance bench fuzz soak matrix demo stubs wheel sdist oracle cross venv format clean
 
 all: build
 
@@ -51,6 +52,9 @@ $(VENV)/.built-$(PROFILE): $(VENV)/.ready Cargo.toml Cargo.lock pyproject.toml $
 
 wheel: $(VENV)/.ready
 	$(VENV)/bin/maturin build --quiet --locked --release --interpreter $(PY) --out dist
+
+sdist: $(VENV)/.ready
+	$(PY) tools/sdist.py
 
 lint: $(VENV)/.ready
 	cargo fmt --all --check

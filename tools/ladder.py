@@ -1,6 +1,7 @@
 """The test ladder: Rust, then on every loop our Python tests and upstream's suite, and greenlet's.
 
     ladder.py [--jobs N] [rust] [conformance] [models] [python] [upstream] [greenlet] [programs]
+              [sdist]
 
 Without a step's name all but `conformance` (a part of `rust`) and `models` (what threads share,
 under the model checker) run, and upstream's suite is left out on a loop that is an emulation here
@@ -25,8 +26,9 @@ FILE_LIMIT = 240
 UPSTREAM_LIMIT = 1500
 GREENLET_LIMIT = 900
 PROGRAMS_LIMIT = 1200
+SDIST_LIMIT = 1800
 
-STEPS = ["rust", "conformance", "models", "python", "upstream", "greenlet", "programs"]
+STEPS = ["rust", "conformance", "models", "python", "upstream", "greenlet", "programs", "sdist"]
 
 
 def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.Count:
@@ -118,12 +120,23 @@ def greenlet() -> runs.Count:
     return counted("greenlet", ["tests/greenlet_suite.py"], GREENLET_LIMIT, r" s  ok$")
 
 
+def sdist() -> runs.Count:
+    return counted("sdist", ["tools/sdist.py"], SDIST_LIMIT, "^$")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("steps", nargs="*", choices=[*STEPS, []])
     options = parser.parse_args()
-    steps = options.steps or ["rust", "greenlet", "programs", "python", "upstream"]
+    steps = options.steps or [
+        "rust",
+        "greenlet",
+        "programs",
+        "sdist",
+        "python",
+        "upstream",
+    ]
     loops, skipped = runs.loops()
     total = runs.Count(skipped=len(skipped), notes=list(skipped))
     rows = []
@@ -147,6 +160,8 @@ def main() -> int:
         step("conformance", rust, ("-p", "gevent-conformance"), "conformance")
     if "programs" in steps:
         step("programs", programs, options.jobs)
+    if "sdist" in steps:
+        step("sdist", sdist)
     emulated = [] if "kqueue" in loops else ["kqueue"]
     for loop in loops + emulated:
         if "python" in steps:
