@@ -1,4 +1,5 @@
-//! Compiles the C files of `src` against the headers of the interpreter that pyo3 builds for.
+//! Compiles the C files of `src` against the headers of the interpreter that pyo3 builds for, and lays what
+//! the wheel has for one version of Python alone.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,6 +36,36 @@ fn guard(include: &Path) {
     }
 }
 
+/// Lays greenlet's header where the wheel takes it from: to be installed where the wheel of the real greenlet has
+/// it, in a virtual environment (`include/site`) and outside of one. Both paths name the version of Python.
+fn lay_header() -> std::io::Result<()> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python");
+    let header = python.join("gevent/_greenlet/greenlet.h");
+    println!("cargo:rerun-if-changed={}", header.display());
+    let text = std::fs::read(header)?;
+    let version = pyo3_build_config::get().version();
+    let version = format!("python{}.{}", version.major, version.minor);
+    let data = python.join("wheel-data/data");
+    let at = ["include", "include/site"]
+        .map(|folder| data.join(folder).join(&version).join("greenlet/greenlet.h"));
+    for path in &at {
+        println!("cargo:rerun-if-changed={}", path.display());
+    }
+    if at
+        .iter()
+        .all(|path| std::fs::read(path).is_ok_and(|there| there == text))
+    {
+        return Ok(());
+    }
+    // Those of another version of Python.
+    let _ = std::fs::remove_dir_all(&data);
+    for path in at {
+        std::fs::create_dir_all(path.parent().expect("it is in a folder"))?;
+        std::fs::write(path, &text)?;
+    }
+    Ok(())
+}
+
 fn main() {
     pyo3_build_config::use_pyo3_cfgs();
     println!("cargo:rerun-if-changed=src/shim.c");
@@ -50,6 +81,9 @@ fn main() {
         "PATH",
     ] {
         println!("cargo:rerun-if-env-changed={name}");
+    }
+    if let Err(error) = lay_header() {
+        println!("cargo:warning=the wheel will be without greenlet's header: {error}");
     }
     // A cross build, or one with a pyo3 configuration file, names the headers itself.
     let include = std::env::var_os("GEVENT_PYTHON_INCLUDE")
