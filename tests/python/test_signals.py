@@ -157,6 +157,40 @@ def test_child_of_another_thread_has_a_descriptor_of_its_own(heard):
     assert status == [0]
 
 
+@pytest.mark.ours
+def test_child_of_another_thread_after_a_hook_of_the_program():
+    """The hook ran before ours, which must not undo what it did."""
+    found = lines_of(
+        """
+        import os, signal, socket, threading, time
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+        import gevent
+        signal.set_wakeup_fd(ours.fileno())
+        hub = gevent.get_hub()
+        done = hub.loop.async_()
+        def asleep():
+            # In a long sleep the loop's own descriptor is there.
+            with open("/proc/self/task/%d/syscall" % os.getpid()) as file:
+                return file.read().split()[0] not in ("running", "-1")
+        def fork():
+            while not asleep():
+                time.sleep(0.01)
+            pid = os.fork()
+            if not pid:
+                os._exit(0 if signal.set_wakeup_fd(-1) == -1 else 1)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            done.send()
+        threading.Thread(target=fork).start()
+        hub.wait(done)
+        print(signal.set_wakeup_fd(-1) == ours.fileno())
+        """,
+        PYTHONWARNINGS="ignore",
+    )
+    assert found == ["0", "True"]
+
+
 def unread():
     """How many bytes are in the pipes of this process."""
     total = 0

@@ -23,9 +23,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 /// How long the main thread sleeps before it sets its alarm.
 pub const PATIENCE: Nanos = 10_000_000;
 
-/// For a child that another thread forks while the main thread sleeps: whether an alarm is set, and what
-/// was there before.
+/// For a child that another thread forks while the main thread sleeps: whether an alarm is set, its
+/// descriptor, and what was there before.
 static SET: AtomicBool = AtomicBool::new(false);
+static ALARM: AtomicI32 = AtomicI32::new(-1);
 static BEFORE: AtomicI32 = AtomicI32::new(-1);
 static AT_FORK: AtomicBool = AtomicBool::new(false);
 
@@ -49,7 +50,11 @@ fn put_back(py: Python<'_>, fd: i32) -> i32 {
 #[pyfunction]
 fn forked(py: Python<'_>) {
     if SET.swap(false, Ordering::Relaxed) {
-        put_back(py, BEFORE.load(Ordering::Relaxed));
+        let now = put_back(py, BEFORE.load(Ordering::Relaxed));
+        if now != ALARM.load(Ordering::Relaxed) {
+            // The program's own hook was here before.
+            put_back(py, now);
+        }
     }
 }
 
@@ -157,6 +162,7 @@ impl Alarm {
         };
         self.before.set(Some(before));
         BEFORE.store(before, Ordering::Relaxed);
+        ALARM.store(pipe.write.as_raw_fd(), Ordering::Relaxed);
         SET.store(true, Ordering::Relaxed);
         true
     }
@@ -187,7 +193,14 @@ impl Alarm {
 
     /// In a forked child, when the loop's objects are its own: the parent keeps the pipe.
     pub fn renew(&self, py: Python<'_>, reactor: &Reactor) {
-        self.unset(py);
+        // The pipe is not read: what is in it came to the parent, and ends the parent's sleep.
+        if let Some(before) = self.before.get() {
+            self.before.set(None);
+            // If a hook of the fork has not done so.
+            if SET.swap(false, Ordering::Relaxed) {
+                put_back(py, before);
+            }
+        }
         self.drop_pipe(reactor, State::Unknown);
     }
 }
