@@ -1,4 +1,4 @@
-"""The first process of `python -m gevent.pywsgi`: signals at any moment, and sockets whose worker is away.
+"""The first process of `python -m gevent.pywsgi`: signals at any moment, sockets without a worker.
 
 What a worker does at some point is held up by files, so that a signal meets it exactly there.
 """
