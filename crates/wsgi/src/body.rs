@@ -24,10 +24,10 @@ enum State {
     Size {
         digits: u8,
     },
-    /// Spaces after the size, which only a `;` makes right.
-    Space,
-    /// In extensions.
-    Extension {
+    /// In extensions, or in spaces after the size, which only a `;` makes right.
+    Extension(Extension),
+    /// In extensions that are not looked at but for quotes.
+    Loose {
         quoted: Quoted,
     },
     /// After the CR of the size's line.
@@ -44,6 +44,56 @@ enum State {
     Failed(Reject),
 }
 
+/// Where in `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`, RFC 9112 §7.1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extension {
+    /// In space after the size.
+    Before,
+    /// Behind a `;`.
+    Name,
+    InName,
+    /// In space after a name.
+    AfterName,
+    /// Behind a `=`.
+    Value,
+    InValue,
+    InQuotes,
+    /// Behind a backslash in quotes.
+    Escape,
+    /// A quoted value has ended.
+    AfterQuotes,
+    /// In space after a value.
+    AfterValue,
+}
+
+impl Extension {
+    /// What follows this with a byte that is no line end; `None`: it must not come.
+    fn after(self, c: u8) -> Option<Self> {
+        use Extension::*;
+        let is_space = matches!(c, b' ' | b'\t');
+        Some(match (self, c) {
+            (Before | InName | AfterName | InValue | AfterQuotes | AfterValue, b';') => Name,
+            (InName | AfterName, b'=') => Value,
+            (Value, b'"') => InQuotes,
+            (InQuotes, b'"') => AfterQuotes,
+            (InQuotes, b'\\') => Escape,
+            (InQuotes | Escape, c) if is_value(c) => InQuotes,
+            (Before | Name | AfterName | Value | AfterValue, _) if is_space => self,
+            (InName, _) if is_space => AfterName,
+            (InValue | AfterQuotes, _) if is_space => AfterValue,
+            (Name | InName, c) if is_token(c) => InName,
+            (Value | InValue, c) if is_token(c) => InValue,
+            _ => return None,
+        })
+    }
+
+    /// Whether the line may end here.
+    fn may_end(self) -> bool {
+        use Extension::*;
+        matches!(self, InName | InValue | AfterQuotes)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quoted {
     No,
@@ -51,8 +101,8 @@ enum Quoted {
     Escape,
 }
 
-/// More digits than this cannot be a size.
-const MOST_DIGITS: u8 = 16;
+/// More digits than this are no size, be they zeros.
+const MOST_DIGITS: u8 = 64;
 
 /// What a chunk's own bytes make up for in extensions: a size line of so many bytes is no burden.
 const FREE_EXTENSION: u64 = 16;
@@ -70,6 +120,8 @@ pub struct BodyDecoder {
     extension: usize,
     trailers_limit: usize,
     trailers: Vec<u8>,
+    /// Trailer fields that may still come.
+    fields: usize,
     line: usize,
     /// The trailer's name is over.
     named: bool,
@@ -100,6 +152,7 @@ impl BodyDecoder {
             extension: limits.extension,
             trailers_limit: limits.trailers,
             trailers: Vec::new(),
+            fields: limits.headers,
             line: 0,
             named: false,
             policy,
@@ -231,15 +284,8 @@ impl BodyDecoder {
     fn framing(&mut self, c: u8) -> Result<(), Reject> {
         match self.state {
             State::Size { digits } => return self.size_digit(c, digits),
-            State::Space => {
-                self.state = match c {
-                    b' ' | b'\t' => State::Space,
-                    b';' => State::Extension { quoted: Quoted::No },
-                    _ => return Err(Reject::bad("space after a chunk's size")),
-                };
-                self.count_extension()?;
-            }
-            State::Extension { quoted } => return self.extension_byte(c, quoted),
+            State::Extension(at) => return self.extension_byte(c, at),
+            State::Loose { quoted } => return self.loose_byte(c, quoted),
             State::SizeEnd => {
                 if c != b'\n' {
                     return Err(Reject::bad("a chunk's size ends in a bare CR"));
@@ -259,11 +305,11 @@ impl BodyDecoder {
 
     fn size_digit(&mut self, c: u8, digits: u8) -> Result<(), Reject> {
         if let Some(value) = (c as char).to_digit(16) {
-            if digits == MOST_DIGITS {
-                return Err(Reject::bad("a chunk's size is too long"));
-            }
             if digits == 0 {
                 self.size = 0;
+            }
+            if digits == MOST_DIGITS || self.size > u64::MAX >> 4 {
+                return Err(Reject::bad("a chunk's size is too long"));
             }
             self.size = self.size << 4 | u64::from(value);
             self.state = State::Size { digits: digits + 1 };
@@ -274,29 +320,48 @@ impl BodyDecoder {
         }
         self.state = match c {
             b'\r' => State::SizeEnd,
-            b';' => State::Extension { quoted: Quoted::No },
-            b' ' | b'\t' => State::Space,
+            b';' if self.policy != Policy::Strict => State::Loose { quoted: Quoted::No },
+            b';' => State::Extension(Extension::Name),
+            b' ' | b'\t' => State::Extension(Extension::Before),
             _ => return Err(Reject::bad("a bad chunk size")),
         };
         Ok(())
     }
 
-    fn extension_byte(&mut self, c: u8, quoted: Quoted) -> Result<(), Reject> {
+    fn extension_byte(&mut self, c: u8, at: Extension) -> Result<(), Reject> {
         self.count_extension()?;
-        if c == b'\n' || !is_value(c) && c != b'\r' && self.policy == Policy::Strict {
+        self.state = match at {
+            _ if c == b'\r' && at.may_end() => State::SizeEnd,
+            Extension::Before if c == b';' && self.policy != Policy::Strict => {
+                State::Loose { quoted: Quoted::No }
+            }
+            _ => match at.after(c) {
+                Some(next) => State::Extension(next),
+                None if at == Extension::Before => {
+                    return Err(Reject::bad("space after a chunk's size"));
+                }
+                None => return Err(Reject::bad("a bad chunk extension")),
+            },
+        };
+        Ok(())
+    }
+
+    fn loose_byte(&mut self, c: u8, quoted: Quoted) -> Result<(), Reject> {
+        self.count_extension()?;
+        if c == b'\n' || !is_value(c) && c != b'\r' && self.policy < Policy::Compatible {
             return Err(Reject::bad("a control byte in a chunk extension"));
         }
         self.state = match (quoted, c) {
             (Quoted::No, b'\r') => State::SizeEnd,
             (_, b'\r') => return Err(Reject::bad("an open quote in a chunk extension")),
-            (Quoted::No, b'"') | (Quoted::Escape, _) => State::Extension {
+            (Quoted::No, b'"') | (Quoted::Escape, _) => State::Loose {
                 quoted: Quoted::Yes,
             },
-            (Quoted::Yes, b'"') => State::Extension { quoted: Quoted::No },
-            (Quoted::Yes, b'\\') => State::Extension {
+            (Quoted::Yes, b'"') => State::Loose { quoted: Quoted::No },
+            (Quoted::Yes, b'\\') => State::Loose {
                 quoted: Quoted::Escape,
             },
-            (same, _) => State::Extension { quoted: same },
+            (same, _) => State::Loose { quoted: same },
         };
         Ok(())
     }
@@ -326,7 +391,7 @@ impl BodyDecoder {
 
     fn trailer_byte(&mut self, c: u8) -> Result<(), Reject> {
         if self.trailers.len() >= self.trailers_limit {
-            return Err(Reject::bad("the trailers are too long"));
+            return Err(Reject::new(431, "the trailers are too long"));
         }
         let line = &self.trailers[self.line..];
         let after_cr = line.last() == Some(&b'\r');
@@ -352,6 +417,10 @@ impl BodyDecoder {
         self.trailers.push(c);
         self.named |= c == b':';
         if c == b'\n' {
+            if self.fields == 0 {
+                return Err(Reject::new(431, "too many trailer fields"));
+            }
+            self.fields -= 1;
             self.line = self.trailers.len();
             self.named = false;
         }
@@ -413,6 +482,21 @@ mod tests {
             (b"1\r\na\n", 400),
             (b"11111111111111111\r\n", 400),
             (b"1;a=\0\r\n", 400),
+            (b"1;\r\n", 400),
+            (b"1; \r\n", 400),
+            (b"1;a=\r\n", 400),
+            (b"1;=b\r\n", 400),
+            (b"1;a;\r\n", 400),
+            (b"1;;a\r\n", 400),
+            (b"1;a b\r\n", 400),
+            (b"1;a=b c\r\n", 400),
+            (b"1;a=b \r\n", 400),
+            (b"1;a=\"b\"c\r\n", 400),
+            (b"1;a=b=c\r\n", 400),
+            (b"1;\"a\"\r\n", 400),
+            (b"1;a=\"\0\"\r\n", 400),
+            (b"1;a=\"\\\0\"\r\n", 400),
+            (b"1;a\n", 400),
             (b"1;a=\"b\r\n", 400),
             (b"0\r\nA\r\n", 400),
             (b"0\r\n b\r\n", 400),
@@ -425,6 +509,66 @@ mod tests {
             assert_eq!(decode(data, 1).unwrap_err().status, status, "{data:?}");
             assert_eq!(decode(data, 99).unwrap_err().status, status, "{data:?}");
         }
+    }
+
+    #[test]
+    fn what_the_grammar_of_sizes_allows() {
+        let zeros = [b"0".repeat(48), b"1".to_vec()].concat();
+        for size in [
+            &b"1"[..],
+            b"01",
+            &zeros,
+            b"1;a",
+            b"1;a;b",
+            b"1;a=b",
+            b"1 ; a = b;c",
+            b"1\t;a=\"\"",
+            b"1;a=\"; =\\\"\xff\" ;c=d",
+        ] {
+            let data = [size, b"\r\nx\r\n0\r\n\r\n"].concat();
+            let (body, _, done) = decode(&data, 1).unwrap();
+            assert_eq!((body.as_slice(), done), (&b"x"[..], true), "{size:?}");
+        }
+        let last = [b"0".repeat(40), b"\r\n\r\n".to_vec()].concat();
+        assert!(decode(&last, 1).unwrap().2);
+        assert!(decode(&[b"0".repeat(65), b"\r\n".to_vec()].concat(), 9).is_err());
+    }
+
+    #[test]
+    fn how_much_less_strict_the_policies_are() {
+        let extension = |extension: &[u8], policy| {
+            let data = [b"1", extension, b"\r\nx\r\n"].concat();
+            let mut decoder = BodyDecoder::new(Framing::Chunked, &Limits::default(), policy);
+            decoder.feed(&data, &mut Vec::new()).is_ok()
+        };
+        for odd in [&b";"[..], b";a=", b";=b", b" ;;", b";a b"] {
+            assert!(!extension(odd, Policy::Strict), "{odd:?}");
+            assert!(extension(odd, Policy::Tolerant), "{odd:?}");
+        }
+        assert!(!extension(b";a=\0", Policy::Tolerant));
+        assert!(extension(b";a=\0", Policy::Compatible));
+    }
+
+    #[test]
+    fn trailer_fields_are_counted() {
+        let limits = Limits {
+            headers: 3,
+            ..Limits::default()
+        };
+        let decode = |fields: usize| {
+            let data = [
+                b"0\r\n".to_vec(),
+                b"A: b\r\n".repeat(fields),
+                b"\r\n".to_vec(),
+            ]
+            .concat();
+            let mut decoder = BodyDecoder::new(Framing::Chunked, &limits, Policy::Strict);
+            decoder
+                .feed(&data, &mut Vec::new())
+                .map(|_| decoder.is_done())
+        };
+        assert_eq!(decode(3), Ok(true));
+        assert_eq!(decode(4).unwrap_err().status, 431);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! [`Head`]: one request head, parsed and judged: which framing its body has, whether the connection goes on.
 
 use crate::body::Framing;
-use crate::chars::{has_member, is_token, list, trim};
+use crate::chars::{is_token, list};
 use crate::limits::{Limits, Policy};
 use crate::reject::Reject;
 use crate::target::{self, Form};
@@ -87,8 +87,9 @@ pub struct Head {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
-    /// Whether the client asks for another protocol (not h2c, which no server of WSGI speaks), so that what
-    /// follows the head may not be HTTP.
+    /// Whether the client asks for another protocol (not h2c, which no server of WSGI speaks): what follows a 101
+    /// is not HTTP. That takes an Upgrade field and `Connection: upgrade` (RFC 9110 §7.8), but from
+    /// [`Policy::Compatible`] on one of them is enough.
     pub upgrade: bool,
     /// Whether a field's name has an underscore: such fields are not for CGI names.
     pub has_underscores: bool,
@@ -131,6 +132,12 @@ impl Head {
             Ok(httparse::Status::Complete(length)) if length == data.len() => {}
             Ok(httparse::Status::Complete(_)) => return Err(Reject::bad("bytes after the head")),
             Ok(httparse::Status::Partial) => return Err(Reject::bad("the head is not complete")),
+            Err(httparse::Error::Version) if let Some(minor) = higher_minor(data) => {
+                // To be read as the highest version that is spoken (RFC 9110 §2.5). The places are the same.
+                let mut known = data.to_vec();
+                known[minor] = b'1';
+                return self.parse(&known, limits, policy);
+            }
             Err(error) => return Err(refused(data, error)),
         }
         let span = |s: &[u8]| {
@@ -254,8 +261,12 @@ impl Head {
         };
         let has_body = !matches!(self.framing, Framing::None | Framing::Length(0));
         self.expect_continue = is_11 && seen.expect && has_body;
-        self.upgrade =
-            is_11 && !has_body && !seen.h2c && (seen.connection_upgrade || seen.websocket);
+        self.upgrade = is_11
+            && !has_body
+            && match policy {
+                Policy::Strict | Policy::Tolerant => seen.connection_upgrade && seen.upgrade,
+                _ => seen.connection_upgrade && (seen.upgrade || !seen.h2c) || seen.websocket,
+            };
         Ok(())
     }
 
@@ -310,6 +321,8 @@ struct Seen {
     close: bool,
     keep_alive: bool,
     connection_upgrade: bool,
+    /// To something else than h2c.
+    upgrade: bool,
     websocket: bool,
     h2c: bool,
     expect: bool,
@@ -336,8 +349,12 @@ impl Seen {
                 self.expect = true;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.websocket |= has_member(value, "websocket");
-                self.h2c |= has_member(value, "h2c");
+                for protocol in list(value) {
+                    let is_h2c = protocol.eq_ignore_ascii_case(b"h2c");
+                    self.h2c |= is_h2c;
+                    self.upgrade |= !is_h2c;
+                    self.websocket |= protocol.eq_ignore_ascii_case(b"websocket");
+                }
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in list(value) {
@@ -377,21 +394,26 @@ fn length(value: &[u8]) -> Result<u64, Reject> {
         .ok_or(BAD)
 }
 
-/// A Transfer-Encoding: `chunked`, once and last, is the one that is known.
+/// A Transfer-Encoding: `chunked`, once and last, is the one that is known. Empty members of the list count for
+/// nothing (RFC 9110 §5.6.1).
 fn coding(value: &[u8]) -> Result<(), Reject> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
     let mut last_is_chunked = false;
     let mut chunked = 0;
-    for member in value.split(|&c| c == b',').map(trim) {
-        if member.is_empty() || !member.iter().all(|&c| is_token(c)) {
+    let mut members = 0;
+    for member in list(value) {
+        if !member.iter().all(|&c| is_token(c)) {
             return Err(Reject::bad("a bad Transfer-Encoding"));
         }
+        members += 1;
         last_is_chunked = member.eq_ignore_ascii_case(b"chunked");
         chunked += usize::from(last_is_chunked);
     }
     match (chunked, last_is_chunked) {
+        _ if members == 0 => Err(Reject::bad("a bad Transfer-Encoding")),
+        (1, true) if members == 1 => Ok(()),
         (0, _) | (1, true) => Err(Reject::new(501, "an unknown transfer coding")),
         _ => Err(Reject::bad("chunked is not the one final coding")),
     }
@@ -404,6 +426,7 @@ fn coding(value: &[u8]) -> Result<(), Reject> {
 pub fn check_request_line(line: &[u8]) -> Result<(), Reject> {
     match httparse::Request::new(&mut []).parse(line) {
         Ok(_) => Ok(()),
+        Err(httparse::Error::Version) if higher_minor(line).is_some() => Ok(()),
         Err(error) => Err(refused(line, error)),
     }
 }
@@ -424,17 +447,41 @@ fn refused(data: &[u8], error: httparse::Error) -> Reject {
     }
 }
 
-/// Whether the request line ends in a well-formed version, which then is none of ours.
-fn is_other_version(data: &[u8]) -> bool {
+/// The digits of the request line's version, if that is well-formed, and where it ends.
+fn version(data: &[u8]) -> Option<(u8, u8, usize)> {
     let end = memchr::memchr(b'\r', data).unwrap_or(data.len());
-    let line = &data[..end];
-    let mut words = line.split(|&c| c == b' ');
+    let mut words = data[..end].split(|&c| c == b' ');
     let version = match (words.next(), words.next(), words.next(), words.next()) {
         (Some(_), Some(_), Some(version), None) => version,
-        _ => return false,
+        _ => return None,
     };
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-        if major.is_ascii_digit() && minor.is_ascii_digit())
+    match version {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            major @ b'0'..=b'9',
+            b'.',
+            minor @ b'0'..=b'9',
+        ] => Some((*major, *minor, end)),
+        _ => None,
+    }
+}
+
+/// Whether the request line ends in a well-formed version, which then is none of ours.
+fn is_other_version(data: &[u8]) -> bool {
+    version(data).is_some()
+}
+
+/// Where the minor digit of a version 1.2 to 1.9 stands.
+#[cold]
+fn higher_minor(data: &[u8]) -> Option<usize> {
+    match version(data)? {
+        (b'1', b'2'..=b'9', end) => Some(end - 1),
+        _ => None,
+    }
 }
 
 /// The head with each folded line joined to the one before it by spaces (RFC 9112 §5.2), which keeps its
@@ -493,12 +540,81 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{rest}\r\n\r\n");
             parse(&head).unwrap().upgrade
         };
-        assert!(upgrades("Connection: Upgrade"));
-        assert!(upgrades("Upgrade: websocket"));
+        assert!(upgrades("Connection: Upgrade\r\nUpgrade: websocket"));
+        assert!(upgrades("Upgrade: h2c, other/2\r\nConnection: x, UPGRADE"));
+        for less in [
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Connection: Upgrade\r\nUpgrade:",
+            "Connection: Upgrade\r\nUpgrade: ,",
+            "Connection: close\r\nUpgrade: websocket",
+        ] {
+            assert!(!upgrades(less), "{less}");
+        }
         assert!(!upgrades(
             "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c"
         ));
-        assert!(!upgrades("Connection: Upgrade\r\nContent-Length: 3"));
+        assert!(!upgrades(
+            "Connection: Upgrade\r\nUpgrade: x\r\nContent-Length: 3"
+        ));
+    }
+
+    #[test]
+    fn upgrades_as_upstream_sees_them() {
+        let mut head = Head::default();
+        for (fields, upgrades) in [
+            ("Connection: Upgrade", true),
+            ("Upgrade: websocket", true),
+            ("Upgrade: other", false),
+            ("Connection: Upgrade\r\nUpgrade: h2c", false),
+        ] {
+            let data = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+            let limits = Limits::default();
+            for (policy, upgrades) in [(Policy::Tolerant, false), (Policy::Compatible, upgrades)] {
+                head.parse(data.as_bytes(), &limits, policy).unwrap();
+                assert_eq!(head.upgrade, upgrades, "{fields}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_higher_minor_version_is_read_as_1_1() {
+        let data = "GET /a HTTP/1.7\r\nHost: x\r\nContent-Length: 2\r\n\r\n";
+        let head = parse(data).unwrap();
+        assert_eq!(head.version, Version::Http11);
+        assert_eq!(head.target.of(data.as_bytes()), b"/a");
+        assert!(head.keep_alive);
+        assert!(check_request_line(b"GET / HTTP/1.2\r\n").is_ok());
+        for (version, status) in [("2.0", 505), ("0.9", 505), ("1.10", 400), ("1.x", 400)] {
+            let refused = parse(&format!("GET / HTTP/{version}\r\nHost: x\r\n\r\n"));
+            assert_eq!(refused.unwrap_err().status, status, "{version}");
+        }
+        // What is wrong besides is found all the same.
+        assert!(parse("GET / HTTP/1.2\r\nHost : x\r\n\r\n").is_err());
+        assert!(parse("GET / HTTP/1.2\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn empty_members_of_a_transfer_encoding_are_ignored() {
+        let framing = |value: &str| {
+            let fields = format!("Host: a\r\nTransfer-Encoding: {value}");
+            parse(&format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n")).map(|head| head.framing)
+        };
+        for value in [",chunked", "chunked,", ", ,\t, Chunked , ,"] {
+            assert_eq!(framing(value), Ok(Framing::Chunked), "{value}");
+        }
+        for (value, status) in [
+            ("", 400),
+            (",", 400),
+            ("chunked, chunked", 400),
+            ("chunked,,gzip", 400),
+            (",gzip,,chunked", 501),
+            ("identity", 501),
+            ("chunked;a=b", 400),
+            ("\u{b}chunked", 400),
+        ] {
+            assert_eq!(framing(value).unwrap_err().status, status, "{value}");
+        }
     }
 
     #[test]

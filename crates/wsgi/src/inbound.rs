@@ -148,7 +148,7 @@ impl Inbound {
         self.scan = HeadScanner::default();
         let bytes = match rules.policy {
             Policy::Strict => Cow::Borrowed(&data[start..end]),
-            Policy::Tolerant | Policy::Upstream => head::unfold(&data[start..end]),
+            _ => head::unfold(&data[start..end]),
         };
         head.parse(&bytes, &rules.limits, rules.policy)?;
         if !matches!(head.framing, Framing::None | Framing::Length(0)) {
@@ -194,11 +194,6 @@ impl Inbound {
                 self.body = None;
             }
         }
-    }
-
-    /// How many bytes of a body with a length are still to come.
-    pub fn left(&self) -> Option<u64> {
-        self.body.as_ref().map_or(Some(0), |decoder| decoder.left())
     }
 }
 

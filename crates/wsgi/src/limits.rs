@@ -7,13 +7,13 @@ pub struct Limits {
     pub line: usize,
     /// Bytes of the whole head, request line and blank line included; more is 431.
     pub head: usize,
-    /// Header fields; more is 431. What `http.client` allows.
+    /// Header fields, and as many trailer fields; more is 431. What `http.client` allows.
     pub headers: usize,
     /// Bytes of the body; more is 413. Without a limit as upstream.
     pub body: u64,
     /// Bytes of chunk extensions beyond what the chunks' own size makes up for; more is 400.
     pub extension: usize,
-    /// Bytes of the trailer section; more is 400.
+    /// Bytes of the trailer section; more is 431.
     pub trailers: usize,
 }
 
@@ -31,15 +31,18 @@ impl Default for Limits {
 }
 
 /// How strictly a message is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Policy {
     /// RFC 9112 without its leave to repair: the default.
     #[default]
     Strict,
     /// With what is wrong and harms nobody, and RFC 9112 lets a server repair: folded lines become spaces
-    /// (§5.2), a missing Host is let pass, and chunk extensions may hold any bytes but line ends. Without a
+    /// (§5.2), a missing Host is let pass, and chunk extensions may hold any bytes but control bytes. Without a
     /// Host, which proxies send, Transfer-Encoding overrides Content-Length (§6.3).
     Tolerant,
+    /// Also what upstream's own tests want to be accepted: control bytes in chunk extensions, and upgrades that
+    /// are asked for by `Connection: upgrade` alone, or by `Upgrade: websocket` alone.
+    Compatible,
     /// All that upstream's handlers accept: also that Transfer-Encoding always overrides Content-Length, by
     /// which a request can be smuggled past a proxy in front that does not know it.
     Upstream,
@@ -50,7 +53,7 @@ impl Policy {
     pub fn takes_two_lengths(self, has_host: bool) -> bool {
         match self {
             Policy::Strict => false,
-            Policy::Tolerant => !has_host,
+            Policy::Tolerant | Policy::Compatible => !has_host,
             Policy::Upstream => true,
         }
     }

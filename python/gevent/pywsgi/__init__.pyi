@@ -138,6 +138,7 @@ class WSGIServer(StreamServer):
     idle_grace: float
     head_timeout: float | None
     io_timeout: float | None
+    linger_timeout: float | None
     max_line: int | None
     max_head: int | None
     max_headers: int | None

@@ -6,7 +6,6 @@ packages depend on it: ``handle`` → ``handle_one_request`` → ``read_requestl
 ``start_response``, ``process_result`` → ``write`` → ``finalize_headers``; then ``log_request``.
 """
 
-import _socket
 import errno
 import sys
 import time
@@ -20,14 +19,11 @@ from gevent.pywsgi._errors import (
     _InvalidClientInput,
     _InvalidClientRequest,
 )
+from gevent.pywsgi._lingering import limit, linger
 from gevent.pywsgi._reading import Reading, _HeadTimeout
 from gevent.pywsgi._writing import Writing
-from gevent.timeout import Timeout
 
 __all__ = ["WSGIHandler"]
-
-#: Seconds to wait for the end of what a refused client sends.
-_LINGER = 2
 
 #: Blank lines before a request line that are overlooked (RFC 9112 §2.2 asks for one at least).
 _BLANK_LINES = 2
@@ -53,6 +49,11 @@ class WSGIHandler(Reading, Writing):
 
     _print_unexpected_exc = staticmethod(traceback.print_exc)
 
+    # The client may still send, also when nothing of a body is unread.
+    _is_refused = False
+    # It was listened to for long enough.
+    _is_late = False
+
     def __init__(self, sock, address, server, rfile=None):
         self.socket = sock
         self.client_address = address
@@ -62,12 +63,14 @@ class WSGIHandler(Reading, Writing):
     def handle(self):
         """Serve request after request, until either side has enough; then close the socket."""
         self.server._connections += 1
+        is_answered = False
         try:
             while self.socket is not None:
                 self.time_start = time.time()
                 self.time_finish = 0
                 result = self.handle_one_request()
                 if result is None:
+                    is_answered = True
                     break
                 if result is True:
                     continue
@@ -78,44 +81,25 @@ class WSGIHandler(Reading, Writing):
                 if not self.time_finish:
                     self.time_finish = time.time()
                 self.log_request()
-                self._linger()
+                self._is_refused = is_answered = True
                 break
         except OSError as ex:
             if ex.errno not in self.ignored_socket_errors and not isinstance(ex, TimeoutError):
                 raise
         finally:
             self.server._connections -= 1
-            self._close_connection()
+            self._close_connection(is_answered)
 
-    def _linger(self):
-        # A client that still sends would be reset by our close, and may never read the answer.
-        sock = self.socket
-        if hasattr(sock, "do_handshake"):
-            return
-        try:
-            with Timeout(_LINGER, False):
-                sock.shutdown(_socket.SHUT_WR)
-                for _ in range(64):
-                    if not sock.recv(65536):
-                        break
-        except OSError:
-            # It is gone already.
-            pass
-
-    def _close_connection(self):
+    def _close_connection(self, is_answered=False):
         sock = self.__dict__.pop("socket", None)
         rfile = self.__dict__.pop("rfile", None)
-        self.__dict__.pop("wsgi_input", None)
+        wsgi_input = self.__dict__.pop("wsgi_input", None)
         if sock is not None:
+            # What the client sends in vain would turn our close into a reset that takes the answer
+            # with it.
+            if is_answered and self._may_still_send(sock, wsgi_input):
+                linger(self.server, sock)
             try:
-                # What the client sent in vain would turn our close into a reset that takes the
-                # answer with it.
-                raw = getattr(sock, "_sock", None)
-                if raw is not None:
-                    try:
-                        raw.recv(16384)
-                    except OSError:
-                        pass
                 sock.close()
             except OSError:
                 pass
@@ -124,6 +108,18 @@ class WSGIHandler(Reading, Writing):
                 rfile.close()
             except OSError:
                 pass
+
+    def _may_still_send(self, sock, wsgi_input):
+        """Whether there is something of the client's that nobody has read, or will be."""
+        if self._is_late or self._is_taken():
+            return False
+        if self._is_refused or (wsgi_input is not None and wsgi_input._is_unread()):
+            return True
+        try:
+            return bool(sock._sock.recv(16384))
+        except (OSError, AttributeError):
+            # Nothing is there; or it is some object of the program's own.
+            return False
 
     def handle_one_request(self):
         """Read and answer a request.
@@ -167,7 +163,7 @@ class WSGIHandler(Reading, Writing):
         self.application = self.server.application
         self._set_idle_limit(self.server.io_timeout)
         self.handle_one_response()
-        if self.close_connection or self.rfile.closed:
+        if self.close_connection or self._is_taken() or self.rfile.closed:
             return None
         self._set_idle_limit(None)
         return True
@@ -227,7 +223,8 @@ class WSGIHandler(Reading, Writing):
             # No further request will be looked for.
             return
         try:
-            self.wsgi_input._discard()
+            self._is_late = not self.wsgi_input._discard(limit(self.server))
+            self.close_connection |= self._is_late
         except _InvalidClientInput as ex:
             self.close_connection = True
             if str(ex):

@@ -3,16 +3,15 @@
 from io import BytesIO
 
 from gevent._core import BodyDecoder, HTTPError
+from gevent.hub import sleep
 from gevent.pywsgi._errors import _CONTINUE_RESPONSE, _InvalidClientInput
+from gevent.pywsgi._lingering import TURN
+from gevent.timeout import Timeout
 
-__all__ = ["Input"]
+__all__ = ["Input", "UpgradeInput"]
 
 #: Bytes of framing and body that are looked for at a time. The decoder has tighter limits.
 _PIECE = 65536
-
-#: What an application left unread is read and thrown away up to so many bytes; a connection on
-#: which more is to come is closed.
-_DISCARD_LIMIT = 1 << 20
 
 _EOF_IN_CHUNKS = "unexpected end of file while parsing chunked data"
 
@@ -52,8 +51,10 @@ class Input:
         # What was decoded and not yet asked for.
         self._decoded = None
 
-    def _set_limits(self, max_body, http):
-        self._decoder = BodyDecoder(None, True, max_body=max_body, http=http)
+    def _set_limits(self, max_body, max_headers, http):
+        self._decoder = BodyDecoder(
+            None, True, max_body=max_body, max_headers=max_headers, http=http
+        )
 
     def _send_100_continue(self):
         if self.socket is not None:
@@ -61,30 +62,39 @@ class Input:
             if self.send_100_continue_enabled:
                 sock.sendall(_CONTINUE_RESPONSE)
 
-    def _discard(self):
+    def _is_unread(self):
+        """Whether some of the body was not read, be it that it has not come."""
+        if self.chunked_input:
+            return not self._decoder.done
+        return self.position < (self.content_length or 0)
+
+    def _waits_for_leave(self):
+        """Whether the client waits for leave to send the body."""
+        return self.socket is not None and self._is_unread()
+
+    def _discard(self, seconds=None):
         """Read what the application did not, so that the next request is found.
 
-        Fails when there is nothing to be found: after an error, or with too much to come.
+        Fails when there is nothing to be found. False: not all has come in so many seconds.
         """
         if self._chunked_input_error:
             raise _InvalidClientInput("the body was not understood")
-        if self.socket is not None and (self.chunked_input or self.content_length):
+        if self._waits_for_leave():
             # The client waits for leave to send the body. Now that it is answered without, it may
             # send that or not, and nobody can tell what its next bytes are.
             raise OSError("the body was not asked for")
-        if not self.chunked_input:
-            if not self.content_length or self.position >= self.content_length:
-                return
-            if self.content_length - self.position > _DISCARD_LIMIT:
-                raise _InvalidClientInput("too much of the body is unread")
+        if not self._is_unread():
+            return True
         seen = 0
-        while True:
-            piece = self.read(_PIECE)
-            if not piece:
-                return
-            seen += len(piece)
-            if seen > _DISCARD_LIMIT:
-                raise _InvalidClientInput("too much of the body is unread")
+        with Timeout(seconds, False):
+            while size := len(self.read(_PIECE)):
+                seen += size
+                if seen >= TURN:
+                    # A client may send as fast as it is read.
+                    seen = 0
+                    sleep(0)
+            return True
+        return False
 
     # With a length.
 
@@ -201,3 +211,57 @@ class Input:
         return line
 
     __next__ = next
+
+
+class UpgradeInput:
+    """``wsgi.input`` of a request that asks for another protocol.
+
+    The request has no body, so there is nothing to read. After a 101 what comes is the other
+    protocol's, and is read as it comes. ``raw._sock`` is the socket, for programs that do all of
+    that by themselves; then the connection carries no further request.
+    """
+
+    def __init__(self, handler):
+        self._handler = handler
+        self._file = handler.rfile
+        self._is_taken = False
+
+    def _opened(self):
+        """The file, once there is something in it."""
+        return self._file if self._handler.connection_upgraded else _NOTHING
+
+    def read(self, *args):
+        return self._opened().read(*args)
+
+    def read1(self, *args):
+        return self._opened().read1(*args)
+
+    def readline(self, *args):
+        return self._opened().readline(*args)
+
+    def readlines(self, *args):
+        return self._opened().readlines(*args)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    @property
+    def rfile(self):
+        self._is_taken = True
+        return self._file
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self._file, name)
+        self._is_taken = True
+        return found
+
+
+_NOTHING = BytesIO()

@@ -129,6 +129,7 @@ def configure(core, server):
         head_timeout=server.head_timeout,
         idle_timeout=server.idle_timeout,
         io_timeout=server.io_timeout,
+        linger_timeout=server.linger_timeout,
         max_accept=server.max_accept,
         **limits,
     )

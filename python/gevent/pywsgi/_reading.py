@@ -8,14 +8,14 @@ import sys
 from functools import partial
 from urllib.parse import unquote
 
-from gevent._core import HTTPError, parse_head
+from gevent._core import FileWrapper, HTTPError, parse_head
 from gevent.pywsgi._errors import (
     _InvalidClientRequest,
     plain_answer,
     status_line,
 )
 from gevent.pywsgi._headers import from_pairs, headers_factory
-from gevent.pywsgi._input import Input
+from gevent.pywsgi._input import Input, UpgradeInput
 from gevent.timeout import Timeout
 
 __all__ = ["Reading", "max_request_line"]
@@ -55,6 +55,8 @@ class Reading:
 
     # What the native parser said of the current request.
     _head = None
+    # Set while the current request asks for another protocol.
+    _upgrade_input = None
 
     def MessageClass(self, *args):
         """What makes :attr:`headers` of a file. A subclass may bring another."""
@@ -120,6 +122,14 @@ class Reading:
     def _connection_upgrade_requested(self):
         return self._head.upgrade
 
+    def _is_taken(self):
+        """Whether the connection is not HTTP's any more, or may not be."""
+        if self.connection_upgraded:
+            return True
+        asked = self._upgrade_input
+        # An application that has sent no answer by us may have sent one by itself.
+        return asked is not None and (asked._is_taken or not self.headers_sent)
+
     def _headers(self):
         """Names for the environ and values, field by field. Names with ``_`` are left out: they
         would pass for others."""
@@ -165,11 +175,17 @@ class Reading:
             chunked_input=head.chunked,
         )
         if head.chunked:
-            self.wsgi_input._set_limits(self.server.max_body, self.server._http())
+            limits = self.server._limits()
+            self.wsgi_input._set_limits(
+                limits["max_body"], limits["max_headers"], self.server._http()
+            )
+        if getattr(self.server, "_native", None) is not None:
+            # As for the requests that need no handler.
+            env.setdefault("wsgi.file_wrapper", FileWrapper)
+        self._upgrade_input = None
         if self._connection_upgrade_requested():
-            # Whoever takes the connection over reads it as it is. It carries no further request.
-            self.close_connection = True
-            env["wsgi.input"] = self.rfile
+            self._upgrade_input = UpgradeInput(self)
+            env["wsgi.input"] = self._upgrade_input
             env["wsgi.input_terminated"] = False
         else:
             env["wsgi.input"] = self.wsgi_input

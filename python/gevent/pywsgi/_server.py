@@ -4,6 +4,7 @@ import os
 import sys
 
 from gevent import socket, spawn_later
+from gevent.pywsgi import _lingering
 from gevent.pywsgi._environ import WSGISecureEnviron
 from gevent.pywsgi._handler import WSGIHandler
 from gevent.pywsgi._logs import LoggingLogAdapter, _NoopLog
@@ -13,7 +14,7 @@ from gevent.server import StreamServer
 __all__ = ["WSGIServer"]
 
 #: What a connection may wait for and send, unless the server says otherwise. Seconds and bytes.
-_LENIENCY = ("strict", "tolerant", "upstream")
+_LENIENCY = ("strict", "tolerant", "compatible", "upstream")
 
 
 class WSGIServer(StreamServer):
@@ -66,6 +67,10 @@ class WSGIServer(StreamServer):
     #: Seconds that a request's body, or the client's taking of the answer, may stand still.
     io_timeout = 300
 
+    #: Seconds that a client may go on sending what nobody reads, after its answer. Then, or if it
+    #: sends next to nothing, the connection is closed.
+    linger_timeout = 30
+
     #: Bytes of a request line; more is answered by 414. None: ``gevent.pywsgi.MAX_REQUEST_LINE``.
     max_line = None
 
@@ -79,10 +84,12 @@ class WSGIServer(StreamServer):
     max_body = None
 
     #: How HTTP is read: ``'strict'`` by RFC 9112; ``'tolerant'`` with what harms nobody but is
-    #: wrong (folded lines, a missing Host, odd chunk extensions); ``'upstream'`` always with both
-    #: Content-Length and Transfer-Encoding, which lets requests be smuggled past a proxy in front.
-    #: None: what ``GEVENT_PYWSGI_HTTP`` says, else strict with our own handlers, and tolerant
-    #: with a handler class of the program's own, as that was written for upstream.
+    #: wrong (folded lines, a missing Host, odd chunk extensions); ``'compatible'`` with what
+    #: upstream's own tests ask for beside that (upgrades by one field, control bytes in chunk
+    #: extensions); ``'upstream'`` always with both Content-Length and Transfer-Encoding, which lets
+    #: requests be smuggled past a proxy in front. None: what ``GEVENT_PYWSGI_HTTP`` says, else
+    #: strict with our own handlers, and tolerant with a handler class of the program's own, as that
+    #: was written for upstream; compatible if it has an ``ApplicationError`` of its own.
     http = None
 
     _draining = False
@@ -106,6 +113,7 @@ class WSGIServer(StreamServer):
         **ssl_args,
     ):
         self._idle_handlers = set()
+        self._lingering = set()
         super().__init__(listener, backlog=backlog, spawn=spawn, **ssl_args)
         if application is not None:
             self.application = application
@@ -205,16 +213,24 @@ class WSGIServer(StreamServer):
                 spawn_later(self.idle_grace, self._native.close_idle)
         if getattr(self, "_idle_handlers", None):
             spawn_later(self.idle_grace, self._end_idle_connections)
+        if getattr(self, "_lingering", None):
+            spawn_later(_lingering.HURRY, self._end_lingering)
 
     def _end_idle_connections(self):
         if self._draining:
             for handler in list(self._idle_handlers):
                 handler._stop_waiting()
 
+    def _end_lingering(self):
+        if self._draining:
+            for sock in list(self._lingering):
+                sock.close()
+
     def drained(self):
         """Whether no connection is left, after :meth:`close`."""
         native = getattr(self, "_native", None)
-        return not self._connections and not (native is not None and native.connections)
+        lingering = getattr(self, "_lingering", None)
+        return not self._connections and not lingering and not (native is not None and native.connections)
 
     def start(self):
         self._draining = False
@@ -235,7 +251,11 @@ class WSGIServer(StreamServer):
         mode = self.http or os.environ.get("GEVENT_PYWSGI_HTTP")
         if not mode:
             ours = self.handler_class.__module__.partition(".")[0] == __package__.partition(".")[0]
-            return "strict" if ours else "tolerant"
+            if ours:
+                return "strict"
+            stock = WSGIHandler.ApplicationError
+            own = getattr(self.handler_class, "ApplicationError", stock) is not stock
+            return "compatible" if own else "tolerant"
         if mode not in _LENIENCY:
             raise ValueError("http is one of %s, not %r" % (", ".join(_LENIENCY), mode))
         return mode

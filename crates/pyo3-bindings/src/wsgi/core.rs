@@ -51,7 +51,7 @@ impl WSGICore {
 
     /// Set the limits; times in seconds, sizes in bytes, None for none.
     #[pyo3(signature = (*, http, max_line, max_head, max_headers, max_body, head_timeout, idle_timeout,
-                        io_timeout, max_accept))]
+                        io_timeout, linger_timeout, max_accept))]
     #[allow(clippy::too_many_arguments, reason = "keywords of Python")]
     fn configure(
         &self,
@@ -64,6 +64,7 @@ impl WSGICore {
         head_timeout: Option<f64>,
         idle_timeout: Option<f64>,
         io_timeout: Option<f64>,
+        linger_timeout: Option<f64>,
         max_accept: usize,
     ) -> PyResult<()> {
         let settings = Settings {
@@ -81,6 +82,7 @@ impl WSGICore {
             idle_timeout: seconds(idle_timeout),
             body_timeout: seconds(io_timeout),
             write_timeout: seconds(io_timeout),
+            linger: seconds(linger_timeout),
             batch: max_accept,
             ..Settings::default()
         };

@@ -28,6 +28,8 @@ pub struct Answer {
     pub head: Vec<u8>,
     /// The application gave a Date.
     pub has_date: bool,
+    /// The head says whether the connection goes on.
+    pub has_connection: bool,
     /// The Content-Length that the application gave.
     pub length: Option<u64>,
     /// The head is out, or on its way.
@@ -101,6 +103,7 @@ impl Exchange {
                 let answer = &mut (*me).answer;
                 answer.code = 0;
                 answer.has_date = false;
+                answer.has_connection = false;
                 answer.length = None;
                 answer.sent = false;
                 answer.chunked = false;
@@ -124,6 +127,7 @@ impl Exchange {
                 code: 0,
                 head,
                 has_date: false,
+                has_connection: false,
                 length: None,
                 sent: false,
                 chunked: false,

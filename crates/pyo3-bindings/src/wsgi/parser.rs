@@ -48,6 +48,7 @@ pub fn policy(http: &str) -> PyResult<Policy> {
     match http {
         "strict" => Ok(Policy::Strict),
         "tolerant" => Ok(Policy::Tolerant),
+        "compatible" => Ok(Policy::Compatible),
         "upstream" => Ok(Policy::Upstream),
         other => Err(PyValueError::new_err(other.to_owned())),
     }
@@ -224,7 +225,8 @@ impl Head {
     }
 }
 
-/// BodyDecoder(content_length=None, chunked=False, *, max_body=None, max_extension=8192, http="strict")
+/// BodyDecoder(content_length=None, chunked=False, *, max_body=None, max_extension=8192, max_headers=100,
+///             http="strict")
 ///
 /// Takes a request's body out of the bytes that follow its head.
 #[pyclass(module = "gevent._core")]
@@ -236,7 +238,8 @@ pub struct BodyDecoder {
 impl BodyDecoder {
     #[new]
     #[pyo3(signature = (content_length=None, chunked=false, *, max_body=None, max_extension=8192,
-                        max_trailers=8192, http="strict"))]
+                        max_trailers=8192, max_headers=100, http="strict"))]
+    #[allow(clippy::too_many_arguments, reason = "keywords of Python")]
     fn new(
         py: Python<'_>,
         content_length: Option<u64>,
@@ -244,12 +247,14 @@ impl BodyDecoder {
         max_body: Option<u64>,
         max_extension: usize,
         max_trailers: usize,
+        max_headers: usize,
         http: &str,
     ) -> PyResult<Self> {
         let limits = Limits {
             body: max_body.unwrap_or(u64::MAX),
             extension: max_extension,
             trailers: max_trailers,
+            headers: max_headers,
             ..Limits::default()
         };
         let framing = match (chunked, content_length) {

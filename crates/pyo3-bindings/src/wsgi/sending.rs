@@ -63,6 +63,12 @@ impl Exchange {
             answer.head.extend_from_slice(&answer::http_date());
             answer.head.extend_from_slice(b"\r\n");
         }
+        if conn.waits_for_leave() {
+            conn.must_close();
+            if !answer.has_connection {
+                answer.head.extend_from_slice(b"Connection: close\r\n");
+            }
+        }
         if has_body {
             if answer.length.is_some() {
                 answer.left = answer.length;
@@ -81,8 +87,6 @@ impl Exchange {
                 }
                 answer.head.extend_from_slice(CHUNKED);
             }
-        } else if answer.code == 101 {
-            conn.must_close();
         }
         answer.head.extend_from_slice(b"\r\n");
         Framing::Told

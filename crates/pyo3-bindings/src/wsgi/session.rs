@@ -362,6 +362,7 @@ unsafe fn refuse(me: *mut Exchange, status: u16) -> Raised<()> {
             .extend_from_slice(b"\r\nContent-Type: text/plain\r\nConnection: close\r\n");
         answer.code = u32::from(status);
         answer.has_date = false;
+        answer.has_connection = true;
         let text = super::text::latin1(line.as_bytes());
         ffi::Py_XDECREF(std::mem::replace(&mut answer.status, text));
         if text.is_null() {

@@ -11,9 +11,15 @@ use gevent_hub_core::reactor::{Entry, Nanos, Wake};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long, and for how many bytes, a client is listened to that is to be closed.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 256 * 1024;
+/// A client that is to be closed is listened to as long as it sends this much in each stretch, up to
+/// [`Settings::linger`](super::Settings::linger).
+const STRETCH: Duration = Duration::from_secs(5);
+const LEAST: u64 = 5 * 1024;
+/// The same in all, when the server ends or so many clients are listened to already.
+const HURRY: Duration = Duration::from_secs(2);
+const MANY: usize = 1000;
+/// Bytes that are thrown away before others have their turn.
+const TURN: u64 = 256 * 1024;
 
 impl<A: Application> Connection<A> {
     /// Has the server woken for `want`, or at once if that is ready.
@@ -47,8 +53,12 @@ impl<A: Application> Connection<A> {
     }
 
     pub(super) fn set_deadline(&self, timeout: Option<Duration>) {
+        let now = self.server.reactor.now();
+        self.set_deadline_at(after(now, timeout).unwrap_or(Nanos::MAX));
+    }
+
+    fn set_deadline_at(&self, deadline: Nanos) {
         let server = &self.server;
-        let deadline = after(server.reactor.now(), timeout).unwrap_or(Nanos::MAX);
         self.deadline.set(deadline);
         if deadline == Nanos::MAX {
             return;
@@ -126,6 +136,9 @@ impl<A: Application> Connection<A> {
             }
             return;
         }
+        if self.may_go_on_sending(now) {
+            return;
+        }
         let partial = self.phase.get() == Phase::Waiting
             && self.inbound.with(|inbound| !inbound.waiting().is_empty());
         if partial {
@@ -138,8 +151,12 @@ impl<A: Application> Connection<A> {
     /// Receives and does what can be done with it.
     fn go_on(self: &Rc<Self>) {
         let server = &self.server;
+        let mut thrown_away = 0;
         loop {
             let phase = self.phase.get();
+            if phase == Phase::Discarding && self.until.get() == 0 {
+                self.limit_discarding();
+            }
             if phase == Phase::Waiting && server.app.is_full() {
                 // It is not the client that is late now.
                 self.deadline.set(Nanos::MAX);
@@ -154,13 +171,23 @@ impl<A: Application> Connection<A> {
                 self.next_head(server, &[]).map(Some)
             } else {
                 let mut scratch = server.borrow_scratch();
-                let outcome = match self.try_receive(&mut scratch) {
+                let received = match phase {
+                    // Nothing of it has to be understood.
+                    Phase::Lingering => self.receive_bytes(&mut scratch),
+                    _ => self.try_receive(&mut scratch),
+                };
+                if phase != Phase::Waiting
+                    && let Ok(Some(n)) = received
+                {
+                    thrown_away += n as u64;
+                }
+                let outcome = match received {
                     Ok(Some(0)) | Err(_) => {
                         self.close();
                         Ok(None)
                     }
                     Ok(Some(n)) if phase == Phase::Lingering => {
-                        self.listened_to(n as u64);
+                        self.heard.set(self.heard.get().saturating_add(n as u64));
                         Ok(Some(None))
                     }
                     Ok(Some(n)) => self.take(server, &scratch[..n]).map(Some),
@@ -178,6 +205,12 @@ impl<A: Application> Connection<A> {
                     break;
                 }
                 Ok(Some(None)) if self.phase.get() != Phase::Closed => {
+                    if thrown_away >= TURN {
+                        // A client may send as fast as it is listened to.
+                        let token = server.token(self.key.get());
+                        server.reactor.push(Entry::Wake(token, Wake::Ready));
+                        break;
+                    }
                     if !self.unseen.get() && !self.may_be_readable() && !self.has_plain() {
                         self.listen(self.want_read());
                         break;
@@ -271,29 +304,64 @@ impl<A: Application> Connection<A> {
 
     /// Throws bytes of the body away; whether it is over.
     pub(super) fn discard(&self) -> Result<bool, Reject> {
-        let thrown = self.inbound.with(|inbound| {
-            let mut thrown = 0;
+        self.inbound.with(|inbound| {
             loop {
                 let n = inbound.body(usize::MAX, <[u8]>::len)?;
-                thrown += n as u64;
                 if n == 0 || !inbound.in_body() {
-                    return Ok((thrown, !inbound.in_body()));
+                    return Ok(!inbound.in_body());
                 }
             }
-        });
-        let (thrown, over) = thrown?;
-        self.budget.set(self.budget.get().saturating_sub(thrown));
-        if !over && self.budget.get() == 0 {
-            self.linger();
-            return Ok(false);
-        }
-        Ok(over)
+        })
     }
 
-    fn listened_to(&self, n: u64) {
-        self.budget.set(self.budget.get().saturating_sub(n));
-        if self.budget.get() == 0 {
-            self.close();
+    /// Until when a client may send, at most, what is thrown away.
+    fn limit(&self) -> Nanos {
+        let server = &self.server;
+        let settings = server.settings.get();
+        let hurry = server.draining.get() || server.lingering.get() > MANY;
+        let most = match settings.linger {
+            Some(most) if !hurry => Some(most),
+            Some(most) => Some(most.min(HURRY)),
+            None => hurry.then_some(HURRY),
+        };
+        after(server.reactor.clock_now(), most).unwrap_or(Nanos::MAX)
+    }
+
+    /// The rest of a body that nobody reads is received from now on.
+    pub(super) fn limit_discarding(&self) {
+        let until = self.limit();
+        self.until.set(until);
+        self.set_deadline_at(until);
+    }
+
+    fn begin_stretch(&self, now: Nanos) {
+        self.heard.set(0);
+        let stretch = after(now, Some(STRETCH)).unwrap_or(Nanos::MAX);
+        self.set_deadline_at(stretch.min(self.until.get()));
+    }
+
+    /// Whether a client that is to be closed has sent enough lately to be listened to further.
+    fn may_go_on_sending(&self, now: Nanos) -> bool {
+        let goes_on = self.phase.get() == Phase::Lingering
+            && self.shut.get()
+            && self.heard.get() >= LEAST
+            && now < self.until.get();
+        if goes_on {
+            self.begin_stretch(now);
+        }
+        goes_on
+    }
+
+    /// The server ends: it listens no longer than it must to what it throws away.
+    pub(super) fn hurry(&self) {
+        match self.phase.get() {
+            Phase::Discarding => self.linger(),
+            Phase::Lingering if self.shut.get() => {
+                let until = self.until.get().min(self.limit());
+                self.until.set(until);
+                self.set_deadline_at(until.min(self.deadline.get()));
+            }
+            _ => {}
         }
     }
 
@@ -320,7 +388,8 @@ impl<A: Application> Connection<A> {
         self.linger();
     }
 
-    /// Sends what is left, says that nothing follows, and listens a while.
+    /// Sends what is left, says that nothing follows, and listens a while (RFC 9112 §9.6): to be closed while it
+    /// sends is a reset for the client, which may lose an answer that it has not read.
     pub(super) fn linger(&self) {
         if self.phase.get() == Phase::Closed {
             return;
@@ -342,8 +411,11 @@ impl<A: Application> Connection<A> {
             return self.close();
         }
         self.inbound.with(|inbound| drop(inbound.take_rest()));
-        self.budget.set(LINGER_BYTES);
-        self.set_deadline(Some(LINGER));
+        drop(self.tls.take());
+        let lingering = &self.server.lingering;
+        lingering.set(lingering.get() + 1);
+        self.until.set(self.limit());
+        self.begin_stretch(self.server.reactor.clock_now());
         self.listen(Readiness::READ);
     }
 }

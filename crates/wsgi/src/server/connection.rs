@@ -62,8 +62,10 @@ pub struct Connection<A: Application> {
     pub(super) keep_alive: Cell<bool>,
     /// This side has said that it sends nothing more.
     pub(super) shut: Cell<bool>,
-    /// Bytes that are still thrown away.
-    pub(super) budget: Cell<u64>,
+    /// Bytes that were thrown away in this stretch of time.
+    pub(super) heard: Cell<u64>,
+    /// Until when at most bytes are thrown away; 0 when that has yet to be settled.
+    pub(super) until: Cell<Nanos>,
     pub(super) secure: bool,
     pub(super) tls: LocalCell<Option<Box<Tls>>>,
 }
@@ -102,7 +104,8 @@ impl<A: Application> Connection<A> {
             framing: Cell::new(0),
             keep_alive: Cell::new(true),
             shut: Cell::new(false),
-            budget: Cell::new(0),
+            heard: Cell::new(0),
+            until: Cell::new(0),
             secure: tls.is_some(),
             tls: LocalCell::new(tls),
         });
@@ -164,6 +167,12 @@ impl<A: Application> Connection<A> {
     /// Whether it carries another request after this one.
     pub fn keeps_alive(&self) -> bool {
         self.keep_alive.get() && !self.server.draining.get()
+    }
+
+    /// Whether the client still waits for leave to send the body, of which nothing has come. When it is answered
+    /// without, nobody can tell the body from its next request: the connection has to close.
+    pub fn waits_for_leave(&self) -> bool {
+        self.expects.get() && self.in_body() && !self.is_something_waiting()
     }
 
     /// Takes the bytes that were received and belong to no request: after an upgrade.
@@ -246,6 +255,9 @@ impl<A: Application> Connection<A> {
             return;
         }
         let server = &self.server;
+        if self.shut.get() {
+            server.lingering.set(server.lingering.get() - 1);
+        }
         self.forget_gathered();
         self.stop_listening();
         if let Some((timer, _)) = self.timer.take() {

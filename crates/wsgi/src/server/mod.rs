@@ -109,6 +109,8 @@ pub struct Server<A: Application> {
     trust: Cell<Trust>,
     outbox: LocalCell<Option<outbox::Outbox>>,
     draining: Cell<bool>,
+    /// How many connections are listened to before they close.
+    lingering: Cell<usize>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
 }
@@ -138,6 +140,7 @@ impl<A: Application> Server<A> {
                 trust: Cell::default(),
                 outbox: LocalCell::default(),
                 draining: Cell::new(false),
+                lingering: Cell::new(0),
                 accepted: Cell::new(0),
                 requests: Cell::new(0),
             })
@@ -265,13 +268,14 @@ impl<A: Application> Server<A> {
         self.draining.set(true);
     }
 
-    /// Ends gracefully: accepts no more, closes connections that wait for a request, and every other one
-    /// after its answer.
+    /// Ends gracefully: accepts no more, closes connections that wait for a request, soon those whose clients
+    /// still send what nobody reads, and every other one after its answer.
     pub fn drain(&self) {
         self.draining.set(true);
         self.stop_accepting();
         for connection in self.all() {
             connection.close_if_idle();
+            connection.hurry();
         }
     }
 

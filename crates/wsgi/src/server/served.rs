@@ -34,9 +34,7 @@ impl<A: Application> Connection<A> {
             return None;
         }
         let unread = self.in_body();
-        // A client that waits with its body is not told that it shall send it.
-        let waits = unread && self.expects.get() && !self.is_something_waiting();
-        if !self.keeps_alive() || waits {
+        if !self.keeps_alive() || self.waits_for_leave() {
             self.close_behind_answer(unread);
             return None;
         }
@@ -76,21 +74,16 @@ impl<A: Application> Connection<A> {
     /// Throws away what was received of a body that nobody has read. Whether that was all of it; else the rest
     /// is seen to without the fiber.
     fn skip_body(&self) -> bool {
-        let settings = self.server.settings.get();
         self.uncork();
-        self.budget.set(settings.discard);
-        let left = self.inbound.with(|inbound| inbound.left());
-        if left.is_some_and(|left| left > settings.discard) {
-            self.linger();
-            return false;
-        }
         match self.discard() {
             Ok(true) => return true,
-            Ok(false) if self.phase.get() != Phase::Served => {}
             Ok(false) => {
                 self.phase.set(Phase::Discarding);
-                self.set_deadline(settings.body_timeout);
+                // The client takes the answer first.
+                self.until.set(0);
+                self.set_deadline(self.server.settings.get().write_timeout);
                 if self.flush_or_wait() {
+                    self.limit_discarding();
                     self.listen_again();
                 }
             }

@@ -18,8 +18,9 @@ pub struct Settings {
     pub write_timeout: Option<Duration>,
     /// Connections accepted before others have their turn.
     pub batch: usize,
-    /// Bytes of a body that nobody read which are received and thrown away to keep the connection.
-    pub discard: u64,
+    /// How long a client may go on sending what nobody reads, after its answer: the rest of a body, or anything at
+    /// all before the connection closes.
+    pub linger: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -32,7 +33,7 @@ impl Default for Settings {
             body_timeout: minute,
             write_timeout: minute,
             batch: 100,
-            discard: 1 << 20,
+            linger: Some(Duration::from_secs(30)),
         }
     }
 }
