@@ -84,7 +84,6 @@ impl WSGICore {
             write_timeout: seconds(io_timeout),
             linger: seconds(linger_timeout),
             batch: max_accept,
-            ..Settings::default()
         };
         let known = self.native.borrow().clone();
         match known {
