@@ -25,7 +25,7 @@ unexport PYTHONHOME
 
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name '*.c' -o -name '*.h' -o -name Cargo.toml)
 # What the real programs of tests/programs talk to: command, and package if that is another name.
-SERVERS := redis-server pg_ctlcluster:postgresql mariadbd:mariadb-server
+SERVERS := redis-server pg_ctlcluster:postgresql mariadbd:mariadb-server nginx:nginx-light ab:apache2-utils
 WHEEL_DATA := $(shell find python/wheel-data -type f 2>/dev/null)
 
 .PHONY: all build lint test programs conformance bench fuzz soak matrix demo stubs wheel sdist oracle cross venv format clean
@@ -86,7 +86,7 @@ demo: build
 	$(PY) tools/demo.py $(if $(LOOPS),--loops $(LOOPS))
 
 bench: build
-	@tools/setup.sh wrk strace $(SERVERS) nginx:nginx-light
+	@tools/setup.sh wrk strace $(SERVERS)
 	$(PY) tools/bench.py
 	$(PY) tools/bench_echo.py
 	$(PY) tools/bench_wsgi.py

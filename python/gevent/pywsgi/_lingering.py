@@ -36,7 +36,7 @@ def limit(server):
 
 
 def linger(server, sock):
-    """Take *sock* over and close it in a while; or leave it to the caller, if that is not possible."""
+    """Take *sock* over and close it in a while. If that is not possible, it stays the caller's."""
     try:
         _say_goodbye(sock)
         taken = socket(fileno=sock.detach())

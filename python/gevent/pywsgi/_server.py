@@ -230,7 +230,9 @@ class WSGIServer(StreamServer):
         """Whether no connection is left, after :meth:`close`."""
         native = getattr(self, "_native", None)
         lingering = getattr(self, "_lingering", None)
-        return not self._connections and not lingering and not (native is not None and native.connections)
+        if self._connections or lingering:
+            return False
+        return native is None or not native.connections
 
     def start(self):
         self._draining = False

@@ -117,7 +117,7 @@ class Writing:
         return self._head is None or self._head.upgrade
 
     def _check_bodyless_length(self, code, length):
-        # That of a 304 is what the 200 would have (RFC 9110 §8.6). Upstream's tests want it refused.
+        # That of a 304 is what the 200 would have (RFC 9110 §8.6). Upstream's tests want an error.
         as_upstream = self.server._http() in ("compatible", "upstream")
         if length.strip() == "0" or (code == 304 and not as_upstream):
             return
