@@ -62,6 +62,7 @@ lint: $(VENV)/.ready
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 	$(VENV)/bin/ruff check --quiet .
 	$(PY) tools/lint.py
+	$(PY) tools/notices.py --check
 
 format: $(VENV)/.ready
 	cargo fmt --all

@@ -27,6 +27,7 @@ WANTED = [
     "Cargo.lock",
     "LICENSE",
     "README.md",
+    "THIRD-PARTY-NOTICES.txt",
     "PKG-INFO",
     "python/gevent/py.typed",
     "python/wheel-data/purelib/gevent-greenlet.pth",
