@@ -5,6 +5,8 @@ A hub is never created as a side effect of asking with `get_hub_if_exists`.
 
 import _thread
 
+from gevent._core import hub_is_being_made
+
 __all__ = [
     "get_hub",
     "get_hub_if_exists",
@@ -50,7 +52,11 @@ def get_hub():
     """Return the hub of the current thread, after creating it if there was none."""
     hub = _threadlocal.hub
     if hub is None:
-        hub = _threadlocal.hub = get_hub_class()()
+        before = hub_is_being_made(True)
+        try:
+            hub = _threadlocal.hub = get_hub_class()()
+        finally:
+            hub_is_being_made(before)
     return hub
 
 

@@ -147,15 +147,33 @@ def main_native_thread():
 class Thread(__threading__.Thread):
     """A thread whose end is noticed though it is only a greenlet that ends."""
 
-    def _set_tstate_lock(self):
-        # Before 3.13 the interpreter releases this lock when a native thread ends.
-        super()._set_tstate_lock()
-        getcurrent().rawlink(self.__greenlet_finished)
 
-    def __greenlet_finished(self, _):
-        if self._tstate_lock:
-            self._tstate_lock.release()
-            self._stop()
+def link_end_of_thread(cls):
+    """Have threads of *cls*, before 3.13, end with their greenlets.
+
+    There the interpreter releases a lock, ``_tstate_lock``, when a native thread ends.
+    """
+    set_lock = cls._set_tstate_lock
+
+    def _set_tstate_lock(self):
+        def finished(_):
+            if self._tstate_lock:
+                self._tstate_lock.release()
+                self._stop()
+
+        set_lock(self)
+        # The main greenlet, and so a thread that runs natively, has no such method. The main
+        # thread of a forked child may be another greenlet; its end is that of the process.
+        rawlink = getattr(getcurrent(), "rawlink", None)
+        if rawlink is not None and not isinstance(self, _MainThread_):
+            rawlink(finished)
+
+    _set_tstate_lock._gevent_monkey = True
+    cls._set_tstate_lock = _set_tstate_lock
+
+
+if not PY313:
+    link_end_of_thread(Thread)
 
 
 class Timer(Thread, __threading__.Timer):

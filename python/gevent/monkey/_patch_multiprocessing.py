@@ -6,9 +6,12 @@ replaced: how a connection reads and writes, how a semaphore is acquired, and th
 the parent's greenlets go on. The processes themselves are started as ever.
 """
 
+import gc
 import os
 import select
 import stat
+import sys
+import threading
 from time import monotonic
 
 from gevent._hub_local import get_hub_if_exists
@@ -38,8 +41,13 @@ _LONGEST_PAUSE = 0.01
 
 def _hub():
     """The hub to wait with; None where there is none, or the hub itself runs."""
+    try:
+        current = getcurrent()
+    except RuntimeError:
+        # So late in the interpreter's shutdown that there are no greenlets any more.
+        return None
     hub = get_hub_if_exists()
-    return None if hub is None or hub.loop is None or getcurrent() is hub else hub
+    return None if hub is None or hub.loop is None or current is hub else hub
 
 
 def _nothing_else(loop):
@@ -157,6 +165,13 @@ def _patch_connection(module):
     connection.__init__, connection._recv, connection._send = __init__, _recv, _send
 
 
+def _patch_queues(module):
+    # Of those that exist already: what they share with the thread that will feed their pipe.
+    for made in gc.get_objects():
+        if issubclass(type(made), module.Queue) and getattr(made, "_thread", made) is None:
+            made._notempty = threading.Condition(threading.Lock())
+
+
 def _patch_util(module):
     # Called in the child before anything of the program.
     module.register_after_fork(_leave_only_current, lambda call: call())
@@ -166,4 +181,6 @@ def patch():
     """Do it all, each part when its module is imported."""
     after_import("multiprocessing.connection", _patch_connection)
     after_import("multiprocessing.synchronize", _patch_synchronize)
+    if "multiprocessing.queues" in sys.modules:
+        _patch_queues(sys.modules["multiprocessing.queues"])
     after_import("multiprocessing.util", _patch_util)

@@ -9,7 +9,7 @@ import sys
 
 from gevent.exceptions import LoopExit
 
-from ._state import is_object_patched
+from ._state import is_module_patched, is_object_patched
 from ._util import _notify_patch, _patch_module, _queue_warning
 
 
@@ -47,6 +47,32 @@ def _patch_existing_locks(threading):
             lock.owner = ident
 
 
+def _patch_existing_executors(threading):
+    """Have executors that exist already work with the threads that they will start."""
+    module = sys.modules.get("concurrent.futures.thread")
+    if module is None:
+        return
+    import gc
+
+    from gevent.queue import SimpleQueue
+
+    for executor in gc.get_objects():
+        # As above, by type.
+        if not issubclass(type(executor), module.ThreadPoolExecutor):
+            continue
+        threads = getattr(executor, "_threads", None)
+        if threads is None:
+            # Its class has not begun, or does things its own way.
+            continue
+        if threads:
+            # They run natively and wait in a native queue, in which a greenlet must not.
+            executor._max_workers = len(threads)
+            continue
+        executor._work_queue = SimpleQueue()
+        executor._shutdown_lock = threading._allocate_lock()
+        executor._idle_semaphore = threading.Semaphore(0)
+
+
 class BasePatcher:
     """One call of :func:`gevent.monkey.patch_thread`."""
 
@@ -55,6 +81,8 @@ class BasePatcher:
     orig_current_thread = None
     main_thread = None
     orig_shutdown = None
+    #: Threads that were made before the patch.
+    earlier = ()
 
     def __init__(
         self,
@@ -83,6 +111,8 @@ class BasePatcher:
         self.orig_current_thread = threading.current_thread()
         self.main_thread = threading.main_thread()
         self.orig_shutdown = threading._shutdown
+        if self.threading and not is_module_patched("threading"):
+            self.earlier = self.find_earlier_threads()
 
         patched = [
             (
@@ -96,6 +126,7 @@ class BasePatcher:
             self.patch_threading_local()
         if self.threading:
             self.patch_active_threads()
+            self.adopt_earlier_threads()
 
         if not is_object_patched("threading", "_shutdown"):
             if self.orig_current_thread == threading.main_thread():
@@ -113,6 +144,7 @@ class BasePatcher:
             self.patch_event()
         if self.existing_locks:
             _patch_existing_locks(self.threading_mod)
+            _patch_existing_executors(self.threading_mod)
         if self.logging and "logging" in sys.modules:
             self.patch_logging()
         return modules
@@ -162,6 +194,34 @@ class BasePatcher:
                 )
                 # From its native identity it was to be found, and it has that no more.
                 thread._delete = partial(self.threading_mod._active.pop, thread.ident, None)
+
+    def find_earlier_threads(self):
+        """Threads that have been made but not started, and those that run."""
+        threading = self.threading_mod
+        own = (self.main_thread, self.orig_current_thread)
+        made = [thread for thread in threading._dangling if thread not in own]
+        return [thread for thread in made if thread.ident is None or thread.is_alive()]
+
+    def adopt_earlier_threads(self):
+        """Have those that will be started end as greenlets do, and say which there are."""
+        if not self.earlier:
+            return
+        for thread in self.earlier:
+            if thread.ident is None:
+                self.adopt_unstarted_thread(thread)
+        names = sorted(
+            "%s (%s)" % (thread.name, "not started" if thread.ident is None else "running")
+            for thread in self.earlier
+        )
+        _queue_warning(
+            "Monkey-patching threading after threads have been made: %s. Those that run stay "
+            "native, and block or are blocked by what is not patched; those that are not started "
+            "will be greenlets. Please monkey-patch earlier." % ", ".join(names),
+            self.warnings,
+        )
+
+    def adopt_unstarted_thread(self, thread):
+        """Versions differ."""
 
     def patch_active_main_thread(self, thread):
         """Versions differ."""

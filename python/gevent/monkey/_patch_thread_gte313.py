@@ -36,6 +36,11 @@ class Patcher(BasePatcher):
         setattr(thread, _handle_name(thread), handle)
         thread._ident = handle.ident
 
+    def adopt_unstarted_thread(self, thread):
+        from gevent.thread import _ThreadHandle
+
+        setattr(thread, _handle_name(thread), _ThreadHandle())
+
     def patch_shutdown_on_main_thread(self):
         from .api import patch_item
 

@@ -6,9 +6,20 @@ The main thread gets one of ours for as long as it runs, so that greenlets can w
 from greenlet import getcurrent
 
 from ._patch_thread_common import BasePatcher
+from .api import get_original
 
 
 class Patcher(BasePatcher):
+    def patch_threading(self):
+        modules = super().patch_threading()
+        # Threads that were made before, and subclasses that were defined before.
+        from gevent.threading import link_end_of_thread
+
+        native = get_original("threading", "Thread")
+        if not hasattr(native._set_tstate_lock, "_gevent_monkey"):
+            link_end_of_thread(native)
+        return modules
+
     def patch_shutdown_on_main_thread(self):
         from .api import patch_item
 

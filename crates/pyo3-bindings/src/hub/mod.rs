@@ -22,6 +22,7 @@ use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
+use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 use std::rc::Rc;
@@ -114,6 +115,21 @@ pub fn get_core() -> Result<&'static HubCore, ()> {
         Some(hub) => Ok(hub),
         None => make_hub(),
     }
+}
+
+thread_local! {
+    static BEING_MADE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the running thread is making its hub.
+pub fn is_being_made() -> bool {
+    BEING_MADE.get()
+}
+
+/// Says whether the calling thread is making its hub; returns what it was.
+#[pyfunction]
+fn hub_is_being_made(now: bool) -> bool {
+    BEING_MADE.replace(now)
 }
 
 #[cold]
@@ -433,6 +449,7 @@ unsafe extern "C" fn py_switch_out(_: *mut PyObject, _: *mut PyObject) -> *mut P
 
 /// Adds the type and the functions.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(hub_is_being_made, m)?)?;
     // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
         let methods = vec![

@@ -8,7 +8,7 @@ use super::parker::wait_after;
 use super::told::Told;
 use super::{Obj, async_result, in_main_thread, others};
 use crate::errors::ErrorClass;
-use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
+use crate::hub::{self, HubCore, Parked, get_core, unexpected_switch};
 use crate::raw::{answer_bool, method, parsed};
 use crate::tstate;
 use gevent_hub_core::reactor::{Nanos, Wake};
@@ -249,7 +249,8 @@ pub unsafe fn limited(limit: Limit, mut wait: impl FnMut(Option<Nanos>) -> Ended
 }
 
 /// The hub in which the running greenlet can wait; `None` if its thread has to. Only in the main thread
-/// one is made. `Err` with an error set.
+/// one is made, and not by what waits while one is being made: another thread may hold an import lock that
+/// is needed for it. `Err` with an error set.
 ///
 /// # Safety
 /// The GIL is held.
@@ -257,7 +258,7 @@ pub unsafe fn limited(limit: Limit, mut wait: impl FnMut(Option<Nanos>) -> Ended
 pub unsafe fn hub_for_waiting() -> Result<Option<&'static HubCore>, ()> {
     match HubCore::current() {
         Some(hub) => Ok(Some(hub)),
-        None if in_main_thread() => get_core().map(Some),
+        None if in_main_thread() && !hub::is_being_made() => get_core().map(Some),
         None => Ok(None),
     }
 }
