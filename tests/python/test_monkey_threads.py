@@ -227,14 +227,14 @@ gevent.joinall(natives)
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps it in the list, in silence")
 def test_a_thread_from_before_the_patch_ends_in_silence():
     assert lines_of("""
-        import threading
-        from time import sleep
+        import threading, warnings
 
-        over = threading.Event()
-        threads = [threading.Thread(target=over.wait), threading.Thread(target=sleep, args=(0.3,))]
+        over, end = threading.Event(), threading.Event()
+        threads = [threading.Thread(target=event.wait) for event in (over, end)]
         for thread in threads:
             thread.start()
 
+        warnings.simplefilter("ignore")
         from gevent import monkey
         monkey.patch_all()
 
@@ -242,4 +242,5 @@ def test_a_thread_from_before_the_patch_ends_in_silence():
         over.set()
         threads[0].join()
         print(threading.active_count(), threads[0].is_alive())
+        end.set()
         """) == ["3", "2 False"]
