@@ -71,6 +71,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/shim.c");
     println!("cargo:rerun-if-changed=src/barrier.c");
     println!("cargo:rerun-if-changed=src/frames.c");
+    println!("cargo:rerun-if-changed=src/bound.c");
     println!("cargo:rerun-if-changed=src/outlive.c");
     println!("cargo:rerun-if-changed=src/guards.c");
     println!("cargo:rerun-if-changed=build.rs");
@@ -96,6 +97,7 @@ fn main() {
     cc::Build::new()
         .file("src/shim.c")
         .file("src/frames.c")
+        .file("src/bound.c")
         .include(&include)
         .include(include.join("internal"))
         .opt_level(3)

@@ -17,6 +17,11 @@ pub struct NewType {
     slots: Vec<PyType_Slot>,
 }
 
+unsafe extern "C" {
+    /// Has `__enter__` and `__exit__` of a new type bound at less cost. -1 with an error set.
+    fn gv_quicken(ty: *mut PyTypeObject) -> c_int;
+}
+
 fn leak<T>(items: Vec<T>) -> *mut T {
     Box::leak(items.into_boxed_slice()).as_mut_ptr()
 }
@@ -181,7 +186,7 @@ impl NewType {
             let bases = ffi::PyTuple_Pack(1, base);
             let ty = ffi::PyType_FromSpecWithBases(spec, bases);
             ffi::Py_XDECREF(bases);
-            if ty.is_null() {
+            if ty.is_null() || gv_quicken(ty.cast()) < 0 {
                 return Err(PyErr::fetch(py));
             }
             Ok(ty.cast())

@@ -6,7 +6,9 @@ use super::linkable::{self, Linkable, reinit};
 use super::object::{attribute, class_name, set, text};
 use super::told::Told;
 use super::wait::{InHub, InThread, begin, hub_for_waiting, limited, wait};
-use crate::raw::{_PyType_Lookup, Args, answer_bool, boolean, fast, method, noargs, none, parsed};
+use crate::raw::{
+    _PyType_Lookup, Args, answer, answer_bool, boolean, done, fast, method, noargs, none, parsed,
+};
 use crate::raw_type::NewType;
 use crate::statics::{Immortal, intern};
 use gevent_sync::links::{self, Taken};
@@ -259,24 +261,34 @@ unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
 
 unsafe extern "C" fn release_bounded(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
+    unsafe { give_back(cast(slf)).map_or(null_mut(), |counter| ffi::PyLong_FromSsize_t(counter)) }
+}
+
+/// Puts a permit of a bounded semaphore back and wakes a waiter. The new counter; `Err` with an error set if
+/// nobody had one.
+///
+/// # Safety
+/// The GIL is held; the caller has a reference.
+#[inline]
+unsafe fn give_back(me: *mut Semaphore) -> Result<isize, ()> {
+    // SAFETY: the caller's promise.
     unsafe {
-        let me = cast(slf);
         let Ok(counter) = (*me).permits.release() else {
-            let class = ffi::PyObject_GetAttrString(slf, c"_OVER_RELEASE_ERROR".as_ptr());
+            let class = ffi::PyObject_GetAttrString(me.cast(), c"_OVER_RELEASE_ERROR".as_ptr());
             if !class.is_null() {
                 ffi::PyErr_SetString(class, c"Semaphore released too many times".as_ptr());
                 ffi::Py_DECREF(class);
             }
-            return null_mut();
+            return Err(());
         };
         let whole = (*me).permits.is_whole();
         (*me).base.users.saw();
-        Linkable::check_and_notify(slf.cast());
+        Linkable::check_and_notify(me.cast());
         if whole && !(*me).base.hub.is_null() {
             // Nobody holds it: the next thread that uses it may be another one.
             set(&raw mut (*me).base.hub, null_mut());
         }
-        ffi::PyLong_FromSsize_t(counter)
+        Ok(counter)
     }
 }
 
@@ -293,12 +305,7 @@ unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
             }
             return none();
         }
-        let r = ffi::PyObject_CallMethodNoArgs(slf, s.str_acquire);
-        if r.is_null() {
-            return r;
-        }
-        ffi::Py_DECREF(r);
-        none()
+        answer(done(ffi::PyObject_CallMethodNoArgs(slf, s.str_acquire)))
     }
 }
 
@@ -306,19 +313,20 @@ unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _na
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
         let s = &*STATICS;
-        let found = _PyType_Lookup(ffi::Py_TYPE(slf), s.str_release);
-        let r = if found == s.release {
-            release(slf, null_mut())
-        } else if found == s.release_bounded {
-            release_bounded(slf, null_mut())
+        let ty = ffi::Py_TYPE(slf);
+        let found = if ty == s.bounded {
+            s.release_bounded
         } else {
-            ffi::PyObject_CallMethodNoArgs(slf, s.str_release)
+            _PyType_Lookup(ty, s.str_release)
         };
-        if r.is_null() {
-            return r;
+        if found == s.release_bounded {
+            return answer(give_back(cast(slf)).map(drop));
         }
-        ffi::Py_DECREF(r);
-        none()
+        if found == s.release {
+            put_back(cast(slf));
+            return none();
+        }
+        answer(done(ffi::PyObject_CallMethodNoArgs(slf, s.str_release)))
     }
 }
 
