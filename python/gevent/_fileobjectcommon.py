@@ -368,13 +368,21 @@ class FileObjectBase:
         return isinstance(self._io, _ClosedIO)
 
     def close(self):
-        """Write what is buffered and close the file. Again does nothing."""
+        """Write what is buffered and close the file. Again does nothing.
+
+        While another greenlet waits in its buffer, a cooperative file refuses with a
+        `RuntimeError`, and stays as it is.
+        """
         if self.closed:
             return
         fobj = self._io
         self._io = _ClosedIO(fobj)
         try:
             self._do_close(fobj, self._close)
+        except BaseException:
+            if self._is_still_open():
+                self._io = fobj
+            raise
         finally:
             # Their methods would keep the parts alive.
             fobj = None
@@ -383,6 +391,10 @@ class FileObjectBase:
 
     def _do_close(self, fobj, closefd):
         raise NotImplementedError()  # abstract
+
+    def _is_still_open(self):
+        """Whether closing has failed in such a way that nothing has changed."""
+        return False
 
     def __getattr__(self, name):
         found = getattr(self._io, name)

@@ -12,6 +12,7 @@ from gevent._fileobjectcommon import (
 )
 from gevent._fileobjectring import RingFileIO, open_raw, waiting
 from gevent._hub_primitives import wait_on_watcher
+from gevent.event import Event
 from gevent.hub import get_hub
 from gevent.lock import Semaphore
 from gevent.os import _close, _read, _readv, _write, ignored_errors, make_nonblocking
@@ -26,6 +27,9 @@ class GreenFileDescriptorIO(RawIOBase):
     _seekable = None
     #: An object that lives, and is closed, with us: the owner of the descriptor.
     _keep_alive = None
+    #: How many greenlets wait in it, and an event for who asks that is set when one has waited.
+    _waiting = 0
+    _has_waited = None
 
     def __init__(self, fileno, open_descriptor, closefd=True):
         super().__init__()
@@ -111,10 +115,24 @@ class GreenFileDescriptorIO(RawIOBase):
             except OSError as ex:
                 if ex.args[0] not in ignored_errors:
                     raise
-            wait_on_watcher(watcher, None, None, self.hub)
+            self._waiting += 1
+            try:
+                wait_on_watcher(watcher, None, None, self.hub)
+            finally:
+                self._waiting -= 1
+                if self._has_waited is not None:
+                    self._has_waited.set()
             if self._closed:
                 # It became ready and was closed in one iteration of the loop.
                 raise cancel_wait_ex
+
+    def _wait_until_left(self):
+        """Wait until no greenlet waits in it. One that waits again at once has not left."""
+        while self._waiting:
+            if self._has_waited is None:
+                self._has_waited = Event()
+            self._has_waited.clear()
+            self._has_waited.wait()
 
     def _when_readable(self, call, argument):
         if self._read_watcher is None:
@@ -203,13 +221,21 @@ class FileObjectPosix(FileObjectBase):
         return partial(waiting, self.fileio, self._lock, method)
 
     def _do_close(self, fobj, closefd):
+        refused = False
         try:
             if self._lock is None:
                 fobj.close()
             else:
                 waiting(self.fileio, self._lock, fobj.close)
+        except RuntimeError:
+            # The buffer does so while another greenlet waits in it, which goes on to get its data.
+            refused = fobj is not self.fileio and bool(getattr(self.fileio, "_waiting", 0))
+            raise
         finally:
-            # Not the same if the buffer is somebody else's, or refuses because a greenlet waits in
-            # it, which has to be woken.
-            self.fileio.close()
-            self.fileio = None
+            if not refused:
+                # Not the same if the buffer is somebody else's, or could not be flushed.
+                self.fileio.close()
+                self.fileio = None
+
+    def _is_still_open(self):
+        return self.fileio is not None

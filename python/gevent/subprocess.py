@@ -262,6 +262,11 @@ def _may_have_ended(pid):
         return True
 
 
+def _is_waited_in(pipe):
+    """Whether a greenlet waits in *pipe*, of any kind or None."""
+    return bool(getattr(getattr(pipe, "fileio", None), "_waiting", 0))
+
+
 class Popen(__subprocess__.Popen):
     """A child process; see :class:`subprocess.Popen` for the arguments.
 
@@ -441,12 +446,32 @@ class Popen(__subprocess__.Popen):
         # own as it dies; closing one under its reader is an error ("reentrant call").
         if self._communicating_greenlets is not None:
             killall([greenlet for greenlet in self._communicating_greenlets if not greenlet.dead])
-        self._close_outputs()
+        outputs = (self.stdout, self.stderr)
+        failed = None
+        if self.stdin and any(map(_is_waited_in, outputs)):
+            # The child may not end before its input does, and so not the reader that is waited for.
+            # Threads would wait for each other here.
+            try:
+                self._close_when_left(self.stdin)
+            except OSError as error:
+                failed = error
+        for pipe in outputs:
+            self._close_when_left(pipe)
         try:
-            if self.stdin:
-                self.stdin.close()
+            self._close_when_left(self.stdin)
+            if failed is not None:
+                raise failed
         finally:
             self.wait()
+
+    @staticmethod
+    def _close_when_left(pipe):
+        """Close *pipe* when no other greenlet is in the middle of it, as threads do."""
+        if not pipe:
+            return
+        if _is_waited_in(pipe):
+            pipe.fileio._wait_until_left()
+        pipe.close()
 
     def _close_outputs(self):
         for pipe in (self.stdout, self.stderr):

@@ -148,21 +148,6 @@ def test_ready_and_closed_at_once(pipe):
         assert ex.errno == errno.EBADF
 
 
-@pytest.mark.ours
-def test_close_wakes_whoever_is_in_the_buffer(pipe):
-    file = FileObjectPosix(pipe[0], "rb")
-    reader = gevent.spawn(file.read, 10)
-    gevent.sleep(0.01)
-    # The buffer is in use and says so, but the descriptor must not stay open with a reader on it.
-    with pytest.raises(RuntimeError):
-        file.close()
-    with pytest.raises(OSError):
-        reader.get(timeout=5)
-    gevent.sleep(0)
-    with pytest.raises(OSError):
-        os.fstat(pipe[0])
-
-
 def test_unbuffered(pipe):
     r, w = pipe
     with FileObjectPosix(r, "rb", 0) as reading, FileObjectPosix(w, "wb", 0) as writing:
