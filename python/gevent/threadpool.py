@@ -124,11 +124,8 @@ class _WorkerGreenlet(RawGreenlet):
         except:  # noqa: E722 (run() has printed what could be printed)
             pass
 
-    def _before_block(self):
-        """Look whether a task has made a hub, which must not be reported as blocked while idle."""
-        hub = self._get_hub_if_exists()
-        if hub is None:
-            return
+    def _before_block(self, hub):
+        """A task has made *hub* in this thread: it must not be reported as blocked while idle."""
         hub.name = "ThreadPool Worker Hub"
         if hub.periodic_monitoring_thread is not None:
             hub.periodic_monitoring_thread.ignore_current_greenlet_blocking()
@@ -145,12 +142,12 @@ class _WorkerGreenlet(RawGreenlet):
         _get_thread_trace=_get_thread_trace,
     ):
         """Install the hooks of `threading.setprofile` and `threading.settrace`, as they are now."""
-        for setter, hook in (
-            (_sys.setprofile, _get_thread_profile()),
-            (_sys.settrace, _get_thread_trace()),
-        ):
-            if hook is not None:
-                setter(hook)
+        hook = _get_thread_profile()
+        if hook is not None:
+            _sys.setprofile(hook)
+        hook = _get_thread_trace()
+        if hook is not None:
+            _sys.settrace(hook)
 
     def _after_run_task(self, func, args, kwargs, thread_result, _sys=sys):
         """Remove the hooks. Nothing is called that has nothing to do: it would be audited."""
@@ -177,16 +174,21 @@ class _WorkerGreenlet(RawGreenlet):
 
     def run(self, _EmptyTimeout=EmptyTimeout, _flush=flush_wakes):
         queue = self._task_queue
+        cookie = self._task_queue_cookie
+        idle_task_timeout = self._idle_task_timeout
+        own_hub = self._get_hub_if_exists
         on_worker_exit = self._on_worker_exit
         told_to_stop = False
         task = None
         try:
             while True:
-                self._before_block()
+                hub = own_hub()
+                if hub is not None:
+                    self._before_block(hub)
                 # Seen by gevent.util, which does not show the stack of a thread that only waits.
                 gevent_threadpool_worker_idle = True
                 try:
-                    task = queue.get(self._task_queue_cookie, self._idle_task_timeout)
+                    task = queue.get(cookie, idle_task_timeout)
                 except _EmptyTimeout:
                     return
                 gevent_threadpool_worker_idle = False  # noqa: F841
@@ -208,7 +210,7 @@ class _WorkerGreenlet(RawGreenlet):
             self._print_tb(ex.__traceback__, self._stderr)
         finally:
             _flush()
-            self.cleanup(self._get_hub_if_exists())
+            self.cleanup(own_hub())
             if not told_to_stop:
                 on_worker_exit()
 
@@ -463,7 +465,7 @@ class ThreadPool(GroupMappingMixin):
         thread_result = None
         queue = self.task_queue
         try:
-            thread_result = ThreadResult(result, self.hub, semaphore.release)
+            thread_result = ThreadResult(result, self.hub, semaphore)
             queue.put((func, args, kwargs, thread_result), lazily)
             workers = len(self._worker_greenlets)
             if workers < queue.unfinished_tasks or workers > self._maxsize:

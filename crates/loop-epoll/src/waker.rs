@@ -1,6 +1,7 @@
-//! The waker: an eventfd behind a flag, so that many wakes are one write.
+//! The waker: an eventfd behind a flag, so that many wakes are one write. It is watched for its edges: each
+//! write is one, and nobody reads the counter, which would take longer than a process lives to be full.
 
-use crate::sys;
+use crate::sys::{self, Epoll};
 use gevent_hub_core::event_loop::Wake;
 use gevent_hub_core::os::check;
 use std::io;
@@ -21,13 +22,16 @@ impl EventWaker {
         })
     }
 
-    /// Called by the loop when the descriptor is readable. First the counter, then the flag: a wake
-    /// between the two finds the flag set and is covered by the caller's look at the queues, which follows.
+    /// Called by the loop when there was an edge. A wake before this finds the flag set and is covered by the
+    /// caller's look at the queues, which follows; one after it is another edge.
     pub fn accept(&self) {
-        let mut count = 0u64;
-        // SAFETY: `count` has the eight bytes that an eventfd gives.
-        unsafe { libc::read(self.as_raw_fd(), (&raw mut count).cast(), 8) };
         self.pending.store(false, Ordering::SeqCst);
+    }
+
+    /// Has the loop's set tell of the edges.
+    pub fn watch(&self, set: &Epoll, data: u64) -> io::Result<()> {
+        let edges = (libc::EPOLLIN | libc::EPOLLET) as u32;
+        set.set(self.as_raw_fd(), false, edges, data).1
     }
 
     /// In a forked child: puts a new eventfd in the place of the one shared with the parent.

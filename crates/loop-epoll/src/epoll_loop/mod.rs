@@ -51,8 +51,7 @@ impl EpollLoop {
     pub fn new() -> io::Result<EpollLoop> {
         let main = of_call("epoll_create1(2)", Epoll::new())?;
         let waker = Arc::new(of_call("eventfd(2)", EventWaker::new())?);
-        let added = main.set(waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER);
-        of_call("epoll_ctl(2)", added.1)?;
+        of_call("epoll_ctl(2)", waker.watch(&main, WAKER))?;
         Ok(EpollLoop {
             main,
             nested: None,
@@ -171,7 +170,6 @@ impl EpollLoop {
             match data & u64::from(u32::MAX) {
                 WAKER => {
                     self.waker.accept();
-                    self.counters.syscalls += 1;
                     out.push(Event::Woken);
                 }
                 NESTED => self.deliver_nested(out)?,
@@ -228,8 +226,7 @@ impl EpollLoop {
     /// Makes both sets anew and registers all again. Descriptors that are closed by now are left out.
     fn rebuild(&mut self) -> io::Result<()> {
         let main = Epoll::new()?;
-        main.set(self.waker.as_raw_fd(), false, libc::EPOLLIN as u32, WAKER)
-            .1?;
+        self.waker.watch(&main, WAKER)?;
         self.main = main;
         self.nested = None;
         self.stale = false;

@@ -7,10 +7,10 @@ use super::send_later;
 use crate::event_loop::Payload;
 use crate::gevent_greenlet::nothing;
 use crate::hub::{HubCore, get_core};
-use crate::raw::{answer, boolean, done, fast, method, noargs, none, parsed};
+use crate::raw::{Args, answer, boolean, done, fast, method, noargs, none, parsed};
 use crate::raw_type::NewType;
 use crate::sync::object::{self, Fields, alloc, attribute, or_none, set};
-use crate::sync::{async_result, enter_python, flag};
+use crate::sync::{async_result, enter_python, flag, semaphore};
 use gevent_hub_core::reactor::{Entry, Remote};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ struct ThreadResult {
     /// Called with this object, like a greenlet's link.
     receiver: Obj,
     hub: Obj,
-    /// Called first.
+    /// Called first; a semaphore is released.
     when_ready: Obj,
     /// For the message that the hub prints of an error.
     context: Obj,
@@ -107,6 +107,30 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Ob
             return null_mut();
         }
         make(ty, receiver, hub, when_ready)
+    }
+}
+
+/// The type's own call: three arguments by position need no tuple.
+unsafe extern "C" fn construct(ty: Obj, args: *const Obj, nargsf: usize, names: Obj) -> Obj {
+    // SAFETY: the vectorcall protocol, on the type; what is made here is dropped here.
+    unsafe {
+        let n = ffi::PyVectorcall_NARGS(nargsf);
+        if n == 3 && names.is_null() {
+            return make(ty.cast(), *args, *args.add(1), *args.add(2));
+        }
+        let args = Args::new(args, n, names);
+        let Ok(keywords) = args.dict(None) else {
+            return null_mut();
+        };
+        let positional = args.tuple_from(0);
+        let made = if positional.is_null() {
+            positional
+        } else {
+            tp_new(ty.cast(), positional, keywords)
+        };
+        ffi::Py_XDECREF(positional);
+        ffi::Py_XDECREF(keywords);
+        made
     }
 }
 
@@ -280,9 +304,14 @@ unsafe fn tell(slf: Obj) -> Result<(), ()> {
         let me = cast(slf);
         let when_ready = take(&raw mut (*me).when_ready);
         if !when_ready.is_null() {
-            let r = ffi::PyObject_CallNoArgs(when_ready);
+            let told = if semaphore::is_plain(when_ready) {
+                semaphore::put_back(when_ready.cast());
+                Ok(())
+            } else {
+                done(ffi::PyObject_CallNoArgs(when_ready))
+            };
             ffi::Py_DECREF(when_ready);
-            done(r)?;
+            told?;
         }
         if !(*me).exc_info.is_null() {
             report(me)?;
@@ -483,8 +512,8 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     ];
     // SAFETY: at the module's initialisation, with the GIL held.
     unsafe {
-        NewType::of::<ThreadResult>(c"gevent.threadpool.ThreadResult")
-            .about(c"ThreadResult(receiver, hub, call_when_ready)\n\nCarries the result of a task from a worker to the hub's thread, which makes and destroys it.\n\nThere it calls *call_when_ready*, prints the exception if there is one, and gives itself to *receiver*, as a greenlet does to its links. Until then it keeps the hub's loop running.")
+        let ty = NewType::of::<ThreadResult>(c"gevent.threadpool.ThreadResult")
+            .about(c"ThreadResult(receiver, hub, call_when_ready)\n\nCarries the result of a task from a worker to the hub's thread, which makes and destroys it.\n\nThere it calls *call_when_ready*, or releases it if it is a `Semaphore`, prints the exception if there is one, and gives itself to *receiver*, as a greenlet does to its links. Until then it keeps the hub's loop running.")
             .methods(methods)
             .attributes(attributes)
             .new_by(tp_new)
@@ -494,6 +523,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
                 object::clear::<ThreadResult>,
             )
             .add(m, None)?;
+        (*ty).tp_vectorcall = Some(construct);
     }
     Ok(())
 }
