@@ -1,7 +1,9 @@
 """Checks the .pyi files against the modules that they describe (mypy.stubtest).
 
 What the two may differ in is listed in tools/stubs-allowed.txt, a name or pattern a line; an entry
-that is no longer needed is an error. Ends with `N passed, N failed`, a module being one.
+that is no longer needed is an error. `mypy --strict` then reads the programs of tests/types: it has
+nothing to say of one, and finds each mistake of the other. Ends with `N passed, N failed`, a module
+or program being one.
 """
 
 from __future__ import annotations
@@ -15,6 +17,29 @@ from pathlib import Path
 import runs
 
 NEEDS = ["mypy", "types-greenlet", "typing_extensions"]
+
+
+def programs() -> list[str]:
+    """What is wrong with how the programs of tests/types are checked."""
+    folder = runs.ROOT / "tests" / "types"
+    wrong = []
+    for program in ("accepted.py", "refused.py"):
+        lines = (folder / program).read_text().splitlines()
+        marks = ((at, re.search(r"# \[([\w-]+)\]$", line)) for at, line in enumerate(lines, 1))
+        expected = {(at, mark[1]) for at, mark in marks if mark}
+        done = runs.run(
+            [sys.executable, "-m", "mypy", "--strict", "--no-incremental", program],
+            300,
+            {"MYPYPATH": str(runs.ROOT / "python")},
+            cwd=folder,
+        )
+        errors = re.findall(r"^[^:]+:(\d+): error: .*\[([\w-]+)\]$", done.out, re.M)
+        found = {(int(at), code) for at, code in errors}
+        wrong += [f"{program}:{at}: not found: {code}" for at, code in sorted(expected - found)]
+        wrong += [f"{program}:{at}: unexpected: {code}" for at, code in sorted(found - expected)]
+        if not found and (done.code != 0 or expected):
+            wrong.append(f"{program}: {done.tail()}")
+    return wrong
 
 
 def main() -> int:
@@ -47,7 +72,11 @@ def main() -> int:
         n for n in names if re.search(rf"^{re.escape(n.removesuffix('.__init__'))}\b", found, re.M)
     }
     failed = len(bad) or int(done.code != 0)
-    print(f"{len(names) - failed} passed, {failed} failed")
+    wrong = programs()
+    print("\n".join(wrong))
+    of_programs = len({line.partition(":")[0] for line in wrong})
+    print(f"{len(names) + 2 - failed - of_programs} passed, {failed + of_programs} failed")
+    failed += of_programs
     return 1 if failed else 0
 
 

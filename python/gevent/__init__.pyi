@@ -1,11 +1,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from sys import getswitchinterval as getswitchinterval, setswitchinterval as setswitchinterval
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
+from gevent._config import Config as _Config
 from gevent.greenlet import Greenlet as Greenlet, joinall as joinall, killall as killall
 from gevent.timeout import Timeout as Timeout, with_timeout as with_timeout
+from gevent.hub import Hub as _Hub
 from greenlet import GreenletExit as GreenletExit, getcurrent as getcurrent, greenlet
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 class _version_info(NamedTuple):
@@ -17,17 +20,21 @@ class _version_info(NamedTuple):
 
 version_info: _version_info
 __version__: str
-config: Any
+config: _Config
 
-def spawn(function: Callable[..., _T], *args: Any, **kwargs: Any) -> Greenlet[_T]: ...
+def spawn(
+    function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> Greenlet[_P, _T]: ...
 def spawn_later(
-    seconds: float, function: Callable[..., _T], *args: Any, **kwargs: Any
-) -> Greenlet[_T]: ...
-def spawn_raw(function: Callable[..., Any], *args: Any, **kwargs: Any) -> greenlet: ...
+    seconds: float, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> Greenlet[_P, _T]: ...
+def spawn_raw(
+    function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs
+) -> greenlet: ...
 def sleep(seconds: float = 0, ref: bool = True) -> None: ...
 def idle(priority: int = 0) -> None: ...
-def get_hub() -> Any: ...
-def reinit(hub: Any = None) -> None: ...
+def get_hub() -> _Hub: ...
+def reinit(hub: _Hub | None = None) -> None: ...
 def fork(*args: Any, **kwargs: Any) -> int: ...
 def kill(
     greenlet: greenlet,

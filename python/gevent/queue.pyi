@@ -1,13 +1,14 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableSequence
 from queue import Empty as Empty, Full as Full
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from gevent.hub import Hub
 from typing_extensions import Self
 
 _T = TypeVar("_T")
 
 class _Exchange(Generic[_T]):
-    hub: Any
+    hub: Hub
     def empty(self) -> bool: ...
     def full(self) -> bool: ...
     def qsize(self) -> int: ...
@@ -19,7 +20,7 @@ class _Exchange(Generic[_T]):
     def __next__(self) -> _T: ...
 
 class SimpleQueue(_Exchange[_T]):
-    queue: Any
+    queue: MutableSequence[_T]
     is_shutdown: bool
     def __init__(
         self, maxsize: int | None = None, items: Iterable[_T] = (), _warn_depth: int = 2

@@ -1,4 +1,3 @@
-# What it mirrors depends on the version of Python: nothing is said of it here.
-from typing import Any
+from signal import getsignal as getsignal, set_wakeup_fd as set_wakeup_fd, signal as signal
 
-def __getattr__(name: str) -> Any: ...
+__all__ = ["getsignal", "set_wakeup_fd", "signal"]

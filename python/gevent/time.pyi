@@ -1,4 +1,3 @@
-# What it mirrors depends on the version of Python: nothing is said of it here.
-from typing import Any
+from gevent import sleep as sleep
 
-def __getattr__(name: str) -> Any: ...
+__all__ = ["sleep"]

@@ -1,16 +1,19 @@
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
+from gevent._core import timer as _timer
 from typing_extensions import Self
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
+_V = TypeVar("_V")
 _Exception = BaseException | type[BaseException] | bool | None
 
 class Timeout(BaseException):
     seconds: float | None
     exception: _Exception
-    timer: Any
+    timer: _timer | None
     def __init__(
         self,
         seconds: float | None = None,
@@ -38,8 +41,14 @@ class Timeout(BaseException):
         tb: TracebackType | None,
     ) -> bool | None: ...
 
+# `timeout_value` is what is returned when the time is up, in place of an error.
+@overload
 def with_timeout(
-    seconds: float | None, function: Callable[..., _T], *args: Any, **kwds: Any
+    seconds: float | None, function: Callable[..., _T], *args: Any, timeout_value: _V, **kwds: Any
+) -> _T | _V: ...
+@overload
+def with_timeout(
+    seconds: float | None, function: Callable[_P, _T], *args: _P.args, **kwds: _P.kwargs
 ) -> _T: ...
 
 __all__ = ["Timeout", "with_timeout"]

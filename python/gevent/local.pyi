@@ -1,0 +1,16 @@
+from typing import Any
+
+from greenlet import greenlet
+from typing_extensions import Self
+
+__all__ = ["local"]
+
+class local:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
+    def __getattribute__(self, name: str, /) -> Any: ...
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
+    def __delattr__(self, name: str, /) -> None: ...
+
+def all_local_dicts_for_greenlet(
+    greenlet: greenlet,
+) -> list[tuple[tuple[type[local], int], dict[str, Any]]]: ...
