@@ -5,9 +5,14 @@ The loop owns the process's real ``SIGCHLD``. A handler set here for it runs whe
 standard library's business. Patched in only if :func:`gevent.os.waitpid` is (see there).
 """
 
+import errno
+import operator
+import os as _os
 import signal as _signal
+import sys
 
 import gevent.os
+from gevent._hub_local import get_thread_ident
 from gevent._util import _NONE as _INITIAL
 from gevent._util import copy_globals
 
@@ -65,6 +70,60 @@ def set_wakeup_fd(fd, /, *, warn_on_full_buffer=True):
     _child_wakeup_fd = fd
     _child_wakeup_fd_warn_on_full_buffer = warn_on_full_buffer
     return old_fd
+
+
+def _native_thread(number):
+    """The identifier of the native thread of a greenlet that goes by *number*, or None."""
+    from gevent.hub import Hub, getcurrent
+
+    def root(greenlet):
+        while greenlet.parent is not None:
+            greenlet = greenlet.parent
+        return greenlet
+
+    me = getcurrent()
+    here = root(me)
+    if number in (id(me), id(here)):
+        return get_thread_ident()
+
+    import gc
+
+    from greenlet import greenlet as RawGreenlet
+
+    # By type: an object may pretend to be of any class, and would be asked for it.
+    objects = [ob for ob in gc.get_objects() if issubclass(type(ob), RawGreenlet)]
+    for found in objects:
+        if id(found) == number:
+            break
+    else:
+        return None
+    there = root(found)
+    if found.dead:
+        return None
+    if there is here:
+        return get_thread_ident()
+    for hub in objects:
+        if issubclass(type(hub), Hub) and hub.parent is there:
+            return hub.thread_ident
+    return None
+
+
+if hasattr(_signal, "pthread_kill"):
+    _signal_pthread_kill = _signal.pthread_kill
+
+    def pthread_kill(thread_id, signalnum, /):
+        """:func:`signal.pthread_kill`. For the number of a greenlet, its thread gets the signal.
+
+        So it is for what :func:`threading.get_ident` returns once that is patched.
+        """
+        if operator.index(thread_id) not in sys._current_frames():
+            # Anything else than a thread's identifier would be used as an address.
+            thread_id = _native_thread(thread_id)
+            if thread_id is None:
+                raise ProcessLookupError(errno.ESRCH, _os.strerror(errno.ESRCH))
+        _signal_pthread_kill(thread_id, signalnum)
+
+    __implements__ += ["pthread_kill"]
 
 
 def _write_child_signal_fd(fd, warn_on_full_buffer):
