@@ -7,12 +7,14 @@ import socket
 import sys
 import time
 
+from gevent.monkey import get_original
+
 __all__ = ["work"]
 
 #: Seconds that a listener may still bring connections when its server ends.
 LAST_CALL = 2
 
-_poll, _recv_fds = select.poll, socket.recv_fds
+_poll, _recv_fds = get_original("select", "poll"), socket.recv_fds
 
 
 def work(options, sockets, channel, parent):
