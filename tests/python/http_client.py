@@ -55,7 +55,7 @@ class Client:
     def __init__(self, address):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family)
-        self.sock.settimeout(20)
+        self.sock.settimeout(30)
         try:
             self.sock.connect(address)
         except BaseException:
@@ -115,7 +115,7 @@ class Log:
 
     def wait(self, count=1):
         """The lines, once there are so many."""
-        for _ in range(2000):
+        for _ in range(6000):
             if len(self.lines) >= count:
                 return self.lines
             gevent.sleep(0.005)

@@ -26,6 +26,7 @@ def app(environ, start_response):
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain")])
     if environ["PATH_INFO"] == "/slow":
+        open("slow", "w").close()
         gevent.sleep(0.7)
     return [b"%d %d %d" % (os.getpid(), VERSION, len(body))]
 
@@ -146,6 +147,13 @@ class Process:
                 assert self.child.poll() is None, (self.child.returncode, self.output)
                 assert time.monotonic() < deadline, self.output
                 gevent.sleep(0.05)
+
+    def wait_for_file(self, path, seconds=30):
+        deadline = time.monotonic() + seconds * SCALE
+        while not path.exists():
+            assert self.child.poll() is None, (self.child.returncode, self.output)
+            assert time.monotonic() < deadline, self.output
+            gevent.sleep(0.02)
 
     def send(self, number):
         os.kill(self.child.pid, number)

@@ -98,13 +98,13 @@ def test_without_blocking_whoever_waits_is_met():
     channel = Channel()
     putter = waiting(channel.put, "a")
     assert channel.get_nowait() == "a"
-    putter.get(timeout=5)
+    putter.get(timeout=30)
     getter = waiting(channel.get)
     channel.put_nowait("b")
-    assert getter.get(timeout=5) == "b"
+    assert getter.get(timeout=30) == "b"
     putter = waiting(channel.put, "c")
     assert channel.get(timeout=0) == "c"
-    putter.get(timeout=5)
+    putter.get(timeout=30)
 
 
 def test_the_hub_meets_those_who_wait():
@@ -112,10 +112,10 @@ def test_the_hub_meets_those_who_wait():
     assert isinstance(in_hub(lambda: channel.put(1)), Full)
     getter = waiting(channel.get)
     assert in_hub(lambda: channel.put("a")) is None
-    assert getter.get(timeout=5) == "a"
+    assert getter.get(timeout=30) == "a"
     putter = waiting(channel.put, "b")
     assert in_hub(channel.get) == "b"
-    putter.get(timeout=5)
+    putter.get(timeout=30)
 
 
 @pytest.mark.ours
@@ -131,7 +131,7 @@ def test_who_is_killed_leaves_the_line():
         assert channel.balance == 0
     getter = waiting(channel.get)
     channel.put("item")
-    assert getter.get(timeout=5) == "item"
+    assert getter.get(timeout=30) == "item"
 
 
 @pytest.mark.ours
@@ -141,11 +141,11 @@ def test_an_item_outlives_the_getter_that_is_killed_on_its_way():
     # A thread without a hub lets them meet at once; the first getter hears of it when the hub runs.
     thread = threading.Thread(target=channel.put, args=("item",))
     thread.start()
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
     first.kill(error, block=False)
-    assert second.get(timeout=5) == "item"
-    assert first.exception is error or first.get(timeout=5) == "item"
+    assert second.get(timeout=30) == "item"
+    assert first.exception is error or first.get(timeout=30) == "item"
     assert channel.balance == 0
 
 
@@ -156,13 +156,13 @@ def test_an_item_that_its_getter_left_is_kept_for_the_next():
     gevent.sleep(0)
     thread = threading.Thread(target=channel.put, args=("item",))
     thread.start()
-    thread.join(10)
+    thread.join(30)
     # Thrown into before the hub has run at all; when it has ended, the hub comes back here.
     gevent.get_hub().loop.run_callback(gevent.getcurrent().switch)
     first.throw(gevent.GreenletExit())
     assert isinstance(first.value, gevent.GreenletExit)
     assert (channel.balance, list(channel.putters)) == (1, ["item"])
-    assert channel.get(timeout=5) == "item"
+    assert channel.get(timeout=30) == "item"
 
 
 def test_items_of_an_iteration():
@@ -175,7 +175,7 @@ def test_items_of_an_iteration():
     putter = gevent.spawn(put)
     assert list(channel) == [1, 2]
     assert next(channel) == 4
-    putter.get(timeout=5)
+    putter.get(timeout=30)
 
 
 def test_it_is_like_a_queue_without_room():

@@ -67,7 +67,7 @@ def test_others_run_while_one_reads(kind, pipe):
     assert not reader.ready()
     writing.write(b"line\n")
     writing.flush()
-    assert reader.get(timeout=5) == b"line\n"
+    assert reader.get(timeout=30) == b"line\n"
     writing.close()
     assert reading.read() == b""
     reading.close()
@@ -84,7 +84,7 @@ def test_much_through_a_pipe(kind, pipe):
     writer = gevent.spawn(write)
     with kind(pipe[0], "rb") as file:
         assert file.read() == data
-    writer.get(timeout=5)
+    writer.get(timeout=30)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +114,7 @@ def test_close_wakes_the_reader(pipe):
     gevent.sleep(0.01)
     file.close()
     with pytest.raises(OSError):
-        reader.get(timeout=5)
+        reader.get(timeout=30)
 
 
 @pytest.mark.ours
@@ -124,7 +124,7 @@ def test_all_of_an_array_is_written(pipe):
         with FileObjectPosix(pipe[1], "wb", 0, atomic_write=True) as writing:
             writer = gevent.spawn(writing.write, numbers)
             assert reading.read(8 * len(numbers)) == numbers.tobytes()
-            writer.get(timeout=5)
+            writer.get(timeout=30)
 
 
 @pytest.mark.ours
@@ -141,9 +141,9 @@ def test_ready_and_closed_at_once(pipe):
     # Both are due when the loop looks next; either may be first.
     os.write(pipe[1], b"x")
     time.sleep(0.02)
-    closer.get(timeout=5)
+    closer.get(timeout=30)
     try:
-        assert reader.get(timeout=5) == b"x"
+        assert reader.get(timeout=30) == b"x"
     except OSError as ex:
         assert ex.errno == errno.EBADF
 

@@ -195,7 +195,7 @@ def test_a_fifo_opens_when_both_ends_are_there(tmp_path):
     assert killed.ready()
     with FileObjectPosix(path, "wb", 0) as writer:
         writer.write(b"text")
-        assert reader.get(timeout=5) == b"text"
+        assert reader.get(timeout=30) == b"text"
 
 
 @ring_only
@@ -359,8 +359,8 @@ def test_a_fork_in_the_middle(tmp_path):
             finally:
                 os._exit(not ok)
         assert gevent.os.waitpid(pid, 0)[1] == 0
-        assert [g.get(timeout=10) for g in readers] == [4 << 20] * 4
-        assert writer.get(timeout=10) == 4
+        assert [g.get(timeout=30) for g in readers] == [4 << 20] * 4
+        assert writer.get(timeout=30) == 4
     os.close(log)
     assert (tmp_path / "log").read_bytes() == b"once" * 5
 

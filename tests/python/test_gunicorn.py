@@ -3,7 +3,6 @@
 import os
 import signal
 
-import gevent
 import pytest
 from http_client import Client
 from http_load import Load, Process, free_port, write_application
@@ -48,7 +47,7 @@ def test_reload_and_stop_under_load(folder, kind):
         assert load.failures == []
         with Client(process.address) as client:
             client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            gevent.sleep(0.2)
+            process.wait_for_file(folder / "slow")
             process.send(signal.SIGTERM)
             assert client.answer().status == 200
         assert process.end() == 0

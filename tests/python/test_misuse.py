@@ -25,11 +25,11 @@ def test_switch_to_another_threads_greenlet():
         parked.switch()
         theirs.extend([greenlet.greenlet(lambda: 1), parked])
         made.set()
-        done.wait(5)
+        done.wait(30)
 
     thread = threading.Thread(target=run_there)
     thread.start()
-    made.wait(5)
+    assert made.wait(30)
     try:
         for one in theirs:
             with pytest.raises(greenlet.error, match="different thread"):
@@ -346,7 +346,7 @@ def test_close_under_a_wait():
         g = gevent.spawn(wait)
         gevent.sleep(0.005)
         a.close()
-        g.join(5)
+        g.join(30)
         assert failed == [9]
         b.close()
 

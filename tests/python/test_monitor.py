@@ -63,16 +63,17 @@ def test_a_greenlet_that_blocks_is_told_by_an_event(monitor):
 
 
 def test_switching_is_no_blocking(monitor):
-    _, seen = monitor
-    until = time.monotonic() + 0.3
+    thread, seen = monitor
+    looks = []
+    thread.add_monitoring_function(looks.append, config.max_blocking_time)
 
     def busy():
-        while time.monotonic() < until:
+        while len(looks) < 8:
             gevent.sleep(0)
 
     gevent.joinall([gevent.spawn(busy) for _ in range(3)])
     # One who was not run by a loaded machine for so long may be told rightly; not all the time.
-    assert len(blocked(seen)) < 3
+    assert len(blocked(seen)) < 5
 
 
 def test_memory_is_watched(monitor):

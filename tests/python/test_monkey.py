@@ -105,7 +105,7 @@ def test_locks_held_while_patching():
             g = gevent.spawn(logging.warning, "x")
             gevent.sleep(0.01)
             print(g.ready())
-        g.get(timeout=5)
+        g.get(timeout=30)
         print(handler.stream.getvalue().strip())
     """) == ["False", "False", "WARNING:root:x"]
 

@@ -125,7 +125,7 @@ def test_pipes_and_queues(script, how):
             while not waiter.started or not changed._sleeping_count._semlock._get_value():
                 time.sleep(0.01)
             for child in children: tasks.put(None)
-            print(waiter.get(timeout=20))
+            print(waiter.get(timeout=30))
             for child in children: child.join(20)
             print([child.exitcode for child in children])
         """,

@@ -27,7 +27,7 @@ class TestLocal:
             return one.name
 
         greenlets = [gevent.spawn(use, name) for name in "abc"]
-        assert [greenlet.get(timeout=5) for greenlet in greenlets] == list("abc")
+        assert [greenlet.get(timeout=30) for greenlet in greenlets] == list("abc")
         assert one.name == "main"
 
     def test_init_is_called_once_in_each_greenlet(self):
@@ -41,7 +41,7 @@ class TestLocal:
         one = Mine(1, keyword=2)
         assert one.got == (1, 2)
         greenlet = gevent.spawn(lambda: (one.got, one.got))
-        assert greenlet.get(timeout=5) == ((1, 2), (1, 2))
+        assert greenlet.get(timeout=30) == ((1, 2), (1, 2))
         assert calls == [gevent.getcurrent(), greenlet]
 
     def test_values_go_with_the_greenlet(self):
@@ -54,7 +54,7 @@ class TestLocal:
             one.value = Value()
 
         greenlet = gevent.spawn(use)
-        greenlet.join(5)
+        greenlet.join(30)
         gevent.sleep(0)
         gc.collect()
         assert not any(isinstance(ob, Value) for ob in gc.get_objects())
@@ -161,7 +161,7 @@ def test_result_raises_with_the_traceback_of_the_failure():
     result = AsyncResult()
     gevent.spawn(fail).link(result)
     with pytest.raises(KeyError) as info:
-        result.get(timeout=5)
+        result.get(timeout=30)
     assert "fail" in [entry.name for entry in info.traceback]
     assert result.exc_info[:2] == (KeyError, result.exception)
 
@@ -200,9 +200,9 @@ class TestLocks:
         with lock, lock:
             assert lock.locked()
             other = gevent.spawn(lock.acquire, blocking=False)
-            assert other.get(timeout=5) is False
+            assert other.get(timeout=30) is False
             stranger = gevent.spawn(util.wrap_errors(RuntimeError, lock.release))
-            assert isinstance(stranger.get(timeout=5), RuntimeError)
+            assert isinstance(stranger.get(timeout=30), RuntimeError)
         assert not lock.locked()
 
     def test_dummy_semaphore_never_blocks(self):
@@ -251,7 +251,7 @@ class TestEvents:
         gevent.sleep(0)
         event.set()
         event.clear()
-        assert waiter.get(timeout=5) is True
+        assert waiter.get(timeout=30) is True
 
     def test_rawlink_is_called_once_in_the_hub(self):
         event, seen = Event(), []
@@ -306,7 +306,7 @@ class TestQueues:
         for number in range(1, 5):
             gevent.spawn(q.put, number)
         gevent.sleep(0)
-        assert [q.get(timeout=5) for _ in range(5)] == [0, 1, 2, 3, 4]
+        assert [q.get(timeout=30) for _ in range(5)] == [0, 1, 2, 3, 4]
 
     def test_tasks(self):
         q = queue.JoinableQueue(items=[1, 2])
@@ -342,7 +342,7 @@ class TestPools:
 
         for _ in range(6):
             limited.spawn(work)
-        assert limited.join(timeout=5)
+        assert limited.join(timeout=30)
         assert max(most) == 2
         assert limited.free_count() == 2 and not limited.full()
 
@@ -363,7 +363,7 @@ class TestPools:
         assert sorted(group.imap_unordered(abs, [-1, -2], maxsize=1)) == [1, 2]
         assert group.apply(max, (1, 2)) == 2
         seen = []
-        group.apply_async(max, (1, 2), callback=seen.append).join(5)
+        group.apply_async(max, (1, 2), callback=seen.append).join(30)
         gevent.sleep(0)
         assert seen == [2]
 
@@ -396,7 +396,7 @@ class TestListings:
             return child
 
         spawner = gevent.spawn(parent)
-        child = spawner.get(timeout=5)
+        child = spawner.get(timeout=30)
         tree = util.GreenletTree.current_tree()
         assert tree.is_current_tree and tree.root
         [spawned] = [t for t in tree.child_trees if t.greenlet is spawner]
@@ -420,7 +420,7 @@ def test_a_free_rlock_does_not_look_at_its_timeout():
     assert lock.acquire(True, "no number")
     in_other = gevent.spawn(lock.acquire, True, "no number")
     with pytest.raises(TypeError):
-        in_other.get(timeout=5)
+        in_other.get(timeout=30)
     lock.release()
     lock.release()
 

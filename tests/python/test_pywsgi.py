@@ -440,7 +440,7 @@ def test_close_is_called_always(serve, capsys):
         # The client goes away in the middle.
         client.send(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
         client.rfile.read(100)
-    for _ in range(1000):
+    for _ in range(6000):
         if len(closed) == 3:
             break
         gevent.sleep(0.005)
@@ -549,7 +549,7 @@ def test_loggers_and_nothing_as_logs(serve):
         client.ask(HELLO)
         client.send(b"bad\r\n\r\n")
         assert client.answer().status == 400
-    for _ in range(1000):
+    for _ in range(6000):
         if len(log.said) == 2 and error_log.said:
             break
         gevent.sleep(0.005)
@@ -615,18 +615,22 @@ def test_unix_socket(serve, tmp_path):
 
 def test_stop_lets_requests_end(serve):
     def application(environ, start_response):
-        gevent.sleep(0.1)
+        entered.set()
+        go_on.wait(30)
         start_response("200 OK", [])
         return [b"done"]
 
+    entered, go_on = gevent.event.Event(), gevent.event.Event()
     server = serve(application, spawn=Pool(5))
     with Client(server.address) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        gevent.sleep(0.03)
-        stopping = gevent.spawn(server.stop, timeout=10)
+        assert entered.wait(30)
+        stopping = gevent.spawn(server.stop, timeout=30)
+        gevent.sleep(0)
+        go_on.set()
         assert client.answer().body == b"done"
         client.close()
-        stopping.join(timeout=20)
+        stopping.join(timeout=30)
         assert stopping.ready()
 
 

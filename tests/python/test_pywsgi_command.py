@@ -4,7 +4,6 @@ import os
 import re
 import signal
 
-import gevent
 import pytest
 from http_client import Client
 from http_load import Load, Process, write_application
@@ -49,7 +48,7 @@ def test_reload_and_stop_under_load(folder, loop_name):
         assert load.failures == []
         with Client(address) as client:
             client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            gevent.sleep(0.2)
+            process.wait_for_file(folder / "slow")
             process.send(signal.SIGTERM)
             answer = client.answer()
             assert answer.status == 200

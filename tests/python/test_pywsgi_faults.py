@@ -88,7 +88,7 @@ def _slow_reader(address):
     """A connection whose client takes little at a time."""
     sock = plain_socket.socket()
     sock.setsockopt(plain_socket.SOL_SOCKET, plain_socket.SO_RCVBUF, 4096)
-    sock.settimeout(20)
+    sock.settimeout(30)
     sock.connect(address)
     return sock
 
@@ -98,14 +98,19 @@ def test_no_answer_in_the_middle_of_another(serve, capsys):
 
     def application(environ, start_response):
         write = start_response("200 OK", [("Content-Length", "8000000")])
-        with gevent.Timeout(0.2, KeyError):
-            write(b"x" * 8000000)
+        try:
+            with gevent.Timeout(0.2, KeyError):
+                write(b"x" * 8000000)
+        finally:
+            over.set()
         return []
+
+    over = gevent.event.Event()
 
     server = serve(application)
     with contextlib.closing(_slow_reader(server.address)) as sock:
         sock.sendall("\r\n".join([*GET, "", ""]).encode())
-        gevent.sleep(0.5)
+        assert over.wait(30)
         got = gevent.get_hub().threadpool.apply(_all_of, (sock,))
     body = got.partition(b"\r\n\r\n")[2]
     assert len(body) < 8000000 and body.strip(b"x") == b""
@@ -224,7 +229,7 @@ def test_a_body_that_nobody_asked_for(serve):
     head = ["POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue"]
     with Client(server.address) as client:
         assert client.ask(head).status == 403
-        client.sock.settimeout(5)
+        client.sock.settimeout(30)
         assert client.at_end()
 
 
@@ -260,7 +265,7 @@ def test_the_time_for_a_head_counts_also_after_a_full_pool():
         start_response("200 OK", [])
         return [b"done"]
 
-    limits = {"head_timeout": 0.5}
+    limits = {"head_timeout": 2}
     with (
         serving(application, pywsgi.WSGIServer, spawn=1, attributes=limits) as server,
         Client(server.address) as slow,

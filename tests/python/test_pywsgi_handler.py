@@ -246,7 +246,7 @@ def test_a_handler_on_its_own():
     theirs.sendall(b"GET / HTTP/1.0\r\n\r\n")
     with theirs, theirs.makefile("rb") as rfile:
         assert rfile.read().endswith(b"\r\n\r\nok")
-    job.join(timeout=10)
+    job.join(timeout=30)
     assert job.successful()
 
 

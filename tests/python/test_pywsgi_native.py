@@ -36,7 +36,7 @@ class Serving:
 
     def connect(self):
         sock = socket.create_connection(self.server.address)
-        sock.settimeout(20)
+        sock.settimeout(30)
         return sock
 
     def talk(self, data, shut=False):
@@ -448,7 +448,7 @@ def test_a_pool_does_what_it_was_told():
     ]:
         with Serving(application, spawn=pool) as serving:
             assert [body(serving.talk(get())) for _ in range(5)] == [expected] * 5
-        pool.join(timeout=10)
+        pool.join(timeout=30)
         assert not len(pool)
     assert len(spawned) == 5
 

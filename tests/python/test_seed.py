@@ -71,7 +71,7 @@ def test_hub_stop_is_callable_and_harmless():
     hub = gevent.get_hub()
     hub.stop()
     gevent.sleep(0)
-    assert gevent.spawn(lambda: 7).get(timeout=5) == 7
+    assert gevent.spawn(lambda: 7).get(timeout=30) == 7
 
 
 @pytest.mark.ours
@@ -90,7 +90,7 @@ def test_kill_takes_block_and_timeout():
     gevent.sleep(0)
     gevent.kill(parked, block=False)
     assert not parked.dead
-    parked.join(5)
+    parked.join(30)
     assert isinstance(parked.value, gevent.GreenletExit)
 
 

@@ -36,7 +36,7 @@ def serve():
 
 
 def connect(to):
-    return socket.create_connection((to.server_host, to.server_port), timeout=5)
+    return socket.create_connection((to.server_host, to.server_port), timeout=30)
 
 
 def test_echo_to_many(serve):
@@ -48,7 +48,7 @@ def test_echo_to_many(serve):
             return sock.recv(100)
 
     talkers = [gevent.spawn(talk, number) for number in range(50)]
-    assert [talker.get(timeout=10) for talker in talkers] == [b"%d" % n for n in range(50)]
+    assert [talker.get(timeout=30) for talker in talkers] == [b"%d" % n for n in range(50)]
 
 
 def test_handler_ends_the_connection(serve):
@@ -92,7 +92,7 @@ def test_pool_limits(serve):
             return sock.recv(1)
 
     talkers = [gevent.spawn(talk) for _ in range(10)]
-    assert [talker.get(timeout=10) for talker in talkers] == [b"."] * 10
+    assert [talker.get(timeout=30) for talker in talkers] == [b"."] * 10
     assert max(peak) == 2
 
 
@@ -115,7 +115,7 @@ def test_stop_kills_what_does_not_end(serve):
     one = serve(handle, spawn=5)
     with connect(one) as sock:
         gevent.sleep(0.02)
-        with gevent.Timeout(5):
+        with gevent.Timeout(30):
             one.stop(timeout=0.01)
         assert len(ended) == 1
         with pytest.raises(OSError):
@@ -136,7 +136,7 @@ def test_serve_forever():
         sock.sendall(b"1")
         assert sock.recv(1) == b"1"
     one.stop()
-    keeper.get(timeout=5)
+    keeper.get(timeout=30)
 
 
 def test_context_manager_and_given_socket():
@@ -273,7 +273,7 @@ def test_datagrams():
     with Echo(("127.0.0.1", 0)) as one:
         one.start()
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(30)
             sock.connect(one.address)
             for text in (b"abc", b"x" * 1000):
                 sock.send(text)
@@ -295,12 +295,12 @@ def test_nobody_listens_once_the_server_has_stopped(make):
         one.start()
         address = one.address
         # It has to have accepted before: then the kernel is asked for the next one.
-        socket.create_connection(address, timeout=5).close()
+        socket.create_connection(address, timeout=30).close()
         gevent.sleep(0.001)
         one.stop()
         # Blocking, so that the loop does not turn in between.
         with pytest.raises(ConnectionRefusedError):
-            std.create_connection(address, timeout=5)
+            std.create_connection(address, timeout=30)
 
 
 def test_nobody_listens_once_a_socket_that_was_selected_is_closed():
@@ -310,4 +310,4 @@ def test_nobody_listens_once_a_socket_that_was_selected_is_closed():
         address = listener.getsockname()
         assert select.select([listener], [], [], 0.01) == ([], [], [])
     with pytest.raises(ConnectionRefusedError):
-        std.create_connection(address, timeout=5)
+        std.create_connection(address, timeout=30)

@@ -95,7 +95,7 @@ def test_interrupt_before_the_sleep_reaches_main(heard):
 def test_the_programs_own_descriptor_gets_every_signal(heard):
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    theirs.settimeout(20)
+    theirs.settimeout(30)
     assert signal.set_wakeup_fd(ours.fileno()) == -1
     try:
         sender = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))

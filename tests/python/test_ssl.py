@@ -37,7 +37,7 @@ def shake_hands(server=None, client=None, **client_arguments):
     serving = gevent.spawn((server or server_context()).wrap_socket, a, server_side=True)
     client_arguments.setdefault("server_hostname", "localhost")
     wrapped = (client or client_context()).wrap_socket(b, **client_arguments)
-    return serving.get(timeout=5), wrapped
+    return serving.get(timeout=30), wrapped
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_talk(pair):
     reader = gevent.spawn(one.recv, 100)
     gevent.sleep(0)
     other.sendall(b"hello")
-    assert reader.get(timeout=5) == b"hello"
+    assert reader.get(timeout=30) == b"hello"
     buffer = bytearray(3)
     one.send(b"abcd")
     assert other.recv_into(buffer) == 3
@@ -80,7 +80,7 @@ def test_much_both_ways(pair):
     for job in (gevent.spawn(send, one), gevent.spawn(send, other)):
         job.rawlink(lambda done: None)
     readers = [gevent.spawn(receive, one), gevent.spawn(receive, other)]
-    assert [reader.get(timeout=20) == data for reader in readers] == [True, True]
+    assert [reader.get(timeout=30) == data for reader in readers] == [True, True]
 
 
 def test_interrupted_read_loses_nothing(pair):
@@ -100,7 +100,7 @@ def test_interrupted_read_loses_nothing(pair):
         if start % 1024 == 0:
             reader.kill()
             reader = gevent.spawn(read)
-    reader.join(timeout=5)
+    reader.join(timeout=30)
     assert bytes(got) == data
 
 
@@ -148,7 +148,7 @@ def test_drops_do_not_stretch_the_timeout_of_a_handshake():
         with pytest.raises(TimeoutError, match="handshake operation timed out"):
             server_context().wrap_socket(one, server_side=True)
         stopped.set()
-        assert dripping.get(timeout=5)
+        assert dripping.get(timeout=30)
 
 
 @pytest.mark.ours
@@ -166,14 +166,14 @@ def test_drops_do_not_stretch_the_timeout_of_a_read():
             incoming.write(other.recv(65536))
     other.sendall(outgoing.read())
     stopped = Event()
-    with serving.get(timeout=5) as reading, other:
+    with serving.get(timeout=30) as reading, other:
         client.write(b"x" * 1000)
         reading.settimeout(0.2)
         dripping = gevent.spawn(drip, outgoing.read(), other, stopped)
         with pytest.raises(TimeoutError, match="read operation timed out"):
             reading.recv(10)
         stopped.set()
-        assert dripping.get(timeout=5)
+        assert dripping.get(timeout=30)
 
 
 def test_unverified_certificate():
@@ -183,7 +183,7 @@ def test_unverified_certificate():
     with pytest.raises(ssl.SSLCertVerificationError):
         strict.wrap_socket(b, server_hostname="localhost")
     with pytest.raises(OSError):
-        serving.get(timeout=5)
+        serving.get(timeout=30)
     a.close()
     b.close()
 
@@ -195,7 +195,7 @@ def test_end(pair, politely):
         leaver = gevent.spawn(other.unwrap)
         assert one.recv(10) == b""
         one.unwrap()
-        assert leaver.get(timeout=5) is other
+        assert leaver.get(timeout=30) is other
         other.sendall(b"in clear")
         assert one.recv(100) == b"in clear"
     else:
@@ -220,7 +220,7 @@ def test_a_reset_is_met_by_the_read_and_not_before(waiting):
     reading = client_context().wrap_socket(
         client, server_hostname="localhost", suppress_ragged_eofs=False
     )
-    with reading, serving.get(timeout=5) as writing:
+    with reading, serving.get(timeout=30) as writing:
         writing.sendall(b"once")
         assert reading.recv(10) == b"once"
         reader = gevent.spawn(reading.recv, 10)
@@ -229,7 +229,7 @@ def test_a_reset_is_met_by_the_read_and_not_before(waiting):
         writing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writing.close()
         with pytest.raises((std_ssl.SSLEOFError, ConnectionResetError)) as raised:
-            reader.get(timeout=5)
+            reader.get(timeout=30)
         # OpenSSL's own end of file would mean that the reset has got lost.
         assert "UNEXPECTED_EOF_WHILE_READING" not in str(raised.value)
 
@@ -243,7 +243,7 @@ def test_sending_much_leaves_nothing_behind(pair):
         left = len(data)
         while left:
             left -= len(other.recv(65536))
-        sender.get(timeout=5)
+        sender.get(timeout=30)
 
     send()
     gc.collect()
@@ -269,7 +269,7 @@ def test_wrong_arguments_are_refused_before_there_is_data(pair, method, argument
     one, other = pair
     one.sendall(b"some")
     assert other.recv(10) == b"some"
-    with gevent.Timeout(5), pytest.raises((TypeError, ValueError, OverflowError)):
+    with gevent.Timeout(30), pytest.raises((TypeError, ValueError, OverflowError)):
         getattr(other, method)(*arguments)
 
 
@@ -287,7 +287,7 @@ def test_close_wakes_the_reader(pair):
         gevent.sleep(0)
     one.close()
     with pytest.raises((OSError, ValueError)):
-        reader.get(timeout=5)
+        reader.get(timeout=30)
 
 
 def test_forbidden(pair):
@@ -345,7 +345,7 @@ def test_listener_wraps_what_it_accepts():
             acceptor = gevent.spawn(listener.accept)
             with client_context().wrap_socket(socket.socket(), server_hostname="localhost") as sock:
                 sock.connect(address)
-                served, _ = acceptor.get(timeout=5)
+                served, _ = acceptor.get(timeout=30)
                 with served:
                     served.sendall(b"1")
                     assert sock.recv(1) == b"1"
@@ -397,10 +397,10 @@ EARLY = """
         a, b = socket.socketpair()
         serving = gevent.spawn(server.wrap_socket, a, server_side=True)
         wrapped = options(client).wrap_socket(b)
-        served = serving.get(timeout=5)
+        served = serving.get(timeout=30)
         reader = gevent.spawn(served.recv, 10)
         wrapped.sendall(b"hello")
-        assert reader.get(timeout=5) == b"hello"
+        assert reader.get(timeout=30) == b"hello"
         print(type(wrapped).__module__)
     # Native sockets are still wrapped natively.
     native = monkey.get_original("socket", "socket")()
@@ -477,7 +477,7 @@ def test_pieces_of_a_record(pair):
     size = 0
     while size < len(large):
         size += len(other.recv(50_000))
-    sending.get(timeout=5)
+    sending.get(timeout=30)
     assert size == len(large)
 
 
@@ -547,7 +547,7 @@ def test_unwrap_and_plain_text_behind_it(pair):
     assert other.recv(10) == b""
     plain = other.unwrap()
     assert plain.recv(10) == b"plain"
-    leaving.get(timeout=5)
+    leaving.get(timeout=30)
     with pytest.raises(ValueError, match="unwrapped"):
         other.read(1)
 
@@ -563,7 +563,7 @@ def test_files_and_sendfile(pair, tmp_path):
         with path.open("rb") as file:
             sending = gevent.spawn(one.sendfile, file)
             assert theirs.read(256_000) == path.read_bytes()
-            assert sending.get(timeout=5) == 256_000
+            assert sending.get(timeout=30) == 256_000
 
 
 def test_sessions_bindings_and_client_certificates():

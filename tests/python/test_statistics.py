@@ -72,7 +72,7 @@ def test_a_connection_saves_calls():
         assert after["syscalls_saved"] - before["syscalls_saved"] >= 100
         assert after["sockets"] >= 2
         a.shutdown(stdlib_socket.SHUT_WR)
-        server.get(timeout=10)
+        server.get(timeout=30)
 
 
 def lag_of(block):

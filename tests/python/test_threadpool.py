@@ -64,10 +64,9 @@ def test_errors_are_printed_by_the_hub(pool, quiet):
 
 
 def test_greenlets_go_on_while_a_task_runs(pool):
-    done = []
-    other = gevent.spawn(lambda: [gevent.sleep(0.001) or done.append(1) for _ in range(5)])
-    pool.apply(native_sleep, (0.05,))
-    assert len(done) == 5
+    done = threading.Event()
+    other = gevent.spawn(lambda: [gevent.sleep(0.001) for _ in range(5)] and done.set())
+    assert pool.apply(done.wait, (30,))
     other.join()
 
 
@@ -77,7 +76,7 @@ def test_a_task_starts_though_its_greenlet_is_not_the_next_to_run(pool):
     pool.apply(abs, (1,))
 
     def hog():
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while not started and time.monotonic() < until:
             pass
         return bool(started)
@@ -97,10 +96,12 @@ def test_killed_waiters_leave_the_pool_sound(pool):
 
 
 def test_timeouts(pool):
-    result = pool.spawn(native_sleep, 0.05)
+    over = threading.Event()
+    result = pool.spawn(over.wait, 30)
     with pytest.raises(gevent.Timeout):
         result.get(timeout=0.001)
-    assert result.get() is None
+    over.set()
+    assert result.get() is True
 
 
 def test_more_tasks_than_threads_wait_their_turn(pool):
@@ -144,7 +145,7 @@ def test_a_killed_pool_can_be_used_again():
     pool.kill()
     pool.kill()
     assert pool.size == 0
-    assert pool.spawn(abs, -2).get(timeout=20) == 2
+    assert pool.spawn(abs, -2).get(timeout=30) == 2
     pid = gevent.fork()
     if not pid:
         os._exit(pool.apply(abs, (-3,)))
@@ -239,10 +240,12 @@ def test_executor(quiet):
         failed = executor.submit(fail, "expected")
         with pytest.raises(ValueError, match="expected"):
             failed.result()
-        slow = executor.submit(native_sleep, 0.05)
+        over = threading.Event()
+        slow = executor.submit(over.wait, 30)
         with pytest.raises(concurrent.futures.TimeoutError):
             slow.result(timeout=0.001)
         assert not slow.cancel() and not slow.cancelled()
+        over.set()
         called = []
         slow.add_done_callback(called.append)
         slow.result()
@@ -259,8 +262,10 @@ def test_a_futures_exception(quiet):
     with ThreadPoolExecutor(1) as executor:
         assert isinstance(executor.submit(fail, "expected").exception(), ValueError)
         assert executor.submit(abs, 1).exception() is None
+        over = threading.Event()
         with pytest.raises(concurrent.futures.TimeoutError):
-            executor.submit(native_sleep, 0.05).exception(timeout=0.001)
+            executor.submit(over.wait, 30).exception(timeout=0.001)
+        over.set()
 
 
 def test_hooks_are_those_of_threading(pool):

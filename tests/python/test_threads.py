@@ -67,7 +67,7 @@ def test_thread_without_hub_times_out():
         return time.monotonic() - began
 
     [(_, took, made_hub)] = run_native(wait)
-    assert 0.08 <= took < 5
+    assert took >= 0.08
     assert not made_hub
     assert event.linkcount() == semaphore.linkcount() == 0
     assert not q.getters
@@ -83,8 +83,8 @@ def test_event_set_by_a_thread_wakes_greenlets_at_once():
     try:
         native(target=lambda: (time.sleep(0.02), event.set())).start()
         began = time.monotonic()
-        gevent.joinall(waiters, timeout=10, raise_error=True)
-        assert time.monotonic() - began < 5
+        gevent.joinall(waiters, timeout=30, raise_error=True)
+        assert time.monotonic() - began < 25
         assert [waiter.value for waiter in waiters] == [True] * 10
     finally:
         keep_alive.stop()
@@ -162,7 +162,7 @@ def test_no_thread_keeps_the_semaphore_to_itself():
 
     greenlet = gevent.spawn(greedy)
     run_native(thread)
-    greenlet.join(10)
+    greenlet.join(30)
     assert greenlet.ready()
 
 
@@ -242,12 +242,12 @@ def test_channel_between_a_thread_and_a_greenlet():
     channel = queue.Channel()
     got = gevent.spawn(lambda: [channel.get() for _ in range(20)])
     run_native(lambda: [channel.put(number) for number in range(20)])
-    assert got.get(timeout=10) == list(range(20))
+    assert got.get(timeout=30) == list(range(20))
 
     sender = gevent.spawn(lambda: [channel.put(number) for number in range(20)])
     [(_, received, _)] = run_native(lambda: [channel.get() for _ in range(20)])
     assert received == list(range(20))
-    sender.join(10)
+    sender.join(30)
     assert sender.successful()
 
 
@@ -343,7 +343,7 @@ def test_killed_waiter_takes_nothing_with_it():
     gevent.sleep(0)
     first.kill(block=False)
     semaphore.release()
-    assert second.get(timeout=10) is True
+    assert second.get(timeout=30) is True
     assert semaphore.counter == 0
 
     q = queue.Queue()
@@ -351,7 +351,7 @@ def test_killed_waiter_takes_nothing_with_it():
     gevent.sleep(0)
     first.kill(block=False)
     q.put("item")
-    assert second.get(timeout=10) == "item"
+    assert second.get(timeout=30) == "item"
 
 
 @pytest.mark.ours
@@ -366,7 +366,7 @@ def test_permit_granted_by_a_thread_is_given_back():
     first.kill(block=False)
     native(target=lambda: (semaphore.release(), done.release())).start()
     done.acquire()
-    assert second.get(timeout=10) is True
+    assert second.get(timeout=30) is True
     assert semaphore.counter == 0
     assert semaphore.linkcount() == 0
 
@@ -384,7 +384,7 @@ def test_waiters_of_a_destroyed_hub_are_forgotten():
     waiter = gevent.spawn(semaphore.acquire)
     gevent.sleep(0)
     semaphore.release()
-    assert waiter.get(timeout=10) is True
+    assert waiter.get(timeout=30) is True
 
 
 def test_objects_can_be_weakly_referenced_and_collected():
@@ -439,7 +439,7 @@ def test_a_comparison_that_fails_leaves_the_queue_usable_by_other_threads():
     with pytest.raises(TypeError):
         q.put("one")
     done = []
-    thread = threading.Thread(target=lambda: done.append(q.get(timeout=5)))
+    thread = threading.Thread(target=lambda: done.append(q.get(timeout=30)))
     thread.start()
     thread.join(20)
     assert len(done) == 1
@@ -448,18 +448,24 @@ def test_a_comparison_that_fails_leaves_the_queue_usable_by_other_threads():
 class Pausing(queue.Queue):
     """Switches in the middle of a put."""
 
+    def __init__(self):
+        super().__init__()
+        self.in_put, self.go_on = threading.Event(), threading.Event()
+
     def _put(self, item):
-        gevent.sleep(self.pause)
+        self.in_put.set()
+        while not self.go_on.is_set():
+            gevent.sleep(0.01)
         super()._put(item)
 
 
 def test_a_thread_that_ends_in_the_middle_of_a_put_leaves_the_queue_to_others():
     q = Pausing()
-    q.pause = 1000
 
     def run():
         gevent.spawn(q.put, 1)
-        gevent.sleep(0.01)
+        while not q.in_put.is_set():
+            gevent.sleep(0.01)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -470,14 +476,14 @@ def test_a_thread_that_ends_in_the_middle_of_a_put_leaves_the_queue_to_others():
 
 def test_a_put_that_switches_in_the_middle_keeps_no_other_thread_waiting():
     q = Pausing()
-    q.pause = 1
     thread = threading.Thread(target=q.put, args=(1,))
     thread.start()
-    time.sleep(0.1)
+    assert q.in_put.wait(30)
     with pytest.raises(queue.Empty):
         q.get_nowait()
     assert thread.is_alive()
-    assert q.get(timeout=20) == 1
+    q.go_on.set()
+    assert q.get(timeout=30) == 1
     thread.join(20)
 
 
