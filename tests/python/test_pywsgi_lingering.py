@@ -140,6 +140,35 @@ def test_a_body_that_was_not_asked_for(start):
     wait_for(lambda: is_over(server))
 
 
+def test_a_body_that_came_before_it_was_asked_for(start):
+    """The client has not waited for `100 Continue`, so the connection can go on."""
+    server, client = start()
+    head = ["POST /up HTTP/1.1", "Host: a", "Expect: 100-continue", "Content-Length: 7"]
+    with client() as client:
+        for _ in range(2):
+            answer = client.ask(head, b"hello\r\n")
+            assert (answer.status, answer.body) == (200, b"early")
+            assert answer.fields.get("connection") != "close"
+        assert client.ask(GET).fields["x-path"] == "/"
+
+
+def test_no_leave_is_given_in_the_middle_of_an_answer(start):
+    def application(environ, start_response):
+        write = start_response("200 OK", [])
+        write(b"begun,")
+        return [environ["wsgi.input"].read()]
+
+    server, client = start(application)
+    head = ["POST /up HTTP/1.1", "Host: a", "Expect: 100-continue", "Content-Length: 7"]
+    with client() as client:
+        client.send("\r\n".join([*head, "", ""]).encode())
+        assert client.rfile.readline() == b"HTTP/1.1 200 OK\r\n"
+        client.send(b"hello\r\n")
+        answer = client.rfile.read()
+        assert b"Connection: close\r\n" in answer and b"HTTP/1.1 100" not in answer
+        assert b"hello\r\n" in answer
+
+
 def test_a_part_of_the_body_was_read(start):
     def application(environ, start_response):
         first = environ["wsgi.input"].read(10)

@@ -69,8 +69,20 @@ class Input:
         return self.position < (self.content_length or 0)
 
     def _waits_for_leave(self):
-        """Whether the client waits for leave to send the body."""
-        return self.socket is not None and self._is_unread()
+        """Whether the client waits for leave to send the body, of which nothing has come."""
+        return self.socket is not None and self._is_unread() and not self._has_come()
+
+    def _has_come(self):
+        sock = self.socket
+        patience = sock.gettimeout()
+        sock.settimeout(0)
+        try:
+            return bool(self.rfile.peek(1))
+        except (OSError, AttributeError):
+            # Nothing is there; or it is some object of the program's own.
+            return False
+        finally:
+            sock.settimeout(patience)
 
     def _discard(self, seconds=None):
         """Read what the application did not, so that the next request is found.
@@ -83,6 +95,7 @@ class Input:
             # The client waits for leave to send the body. Now that it is answered without, it may
             # send that or not, and nobody can tell what its next bytes are.
             raise OSError("the body was not asked for")
+        self.socket = None
         if not self._is_unread():
             return True
         seen = 0

@@ -128,12 +128,13 @@ class Writing:
         """Whether the connection cannot go on, for a reason that the client does not know."""
         if self.connection_upgraded or self._head is None:
             return False
-        asked = self._upgrade_input
-        return (
-            self.command == "CONNECT"
-            or (asked is not None and asked._is_taken)
-            or self.wsgi_input._waits_for_leave()
-        )
+        asked, unread = self._upgrade_input, self.wsgi_input
+        waits = False
+        if unread is not None and unread.socket is not None:
+            waits = unread._waits_for_leave()
+            # Nothing is said in the middle of an answer.
+            unread.socket = None
+        return waits or self.command == "CONNECT" or (asked is not None and asked._is_taken)
 
     def finalize_headers(self):
         """Add the fields that the application left to the server."""

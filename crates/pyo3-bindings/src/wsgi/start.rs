@@ -63,7 +63,8 @@ fn breaks_line(bytes: &[u8]) -> bool {
 
 /// A field's name as it stands in a head, where the value is only looked at together with all others.
 fn is_name(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&c| is_token(c))
+    // Without a branch for each byte: it holds mostly.
+    !bytes.is_empty() && bytes.iter().fold(true, |all, &c| all & is_token(c))
 }
 
 /// How many carriage returns and newlines there are: for a whole head this is quicker than to look for one in
