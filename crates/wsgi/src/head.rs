@@ -133,10 +133,7 @@ impl Head {
             Ok(httparse::Status::Complete(_)) => return Err(Reject::bad("bytes after the head")),
             Ok(httparse::Status::Partial) => return Err(Reject::bad("the head is not complete")),
             Err(httparse::Error::Version) if let Some(minor) = higher_minor(data) => {
-                // To be read as the highest version that is spoken (RFC 9110 §2.5). The places are the same.
-                let mut known = data.to_vec();
-                known[minor] = b'1';
-                return self.parse(&known, limits, policy);
+                return self.parse_as_11(data, minor, limits, policy);
             }
             Err(error) => return Err(refused(data, error)),
         }
@@ -163,6 +160,22 @@ impl Head {
         self.fields.extend(spans);
         self.check_line_ends(data)?;
         self.judge(data, limits, policy)
+    }
+
+    /// Parses a head of a higher minor version, whose digit is at `minor`, as the highest that is spoken
+    /// (RFC 9110 §2.5). The places of all parts are the same.
+    #[cold]
+    #[inline(never)]
+    fn parse_as_11(
+        &mut self,
+        data: &[u8],
+        minor: usize,
+        limits: &Limits,
+        policy: Policy,
+    ) -> Result<(), Reject> {
+        let mut known = data.to_vec();
+        known[minor] = b'1';
+        self.parse(&known, limits, policy)
     }
 
     /// The parts of the target that a server of WSGI looks at: the path and the query as they were sent, and
@@ -349,12 +362,7 @@ impl Seen {
                 self.expect = true;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                for protocol in list(value) {
-                    let is_h2c = protocol.eq_ignore_ascii_case(b"h2c");
-                    self.h2c |= is_h2c;
-                    self.upgrade |= !is_h2c;
-                    self.websocket |= protocol.eq_ignore_ascii_case(b"websocket");
-                }
+                self.look_at_upgrade(value);
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in list(value) {
@@ -379,6 +387,19 @@ impl Seen {
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Seen {
+    #[cold]
+    #[inline(never)]
+    fn look_at_upgrade(&mut self, value: &[u8]) {
+        for protocol in list(value) {
+            let is_h2c = protocol.eq_ignore_ascii_case(b"h2c");
+            self.h2c |= is_h2c;
+            self.upgrade |= !is_h2c;
+            self.websocket |= protocol.eq_ignore_ascii_case(b"websocket");
+        }
     }
 }
 

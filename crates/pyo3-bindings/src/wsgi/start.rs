@@ -398,9 +398,6 @@ unsafe fn field(
             ffi::Py_DECREF(shown);
             return failed;
         };
-        if !is_name(field) {
-            return value_error(name_fault(field), name);
-        }
         match field.len() {
             4 if field.eq_ignore_ascii_case(b"date") => given.has_date = true,
             10 if field.eq_ignore_ascii_case(b"connection") => {
@@ -434,6 +431,7 @@ unsafe fn field(
                 );
                 return raise::application_error(&(*me).core, &text);
             }
+            _ if !is_name(field) => return value_error(name_fault(field), name),
             _ => {}
         }
         head.extend_from_slice(field);
