@@ -12,6 +12,19 @@ Timeout = _core.Timeout
 _FakeTimer = _core._FakeTimer
 
 
+def _reduced(timeout):
+    """What copies and pickles of *timeout* are made of. Its timer stays with it."""
+    import copyreg
+
+    state = {
+        **timeout.__dict__,
+        "args": timeout.args,
+        "seconds": timeout.seconds,
+        "exception": timeout.exception,
+    }
+    return copyreg.__newobj__, (type(timeout),), state
+
+
 def with_timeout(seconds, function, *args, **kwds):
     """
     Call *function*, for at most so many seconds.

@@ -193,6 +193,41 @@ unsafe extern "C" fn is_owned(slf: Obj, _: Obj) -> Obj {
     unsafe { boolean((*cast(slf)).held.is(&running())) }
 }
 
+/// Another lock of the same state, which shares the semaphore, as upstream's.
+unsafe extern "C" fn copy(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: as the C API calls it, on a lock; the new one is ours and of the same type.
+    unsafe {
+        let new = tp_new(ffi::Py_TYPE(slf), null_mut(), null_mut());
+        if new.is_null() {
+            return new;
+        }
+        let me = cast(slf);
+        ffi::Py_INCREF((*me).block.cast());
+        let unused = std::mem::replace(&mut (*cast(new)).block, (*me).block);
+        ffi::Py_DECREF(unused.cast());
+        let owner = NonNull::new(owner(me));
+        if owner.is_some() {
+            held_by(cast(new), owner, (*me).held.depth());
+        }
+        let attributes = ffi::PyObject_GetAttrString(slf, c"__dict__".as_ptr());
+        if attributes.is_null() {
+            // Only subclasses have some.
+            ffi::PyErr_Clear();
+            return new;
+        }
+        let copied = ffi::PyDict_Copy(attributes);
+        ffi::Py_DECREF(attributes);
+        let failed =
+            copied.is_null() || ffi::PyObject_SetAttrString(new, c"__dict__".as_ptr(), copied) < 0;
+        ffi::Py_XDECREF(copied);
+        if failed {
+            ffi::Py_DECREF(new);
+            return null_mut();
+        }
+        new
+    }
+}
+
 /// In the child of a fork it is free.
 unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
@@ -322,6 +357,11 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_is_owned",
             is_owned,
             c"Return whether the current greenlet holds it.",
+        ),
+        noargs(
+            c"__copy__",
+            copy,
+            c"Return a lock in the same state, with the same semaphore.",
         ),
         noargs(
             c"_at_fork_reinit",

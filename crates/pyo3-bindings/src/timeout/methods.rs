@@ -170,6 +170,24 @@ method!(
     }
 );
 
+pub(super) unsafe extern "C" fn reduce(slf: Obj, _: Obj) -> Obj {
+    // SAFETY: as the C API calls it; the module and its function are owned here.
+    unsafe {
+        let module = ffi::PyImport_ImportModule(c"gevent.timeout".as_ptr());
+        if module.is_null() {
+            return module;
+        }
+        let call = ffi::PyObject_GetAttrString(module, c"_reduced".as_ptr());
+        ffi::Py_DECREF(module);
+        if call.is_null() {
+            return call;
+        }
+        let reduced = ffi::PyObject_CallOneArg(call, slf);
+        ffi::Py_DECREF(call);
+        reduced
+    }
+}
+
 pub(super) unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {

@@ -14,7 +14,9 @@ mod timer;
 
 pub use timer::{expire, is_of, loop_gone};
 
-use methods::{cancel, close, enter, exit, on_expiration, start, start_new, start_new_or_dummy};
+use methods::{
+    cancel, close, enter, exit, on_expiration, reduce, start, start_new, start_new_or_dummy,
+};
 use slots::{clear, dealloc, hash, tp_init, tp_new, traverse};
 use text::{
     compare, get_exception, get_pending, get_seconds, get_timer, repr, set_exception, set_seconds,
@@ -193,6 +195,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
         fast(c"_on_expiration", on_expiration, 0, c"_on_expiration(prev_greenlet, ex)\n\nThrow. For subclasses to override."),
         fast(c"start_new", start_new, ffi::METH_CLASS, c"start_new(timeout=None, exception=None, ref=True)\n\nMake one of seconds, or take one, and start it."),
         fast(c"_start_new_or_dummy", start_new_or_dummy, ffi::METH_STATIC, c"_start_new_or_dummy(timeout, exception=None, ref=True)\n\nThe same, but for None something that does nothing."),
+        noargs(c"__reduce__", reduce, c"For copies, which do not run: the seconds and the exception."),
         noargs(c"__enter__", enter, c"Start it, unless it runs."),
         fast(c"__exit__", exit, 0, c"Close it; suppress it if its exception is False."),
     ];
