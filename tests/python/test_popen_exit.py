@@ -188,3 +188,12 @@ def test_a_flush_that_fails_closes_all_the_same():
     assert file.closed
     with pytest.raises(OSError):
         os.fstat(number)
+
+
+@pytest.mark.ours
+def test_an_exception_in_preexec_fn():
+    def fails():
+        raise ValueError
+
+    with pytest.raises(subprocess.SubprocessError, match="preexec_fn"):
+        subprocess.Popen(["true"], preexec_fn=fails)
