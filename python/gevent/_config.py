@@ -49,6 +49,14 @@ def validate_anything(value):
 convert_str_value_as_is = validate_anything
 
 
+def word_of(variable, *words):
+    """What the environment variable *variable* says: one of *words*, or ``''``."""
+    value = os.environ.get(variable, "")
+    if value and value not in words:
+        raise ValueError(f"{variable}={value!r}: it takes one of {', '.join(words)}")
+    return value
+
+
 class SettingType(type):
     """Names a setting after its class, writes its documentation and registers it."""
 
@@ -431,6 +439,21 @@ class ForkKill(BoolSettingMixin, Setting):
     By default, as upstream, the others go on in the child too: a server's greenlets serve in both.
     """
     default = False
+
+    def _default(self):
+        text = os.environ.get(self.environment_key, "")
+        try:
+            validate_bool(text)
+        except ValueError:
+            words = ", ".join(filter(None, _WORDS))
+            raise ValueError(
+                f"{self.environment_key}={text!r}: it takes one of {words}, or nothing"
+            ) from None
+        return text
+
+    def check(self):
+        """Raise now what would be raised in a child."""
+        self._default()
 
 
 class TraceMalloc(IntSettingMixin, Setting):

@@ -10,7 +10,9 @@ import os
 import ssl
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 
 from gunicorn.glogging import Logger
 from gunicorn.http.wsgi import base_environ
@@ -83,6 +85,7 @@ class Worker(base.Worker):
             environ=environ,
             **self.tls(),
         )
+        server._report = partial(self.report, server)
         # 0 is no limit but that of the head.
         server.max_line = cfg.limit_request_line or sys.maxsize >> 1
         server.max_headers = cfg.limit_request_fields
@@ -96,6 +99,18 @@ class Worker(base.Worker):
         if cfg.keepalive:
             server.idle_timeout = cfg.keepalive
         return server
+
+    def report(self, server, context, kind, value, tb):
+        """An error of the application or of the server, into gunicorn's error log."""
+        core = gevent.get_hub()
+        if issubclass(kind, core.SYSTEM_ERROR):
+            server.loop.handle_error(context, kind, value, tb)
+        elif not issubclass(kind, core.NOT_ERROR):
+            if isinstance(context, Mapping):
+                what = "Error handling request %s" % _raw_uri(context)
+            else:
+                what = "Error in %r" % (context,)
+            self.log.error("%s", what, exc_info=(kind, value, tb))
 
     def tls(self):
         """The arguments of the server for TLS."""

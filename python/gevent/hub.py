@@ -218,7 +218,6 @@ class Hub(WaitOperationsGreenlet):
             self.loop = self.loop_class(flags=loop, default=default)
         self._resolver = None
         self._threadpool = None
-        self.format_context = GEVENT_CONFIG.format_context
         __class__._hub_counter += 1
         self.minimal_ident = __class__._hub_counter
         self.attach()
@@ -227,6 +226,15 @@ class Hub(WaitOperationsGreenlet):
     def ident_registry(self):
         """Gives out `Greenlet.minimal_ident`."""
         return IdentRegistry()
+
+    @Lazy
+    def format_context(self):
+        """Makes the text of a context that an error is reported with.
+
+        Looked up when there is one: a hub may be made in the middle of an import, which must not
+        begin another.
+        """
+        return GEVENT_CONFIG.format_context
 
     @property
     def loop_class(self):

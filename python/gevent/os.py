@@ -187,6 +187,7 @@ if fcntl is not None:
 
 if hasattr(os, "fork"):
     _raw_fork = os.fork
+    config.settings["fork_kill"].check()
 
     def _in_child():
         reinit()

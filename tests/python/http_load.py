@@ -149,8 +149,11 @@ class Process:
                 gevent.sleep(0.05)
 
     def wait_for_file(self, path, seconds=30):
+        self.wait_until(path.exists, seconds)
+
+    def wait_until(self, condition, seconds=30):
         deadline = time.monotonic() + seconds * SCALE
-        while not path.exists():
+        while not condition():
             assert self.child.poll() is None, (self.child.returncode, self.output)
             assert time.monotonic() < deadline, self.output
             gevent.sleep(0.02)

@@ -7,6 +7,9 @@ import textwrap
 
 import pytest
 
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
+CERTIFICATE, KEY = (os.path.join(DATA, "localhost." + kind) for kind in ("crt", "key"))
+
 CASES = {
     "a resolver": (
         {"GEVENT_RESOLVER": "block"},
@@ -163,6 +166,61 @@ def run(variables, code):
 def test_variable(name):
     done = run(*CASES[name])
     assert done.returncode == 0, done.stderr
+
+
+SERVES = """
+from gevent.pywsgi import WSGIServer
+server = WSGIServer(("127.0.0.1", 0), print, log=None, {more})
+server.start()
+server.stop()
+"""
+
+#: Variables of ours: what they take, what they do not, and where that is noticed.
+REFUSED = {
+    "GEVENT_STACK_SIZE": (
+        ["131072", " 256K", "64m", ""],
+        ["8MB", "4G", "abc", "2048", "127k", "65m", "0", "-1", "1.5m", "k", "9" * 30],
+        "",
+    ),
+    "GEVENT_FORK_KILL": (
+        ["1", "true", "On", "yes", "0", "false", "off", "no", ""],
+        ["2", "maybe", "-"],
+        "import gevent.os",
+    ),
+    "GEVENT_PYWSGI_HTTP": (
+        ["strict", "tolerant", "upstream", ""],
+        ["lax", "Strict", "1"],
+        SERVES.format(more=""),
+    ),
+    "GEVENT_PYWSGI_PATH": (
+        ["python", "native", ""],
+        ["rust", "0"],
+        SERVES.format(more=""),
+    ),
+    "GEVENT_PYWSGI_TLS": (
+        ["openssl", "rustls", ""],
+        ["OpenSSL", "none"],
+        SERVES.format(more="**tls").replace(
+            "server =", f"tls = dict(certfile={CERTIFICATE!r}, keyfile={KEY!r})\nserver ="
+        ),
+    ),
+}
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("variable", REFUSED)
+def test_a_value_that_a_variable_does_not_take(variable):
+    taken, refused, code = REFUSED[variable]
+    for value in taken:
+        done = run({variable: value}, code)
+        assert done.returncode == 0, (value, done.stderr)
+    for value in refused:
+        done = run({variable: value}, code)
+        assert done.returncode == 1, value
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("ValueError: " + variable + "="), (value, last)
+        assert value in last
+        assert "it takes" in last
 
 
 BLOCKS = """

@@ -119,11 +119,14 @@ def test_errors_and_timeout(folder):
         "    start_response('200 OK', [])\n"
         "    return [str(os.getpid()).encode()]\n"
     )
-    with Gunicorn(folder, OURS, "--timeout", "2") as process:
+    errors = folder / "errors"
+    with Gunicorn(folder, OURS, "--timeout", "5", "--error-logfile", str(errors)) as process:
         process.wait_for_port(process.address)
         with Client(process.address) as client:
-            assert client.ask(["GET /fail HTTP/1.1", "Host: a"]).status == 500
-        process.wait_for("ValueError: oops")
+            assert client.ask(["GET /fail?x=1 HTTP/1.1", "Host: a"]).status == 500
+        process.wait_until(lambda: "ValueError: oops" in errors.read_text())
+        assert r"[ERROR] Error handling request /fail?x=1" in errors.read_text()
+        assert "oops" not in process.output
         with Client(process.address) as client:
             first = client.ask(["GET / HTTP/1.1", "Host: a"]).body
             client.send(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")

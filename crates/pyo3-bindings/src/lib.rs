@@ -51,6 +51,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        gevent_hub_core::stack::check_environment()
+            .map_err(pyo3::exceptions::PyValueError::new_err)?;
         overflow::install();
         m.add("greenlet_module", greenlet::module::make(m.py())?)?;
         greenlet::watch::register(m)?;

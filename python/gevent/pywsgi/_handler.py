@@ -258,7 +258,8 @@ class WSGIHandler(Reading, Writing):
         self._send_error_response_if_possible(500)
 
     def _log_error(self, t, v, tb, context=None):
-        self.server.loop.handle_error(self.environ if context is None else context, t, v, tb)
+        report = getattr(self.server, "_report", self.server.loop.handle_error)
+        report(self.environ if context is None else context, t, v, tb)
 
     # Logs.
 

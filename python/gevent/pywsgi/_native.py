@@ -11,6 +11,7 @@ import os
 import sys
 from datetime import datetime
 
+from gevent._config import word_of
 from gevent._core import WSGICore
 from gevent.greenlet import Greenlet
 from gevent.hub import GreenletExit, spawn_raw
@@ -73,7 +74,7 @@ def _is_boilerplate(name):
 
 def usable(server, stock):
     """Whether the native server would do all that *server* would; *stock* is ``WSGIServer``."""
-    if os.environ.get("GEVENT_PYWSGI_PATH") == "python":
+    if word_of("GEVENT_PYWSGI_PATH", "python", "native") == "python":
         return False
     cls = type(server)
     for name in _REPLACED:
@@ -106,7 +107,7 @@ def tls_files(server):
     None when the arguments ask for something that only OpenSSL's can do: then each connection has
     a handler in Python. So it is with ``ssl_context``, and with ``GEVENT_PYWSGI_TLS=openssl``.
     """
-    if os.environ.get("GEVENT_PYWSGI_TLS") == "openssl":
+    if word_of("GEVENT_PYWSGI_TLS", "openssl", "rustls") == "openssl":
         return None
     from gevent.ssl import wrap_socket
 
@@ -224,7 +225,7 @@ def refused(server, address, fd, status, reason, line):
 def report(server, what, error):
     """*error* came up in the server itself."""
     if server is not None:
-        server.loop.handle_error((what, server), type(error), error, error.__traceback__)
+        server._report((what, server), type(error), error, error.__traceback__)
 
 
 def failed(server, address, fd, environ, error):
@@ -245,7 +246,7 @@ def failed(server, address, fd, environ, error):
         context = environ
         if not isinstance(context, server.secure_environ_class):
             context = server.secure_environ_class(context)
-        server.loop.handle_error(context, type(error), error, error.__traceback__)
+        server._report(context, type(error), error, error.__traceback__)
     return 500
 
 
@@ -255,15 +256,13 @@ def accepted(server, fd, address):
     try:
         server.do_handle(sock, address)
     except BaseException as error:
-        server.loop.handle_error(
-            ((address,), server), type(error), error, error.__traceback__
-        )
+        server._report(((address,), server), type(error), error, error.__traceback__)
 
 
 def accept_failed(server, number):
     """accept(2) has failed. The native server pauses by itself."""
     error = OSError(number, os.strerror(number))
-    server.loop.handle_error(server, type(error), error, None)
+    server._report(server, type(error), error, None)
     if server.is_fatal_error(error):
         server.close()
         sys.stderr.write("ERROR: %s failed with %s\n" % (server, str(error) or repr(error)))

@@ -1,9 +1,9 @@
 """``WSGIServer``: listens, and serves each connection by a handler in a greenlet."""
 
-import os
 import sys
 
 from gevent import socket, spawn_later
+from gevent._config import word_of
 from gevent.pywsgi import _lingering
 from gevent.pywsgi._environ import WSGISecureEnviron
 from gevent.pywsgi._handler import WSGIHandler
@@ -240,6 +240,10 @@ class WSGIServer(StreamServer):
 
     # For handlers.
 
+    def _report(self, context, kind, value, tb):
+        """Tell of an error of the application, or of the server itself."""
+        self.loop.handle_error(context, kind, value, tb)
+
     def _limits(self):
         """The parser's limits, as its arguments."""
         return {
@@ -250,7 +254,7 @@ class WSGIServer(StreamServer):
         }
 
     def _http(self):
-        mode = self.http or os.environ.get("GEVENT_PYWSGI_HTTP")
+        mode = self.http or word_of("GEVENT_PYWSGI_HTTP", *_LENIENCY)
         if not mode:
             ours = self.handler_class.__module__.partition(".")[0] == __package__.partition(".")[0]
             if ours:

@@ -90,6 +90,27 @@ fn from_environment() -> Class {
     }
 }
 
+/// What is wrong with `GEVENT_STACK_SIZE`, if anything is: a sentence that names it, its value and what it
+/// takes. Without this check a value that cannot be read counts as none.
+///
+/// # Errors
+/// That sentence.
+pub fn check_environment() -> Result<(), String> {
+    let Some(value) = std::env::var_os("GEVENT_STACK_SIZE") else {
+        return Ok(());
+    };
+    let size = value.to_str().map(|text| (text, parse_size(text)));
+    match size {
+        Some((text, _)) if text.trim().is_empty() => Ok(()),
+        Some((_, Some(size))) if (MIN_SIZE..=MAX_SIZE).contains(&size) => Ok(()),
+        _ => Err(format!(
+            "GEVENT_STACK_SIZE={value:?}: it takes bytes, or a number with the suffix k or m, from {}k to {}m",
+            MIN_SIZE >> 10,
+            MAX_SIZE >> 20
+        )),
+    }
+}
+
 /// Bytes of address space of a stack from [`acquire`](super::acquire): `GEVENT_STACK_SIZE`, or what
 /// [`set_default_size`] said last.
 pub fn default_size() -> usize {

@@ -25,7 +25,9 @@ mod overflow;
 mod pool;
 mod slab;
 
-pub use config::{DEFAULT_SIZE, MAX_SIZE, MIN_SIZE, default_size, parse_size, set_default_size};
+pub use config::{
+    DEFAULT_SIZE, MAX_SIZE, MIN_SIZE, check_environment, default_size, parse_size, set_default_size,
+};
 pub use guard::GuardKind;
 pub use overflow::{Namer, guard_this_thread, install_guard_handler, set_fiber_namer};
 pub use pool::{Stats, acquire, acquire_sized, release, stats, trim_idle};
