@@ -251,7 +251,9 @@ impl Head {
         if is_11 && !seen.host && policy == Policy::Strict {
             return Err(Reject::bad("HTTP/1.1 without a Host field"));
         }
-        self.keep_alive = !seen.close && (is_11 || seen.keep_alive);
+        // What follows a CONNECT is a tunnel, or was meant for one.
+        let ends = seen.close || self.form == Form::Authority;
+        self.keep_alive = !ends && (is_11 || seen.keep_alive);
         self.framing = match (seen.coding, seen.length) {
             (None, None) => Framing::None,
             (None, Some(0)) => Framing::Length(0),
@@ -555,6 +557,8 @@ mod tests {
         assert!(keeps("HTTP/1.1\r\nHost: a"));
         assert!(!keeps("HTTP/1.1\r\nHost: a\r\nConnection: x, Close"));
         assert!(!keeps("HTTP/1.0"));
+        let connect = parse("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n").unwrap();
+        assert!(!connect.keep_alive);
         assert!(keeps("HTTP/1.0\r\nConnection: keep-alive"));
         assert!(!keeps("HTTP/1.0\r\nConnection: keep-alive, close"));
         let upgrades = |rest: &str| {

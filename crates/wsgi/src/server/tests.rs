@@ -343,6 +343,19 @@ fn a_client_is_asked_for_its_body_when_that_is_read() {
             unread.starts_with("HTTP/1.1 200") && unread.ends_with("ignored"),
             "{unread}"
         );
+        assert!(unread.contains("\r\nConnection: close\r\n"), "{unread}");
+    });
+}
+
+#[test]
+fn what_follows_a_connect_is_no_request() {
+    on_every_loop(Settings::default(), |at, server| {
+        let head = b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n";
+        let more = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let all = talk(at, &[head.as_slice(), more].concat());
+        assert_eq!(all.matches("HTTP/1.1 200").count(), 1, "{all}");
+        wait_for(|| server.is_empty());
+        assert_eq!(server.counts().1, 1);
     });
 }
 

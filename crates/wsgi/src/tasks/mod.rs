@@ -189,7 +189,7 @@ impl Exchange<'_> {
         let around = Circumstances {
             is_11: self.request.head.version == Version::Http11,
             is_head: response::is_head(self.method()),
-            keeps_alive: self.connection.keeps_alive(),
+            keeps_alive: self.connection.keeps_alive() && !self.connection.waits_for_leave(),
         };
         let head = ResponseHead::new(around, status, fields, length)?;
         if head.closes {
