@@ -141,7 +141,7 @@ class loop(_core.Loop):
         return _core.callback(priority, ())
 
     def install_sigchld(self):
-        """See to it, in the main thread, that the system keeps the status of children.
+        """See to it that the system keeps the status of children.
 
         While SIGCHLD is ignored it drops them. Watchers install all else that they need.
         """
@@ -149,7 +149,7 @@ class loop(_core.Loop):
             try:
                 _signal(_SIGCHLD, _SIG_DFL)
             except ValueError:  # another thread may not
-                pass
+                _core.stop_ignoring_children()
 
     def reset_sigchld(self):
         """The opposite of `install_sigchld`; this does nothing."""

@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from scripts import lines_of
 
 import gevent
 from gevent import os as gos
@@ -453,3 +454,38 @@ def test_signal_to_one_that_is_gone():
         assert child.returncode is None
         child.send_signal(std_signal.SIGTERM)
         child.kill()
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("where", ["gevent.get_hub().threadpool.apply", "in_thread", "call"])
+@pytest.mark.parametrize("start", ["subprocess.Popen(['false']).wait()", "forked()"])
+def test_a_first_child_while_sigchld_is_ignored(where, start):
+    code = f"""
+import signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, subprocess
+
+def forked():
+    child = os.fork()
+    if not child:
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def start():
+    return {start}
+
+def in_thread(call):
+    got = []
+    ident = monkey.get_original("_thread", "start_new_thread")(lambda: got.append(call()), ())
+    while not got:
+        gevent.sleep(0.001)
+    return got[0]
+
+def call(what):
+    return what()
+
+print({where}(start), {where}(start), start())
+"""
+    assert lines_of(code) == ["1 1 1"]

@@ -601,7 +601,23 @@ fn loop_names() -> Vec<&'static str> {
     available()
 }
 
+/// Ignores SIGCHLD no more, if it is ignored. Any thread may ask for it; Python lets only the main one.
+#[pyfunction]
+fn stop_ignoring_children() {
+    // SAFETY: plain calls with structures of ours; all zeros is an action with an empty mask, SIG_DFL.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut now) == 0
+            && now.sa_sigaction == libc::SIG_IGN
+        {
+            let default: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGCHLD, &raw const default, std::ptr::null_mut());
+        }
+    }
+}
+
 /// Adds the functions of this file.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(stop_ignoring_children, m)?)?;
     m.add_function(wrap_pyfunction!(loop_names, m)?)
 }
