@@ -281,9 +281,12 @@ class BaseServer:
                 self.loop.closing_fd(self.socket.fileno())
             except Exception:
                 pass
-            for name in ("_listener", "socket"):
+            # They are one if the listener is a plain socket. That is closed once: by a second time
+            # its number may be somebody else's.
+            listener, sock = getattr(self, "_listener", None), getattr(self, "socket", None)
+            for each in (listener,) if listener is sock else (listener, sock):
                 try:
-                    getattr(self, name).close()
+                    each.close()
                 except Exception:
                     pass
             for name in ("socket", "_listener", "handle", "_handle", "_spawn", "full"):

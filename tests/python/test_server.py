@@ -311,3 +311,25 @@ def test_nobody_listens_once_a_socket_that_was_selected_is_closed():
         assert select.select([listener], [], [], 0.01) == ([], [], [])
     with pytest.raises(ConnectionRefusedError):
         std.create_connection(address, timeout=30)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("kind", [server.StreamServer, pywsgi.WSGIServer])
+def test_a_listener_is_closed_once(kind):
+    """A second close may be of a descriptor that somebody else has by then."""
+    closed = []
+
+    class Listener(std.socket):
+        def close(self):
+            closed.append(self.fileno())
+            super().close()
+
+    with Listener() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        fd = listener.fileno()
+        one = kind(listener, lambda *_: None)
+        one.start()
+        one.stop()
+        one.close()
+        assert closed == [fd]
