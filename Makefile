@@ -48,6 +48,7 @@ $(VENV)/.built-$(PROFILE): $(VENV)/.ready Cargo.toml Cargo.lock pyproject.toml $
 	$(VENV)/bin/maturin develop --quiet --locked --profile $(PROFILE) >$(VENV)/build.log 2>&1 \
 	  || { cat $(VENV)/build.log; exit 1; }
 	rm -f $(VENV)/.built-*
+	$(PY) tools/c_api.py
 	touch $@
 
 wheel: $(VENV)/.ready
@@ -63,6 +64,7 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check --quiet .
 	$(PY) tools/lint.py
 	$(PY) tools/notices.py --check
+	$(PY) tools/c_api.py
 
 format: $(VENV)/.ready
 	cargo fmt --all

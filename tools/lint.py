@@ -36,8 +36,23 @@ PLACES = re.compile(
 UNSAFE_FN = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?unsafe fn (\w+)")
 ABOVE_A_FN = re.compile(r"\s*(?://|#\[|\)\]|\w+(?:::\w+)*,|reason = )")
 BLOCK = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:unsafe )?(impl|trait|mod|fn)\b(.*)")
+# A function that C calls: #[crate::entry] stands directly above it, so that no panic gets to the caller.
+C_FN = re.compile(r"\s*(?:pub(?:\([^)]*\))? )?(?:unsafe )?extern \"C\" fn ([$\w]+)")
+ENTRY = re.compile(r"\s*#\[crate::entry(?:\(silent\))?\]")
+METHODS = re.compile(r"\s*#\[pymethods\]")
+# Those without it: what the system calls, with a body that cannot panic, and tests.
+NO_ENTRY = {
+    "on_signal": "a signal handler: one store and one write(2)",
+    "on_fault": "a signal handler: works on memory of its own",
+    "count_fork": "called at a fork: one addition",
+    "count_signal": "a test's signal handler",
+    "handle": "a test's signal handler",
+    "earlier_handler": "a test's signal handler",
+    "later_handler": "a test's signal handler",
+}
 # crate -> the crates of this workspace that it may use; the arrows of ARCHITECTURE.md.
 LAYERS = {
+    "gevent-entry": set(),
     "gevent-hub-core": set(),
     "gevent-loop-epoll": {"gevent-hub-core"},
     "gevent-loop-uring": {"gevent-hub-core"},
@@ -85,6 +100,7 @@ def check(path: pathlib.Path):
         if not text.startswith("//!"):
             yield 1, "does not open with a `//!` that says what lives here"
         yield from unsafe_without_contract(lines)
+        yield from without_entry(lines)
     elif path.suffix == ".py" and text.strip():
         if not ast.get_docstring(ast.parse(text)):
             yield 1, "does not open with a docstring that says what lives here"
@@ -105,6 +121,16 @@ def unsafe_without_contract(lines: list[str]):
         outer = next((b for b in around if b and len(b[1]) < len(found[1])), None)
         if not (outer and outer[2] == "impl" and " for " in outer[3]):
             yield at + 1, f"unsafe fn {found[2]} does not say what its callers promise (# Safety)"
+
+
+def without_entry(lines: list[str]):
+    """The functions and blocks of methods that C calls and that let a panic out, by line."""
+    for at, line in enumerate(lines):
+        found = C_FN.match(line)
+        if found and found[1] not in NO_ENTRY and not ENTRY.match(lines[at - 1]):
+            yield at + 1, f'extern "C" fn {found[1]} without #[crate::entry]'
+        if METHODS.match(line) and not ENTRY.match(lines[at - 1]):
+            yield at + 1, "#[pymethods] without #[crate::entry]"
 
 
 def layers():

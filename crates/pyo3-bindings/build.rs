@@ -28,7 +28,8 @@ fn guard(include: &Path) {
         match before {
             "GIVES" => after.split(", ").nth(1),
             "GIVES_NOTHING" => after.split(", ").next(),
-            other => other.strip_prefix("Obj __wrap_"),
+            // A function of its own, such as a variadic one.
+            other => Some(other.split_once(" __wrap_")?.1),
         }
     });
     for name in names {
@@ -73,6 +74,7 @@ fn main() {
     println!("cargo:rerun-if-changed=src/frames.c");
     println!("cargo:rerun-if-changed=src/bound.c");
     println!("cargo:rerun-if-changed=src/outlive.c");
+    println!("cargo:rerun-if-changed=src/guard.h");
     println!("cargo:rerun-if-changed=src/guards.c");
     println!("cargo:rerun-if-changed=build.rs");
     for name in [

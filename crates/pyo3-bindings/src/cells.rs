@@ -6,6 +6,7 @@
 
 use pyo3::prelude::*;
 use std::cell::{Cell, UnsafeCell};
+use std::mem::MaybeUninit;
 
 /// An optional Python object.
 pub struct PyCellOpt(UnsafeCell<Option<Py<PyAny>>>);
@@ -91,5 +92,57 @@ impl<T: Copy> GilCell<T> {
     #[inline]
     pub fn set(&self, value: T) {
         self.0.set(value);
+    }
+}
+
+/// A field that is not there while the object's memory is all zeros: `object.__new__` may fail after the
+/// allocation (on CPython 3.11 and 3.12, if there is no memory for the `__dict__`), and drops such an object.
+pub struct Born<T> {
+    born: bool,
+    value: MaybeUninit<T>,
+}
+
+impl<T> Born<T> {
+    /// With this value.
+    pub const fn new(value: T) -> Self {
+        Born {
+            born: true,
+            value: MaybeUninit::new(value),
+        }
+    }
+}
+
+impl<T> std::ops::Deref for Born<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        debug_assert!(self.born);
+        // SAFETY: `new` wrote it; without that the object is dropped before anybody has it.
+        unsafe { self.value.assume_init_ref() }
+    }
+}
+
+impl<T> Drop for Born<T> {
+    fn drop(&mut self) {
+        if self.born {
+            // SAFETY: `new` wrote it, and it is dropped once.
+            unsafe { self.value.assume_init_drop() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn a_field_is_dropped_once_and_zeros_are_none() {
+        let value = Rc::new(1);
+        drop(Born::new(value.clone()));
+        assert_eq!(Rc::strong_count(&value), 1);
+        // SAFETY: all zeros are a `Born` without a value.
+        drop(unsafe { std::mem::zeroed::<Born<Rc<i32>>>() });
     }
 }

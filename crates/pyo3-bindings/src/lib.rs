@@ -5,6 +5,7 @@
 //! - the interpreter: `tstate` and `thread_data` (with `shim.c` and `frames.c`) keep and move what CPython knows of
 //!   a greenlet; `observers` tells its tracers and profilers; `barrier.c`, `guards.c` and `outlive.c` see to stacks and threads that outlive it.
 //! - the C API by hand: `raw` (method tables, arguments, results), `raw_type` (heap types), `statics`, `signature`.
+//! - `entry`: what comes of a panic in a function that the interpreter calls; `memory`: and of an allocation that fails.
 //! - `cells` (values under the GIL) and `errors` (an errno as Python's exception).
 //!
 //! Types that are made, called or switched to all the time are written against the C API; the others are pyo3's.
@@ -19,6 +20,7 @@
 )]
 
 pub mod cells;
+pub mod entry;
 pub mod errors;
 pub mod event_loop;
 pub mod files;
@@ -26,6 +28,7 @@ pub mod gevent_greenlet;
 pub mod greenlet;
 pub mod hub;
 pub mod local;
+mod memory;
 pub mod observers;
 pub mod overflow;
 pub mod pool;
@@ -43,6 +46,7 @@ pub mod timeout;
 pub mod tstate;
 pub mod wsgi;
 
+pub(crate) use gevent_entry::entry;
 use pyo3::prelude::*;
 
 #[pymodule]
@@ -53,6 +57,7 @@ mod _core {
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
         gevent_hub_core::stack::check_environment()
             .map_err(pyo3::exceptions::PyValueError::new_err)?;
+        entry::install();
         overflow::install();
         m.add("greenlet_module", greenlet::module::make(m.py())?)?;
         greenlet::watch::register(m)?;

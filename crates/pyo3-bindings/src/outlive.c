@@ -13,6 +13,7 @@
 #include <Python.h>
 #include <pthread.h>
 #include <unistd.h>
+#include "guard.h"
 
 int gl_finalizing(void);
 
@@ -36,4 +37,29 @@ void gl_restore_thread(PyThreadState *saved)
     pthread_cleanup_push(stay, NULL);
     PyEval_RestoreThread(saved);
     pthread_cleanup_pop(0);
+}
+
+/* Slots of types are called through pointers, where the linker cannot put a guard. */
+#if defined(__GLIBC__) && PY_VERSION_HEX < 0x030e0000
+#  define SLOT(type, expression) \
+      type result;               \
+      GUARDED(result = expression); \
+      return result
+#else
+#  define SLOT(type, expression) return expression
+#endif
+
+PyObject *gl_tp_alloc(PyTypeObject *type)
+{
+    SLOT(PyObject *, type->tp_alloc(type, 0));
+}
+
+PyObject *gl_tp_new(newfunc make, PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    SLOT(PyObject *, make(type, args, kwargs));
+}
+
+PyObject *gl_tp_descr_get(descrgetfunc get, PyObject *descriptor, PyObject *object, PyObject *type)
+{
+    SLOT(PyObject *, get(descriptor, object, type));
 }

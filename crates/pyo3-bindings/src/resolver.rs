@@ -92,6 +92,7 @@ fn hub(py: Python<'_>) -> PyResult<&'static HubCore> {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl Resolver {
     #[new]

@@ -108,6 +108,9 @@ impl ThreadData {
     /// The reference is good until the thread state is cleared, that is: for as long as the code that
     /// asked can run.
     ///
+    /// # Panics
+    /// If there is no memory at a thread's first use: the entry raises MemoryError.
+    ///
     /// # Safety
     /// The GIL is held.
     #[inline]
@@ -143,7 +146,8 @@ impl ThreadData {
                 ffi::PyCapsule_GetPointer(found, NAME.as_ptr()).cast::<ThreadData>()
             };
             if td.is_null() {
-                ffi::Py_FatalError(c"greenlet: no memory for a thread's data".as_ptr());
+                ffi::Py_XDECREF(pending);
+                crate::entry::out_of_memory();
             }
             if !pending.is_null() {
                 tstate::set_raised(pending);
@@ -176,6 +180,8 @@ impl ThreadData {
             if main.is_null() {
                 return null_mut();
             }
+            MAIN_GREENLETS.fetch_add(1, Ordering::Relaxed);
+            (*main).flags.set(Flags::MAIN);
             crate::overflow::prepare_thread();
             let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
             let td = Box::into_raw(Box::new(ThreadData {
@@ -198,20 +204,23 @@ impl ThreadData {
                 attention: Cell::new(false),
                 os_thread: libc::pthread_self(),
             }));
-            MAIN_GREENLETS.fetch_add(1, Ordering::Relaxed);
-            ffi::Py_INCREF(main.cast());
-            (*main).status.set(Status::Live);
-            (*main).flags.set(Flags::MAIN);
-            (*main).td.set(td);
-            (*main).bound.set(main);
             if !dict.is_null() {
-                let capsule = ffi::PyCapsule_New(td.cast(), NAME.as_ptr(), Some(thread_ended));
+                // Its destructor comes last: until then a failure finds nothing that was told of it.
+                let capsule = ffi::PyCapsule_New(td.cast(), NAME.as_ptr(), None);
                 if capsule.is_null() || ffi::PyDict_SetItem(dict, globals().thread_key, capsule) < 0
                 {
+                    ffi::Py_XDECREF(capsule);
+                    drop(Box::from_raw(td));
+                    ffi::Py_DECREF(main.cast());
                     return null_mut();
                 }
+                ffi::PyCapsule_SetDestructor(capsule, Some(thread_ended));
                 ffi::Py_DECREF(capsule);
             }
+            ffi::Py_INCREF(main.cast());
+            (*main).status.set(Status::Live);
+            (*main).td.set(td);
+            (*main).bound.set(main);
             ALL.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push((serial, td as usize));
@@ -385,6 +394,7 @@ impl ThreadData {
 const NAME: &std::ffi::CStr = c"gevent thread data";
 
 /// The capsule's destructor: the thread state is being cleared.
+#[crate::entry]
 unsafe extern "C" fn thread_ended(capsule: *mut PyObject) {
     // SAFETY: our capsule; the GIL is held. From here on nothing finds the data any more.
     unsafe {

@@ -69,6 +69,19 @@ unsafe extern "C" {
         kwnames: *mut PyObject,
     ) -> *mut PyObject;
     fn gl_restore_thread(saved: *mut PyThreadState);
+    fn gl_tp_alloc(ty: *mut ffi::PyTypeObject) -> *mut PyObject;
+    fn gl_tp_new(
+        new: ffi::newfunc,
+        ty: *mut ffi::PyTypeObject,
+        args: *mut PyObject,
+        kwargs: *mut PyObject,
+    ) -> *mut PyObject;
+    fn gl_tp_descr_get(
+        get: ffi::descrgetfunc,
+        descriptor: *mut PyObject,
+        object: *mut PyObject,
+        ty: *mut PyObject,
+    ) -> *mut PyObject;
     fn gl_finalizing() -> c_int;
     fn gl_selftest() -> *const c_char;
     fn gl_compiled_minor() -> c_int;
@@ -378,6 +391,46 @@ pub fn without_gil<T>(_: Python<'_>, f: impl FnOnce() -> T + Send) -> T {
     // SAFETY: the GIL is held, as the token says.
     let _saved = Saved(unsafe { ffi::PyEval_SaveThread() });
     f()
+}
+
+/// A new object of `ty`, all zeros, by its `tp_alloc`; null with an error set.
+///
+/// # Safety
+/// The GIL is held and `ty` is a ready type.
+#[inline]
+pub unsafe fn tp_alloc(ty: *mut ffi::PyTypeObject) -> *mut PyObject {
+    // SAFETY: the caller's promise; every ready type has the slot.
+    unsafe { gl_tp_alloc(ty) }
+}
+
+/// Calls a `tp_new`.
+///
+/// # Safety
+/// The GIL is held and the slot takes these arguments.
+#[inline]
+pub unsafe fn tp_new(
+    new: ffi::newfunc,
+    ty: *mut ffi::PyTypeObject,
+    args: *mut PyObject,
+    kwargs: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { gl_tp_new(new, ty, args, kwargs) }
+}
+
+/// Calls a `tp_descr_get`.
+///
+/// # Safety
+/// The GIL is held and `get` is the slot of `descriptor`'s type.
+#[inline]
+pub unsafe fn tp_descr_get(
+    get: ffi::descrgetfunc,
+    descriptor: *mut PyObject,
+    object: *mut PyObject,
+    ty: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { gl_tp_descr_get(get, descriptor, object, ty) }
 }
 
 /// Whether the interpreter has begun to finalise, so that no Python code should be started.

@@ -47,6 +47,7 @@ fn put_back(py: Python<'_>, fd: i32) -> i32 {
         .unwrap_or(-1)
 }
 
+#[crate::entry]
 #[pyfunction]
 fn forked(py: Python<'_>) {
     if SET.swap(false, Ordering::Relaxed) {

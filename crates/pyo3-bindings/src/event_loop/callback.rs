@@ -56,6 +56,7 @@ impl Callback {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl Callback {
     #[new]

@@ -53,6 +53,7 @@ pub struct Io {
     events: GilCell<u32>,
 }
 
+#[crate::entry]
 #[pymethods]
 impl Io {
     #[new]
@@ -154,6 +155,7 @@ impl Io {
 #[pyclass(extends = Watcher, subclass, frozen, module = "gevent._core", name = "timer")]
 pub struct Timer;
 
+#[crate::entry]
 #[pymethods]
 impl Timer {
     #[new]
@@ -233,6 +235,7 @@ impl Timer {
 #[pyclass(extends = Watcher, subclass, frozen, module = "gevent._core", name = "signal")]
 pub struct Signal;
 
+#[crate::entry]
 #[pymethods]
 impl Signal {
     #[new]
@@ -262,6 +265,7 @@ macro_rules! plain_kind {
         #[pyclass(extends = Watcher, subclass, frozen, module = "gevent._core", name = $py)]
         pub struct $name;
 
+        #[crate::entry]
         #[pymethods]
         impl $name {
             #[new]
@@ -285,6 +289,7 @@ plain_kind! {
 #[pyclass(extends = Watcher, subclass, frozen, module = "gevent._core", name = "async_")]
 pub struct Async;
 
+#[crate::entry]
 #[pymethods]
 impl Async {
     #[new]
@@ -334,6 +339,7 @@ pub struct Child {
     rstatus: GilCell<Option<i32>>,
 }
 
+#[crate::entry]
 #[pymethods]
 impl Child {
     #[new]
@@ -427,6 +433,7 @@ pub struct Stat {
     interval: GilCell<f64>,
 }
 
+#[crate::entry]
 #[pymethods]
 impl Stat {
     #[new]

@@ -7,7 +7,7 @@
 use super::alarm::Alarm;
 use super::payload::Owner;
 use super::{Callback, LoopHost, Payload, nanos};
-use crate::cells::{GilCell, PyCellOpt};
+use crate::cells::{Born, GilCell, PyCellOpt};
 use crate::errors::io_error;
 use crate::hub::HubCore;
 use gevent_hub_core::event_loop::Loop as Backend;
@@ -39,7 +39,7 @@ fn thread_mark() -> usize {
 )]
 pub struct Loop {
     reactor: UnsafeCell<Option<Rc<Reactor>>>,
-    remote: Arc<Remote>,
+    remote: Born<Arc<Remote>>,
     thread: GilCell<usize>,
     default: bool,
     /// Difference between the wall clock and the monotonic one when the loop was made, in nanoseconds.
@@ -47,7 +47,7 @@ pub struct Loop {
     /// The hub that parks fibers on this loop, while there is one.
     hub: UnsafeCell<Option<Rc<HubCore>>>,
     error_handler: PyCellOpt,
-    alarm: Alarm,
+    alarm: Born<Alarm>,
     /// The backend's descriptor, or -1; other threads may ask while the backend waits.
     fd: GilCell<i32>,
 }
@@ -283,6 +283,7 @@ impl Loop {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl Loop {
     /// `names`: loops in order of preference. `default`: whether it may watch child processes.
@@ -293,13 +294,13 @@ impl Loop {
         let remote = reactor.remote();
         Ok(Loop {
             reactor: UnsafeCell::new(Some(reactor)),
-            remote,
+            remote: Born::new(remote),
             thread: GilCell::new(thread_mark()),
             default,
             epoch: GilCell::new(wall_offset()),
             hub: UnsafeCell::new(None),
             error_handler: PyCellOpt::new(None),
-            alarm: Alarm::new(),
+            alarm: Born::new(Alarm::new()),
             fd: GilCell::new(-1),
         })
     }

@@ -53,6 +53,7 @@ pub fn events_marker(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 #[pyclass(frozen, module = "gevent.core", name = "_EVENTSType")]
 struct EventsMarker;
 
+#[crate::entry]
 #[pymethods]
 impl EventsMarker {
     fn __repr__(&self) -> &'static str {

@@ -252,6 +252,7 @@ impl Drop for Watcher {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl Watcher {
     /// Starts to watch: `callback(*args)` is called for each event.

@@ -204,6 +204,7 @@ fn files_are_native() -> bool {
 
 /// Reads up to `size` bytes at `offset`, or at the file's position, which moves. Less only at the end of a
 /// regular file.
+#[crate::entry]
 #[pyfunction]
 #[pyo3(signature = (fd, size, offset = -1))]
 fn file_read<'py>(
@@ -221,6 +222,7 @@ fn file_read<'py>(
 }
 
 /// Reads from the file's position to its end.
+#[crate::entry]
 #[pyfunction]
 fn file_read_all<'py>(py: Python<'py>, fd: RawFd) -> PyResult<Bound<'py, PyBytes>> {
     let (_, size) = calls::kind_and_size(fd).map_err(|e| io_error(&e))?;
@@ -265,6 +267,7 @@ fn export(
 }
 
 /// Reads into a buffer; returns how much. Less than it holds only at the end of a regular file.
+#[crate::entry]
 #[pyfunction]
 #[pyo3(signature = (fd, buffer, offset = -1))]
 fn file_read_into(
@@ -293,6 +296,7 @@ fn file_read_into(
 }
 
 /// Writes at `offset`, or at the file's position, which moves; returns how much was written.
+#[crate::entry]
 #[pyfunction]
 #[pyo3(signature = (fd, data, offset = -1))]
 fn file_write(py: Python<'_>, fd: RawFd, data: &Bound<'_, PyAny>, offset: i64) -> PyResult<usize> {
@@ -322,6 +326,7 @@ fn file_write(py: Python<'_>, fd: RawFd, data: &Bound<'_, PyAny>, offset: i64) -
 }
 
 /// Brings a file's data to the disk, and unless `data_only` all that is known about it.
+#[crate::entry]
 #[pyfunction]
 #[pyo3(signature = (fd, data_only = false))]
 fn file_sync(py: Python<'_>, fd: RawFd, data_only: bool) -> PyResult<()> {
@@ -343,6 +348,7 @@ fn file_sync(py: Python<'_>, fd: RawFd, data_only: bool) -> PyResult<()> {
 }
 
 /// Opens `path`, in bytes of the file system; returns the descriptor, close-on-exec.
+#[crate::entry]
 #[pyfunction]
 #[pyo3(signature = (path, flags, mode = 0o666))]
 fn file_open(py: Python<'_>, path: &[u8], flags: i32, mode: u32) -> PyResult<RawFd> {
@@ -377,6 +383,7 @@ fn file_open(py: Python<'_>, path: &[u8], flags: i32, mode: u32) -> PyResult<Raw
 }
 
 /// Whether a descriptor is that of a regular file.
+#[crate::entry]
 #[pyfunction]
 fn file_is_regular(fd: RawFd) -> PyResult<bool> {
     let (kind, _) = calls::kind_and_size(fd).map_err(|e| io_error(&e))?;

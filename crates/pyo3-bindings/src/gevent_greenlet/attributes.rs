@@ -18,6 +18,7 @@ fn cast(slf: Obj) -> *mut GreenletObject {
 
 // ---- state -----------------------------------------------------------------------------------------
 
+#[crate::entry]
 pub unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(GreenletObject::is_ready(cast(slf))) }
@@ -30,21 +31,25 @@ pub(super) unsafe fn is_successful(me: *mut GreenletObject) -> bool {
     unsafe { !(*me).exc_info.is_null() && absent(ffi::PyTuple_GET_ITEM((*me).exc_info, 1)) }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(is_successful(cast(slf))) }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn get_dead(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(GreenletObject::is_dead(cast(slf))) }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn get_started(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { boolean(truth(slf) != 0) }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a `Greenlet`; its `_exc_info` is a tuple of three.
     unsafe {
@@ -57,6 +62,7 @@ pub unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn get_loop(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a `Greenlet`; its parent should be a hub, which has a loop.
     unsafe {
@@ -68,6 +74,7 @@ pub unsafe extern "C" fn get_loop(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn get_start_event(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -82,6 +89,7 @@ pub unsafe extern "C" fn get_start_event(slf: Obj, _: *mut c_void) -> Obj {
 
 // ---- what it runs ----------------------------------------------------------------------------------
 
+#[crate::entry]
 pub unsafe extern "C" fn get_run(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -97,6 +105,7 @@ pub unsafe extern "C" fn get_run(slf: Obj, _: *mut c_void) -> Obj {
 macro_rules! plain_field {
     ($get:ident, $set:ident, $field:ident, $empty:expr $(, $is:expr, $text:literal)?) => {
         /// The attribute.
+        #[crate::entry]
         pub unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
             // SAFETY: a `Greenlet`.
             unsafe {
@@ -115,6 +124,7 @@ macro_rules! plain_field {
     };
     ($set:ident, $field:ident, $is:expr, $text:literal) => {
         /// Sets it; deleting and None empty it.
+        #[crate::entry]
         pub unsafe extern "C" fn $set(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
             // SAFETY: a `Greenlet`; `$is` looks at the type and the size of a live object.
             unsafe {
@@ -158,6 +168,7 @@ plain_field!(get_spawning, set_spawning, spawning_greenlet, none());
 plain_field!(set_locals, spawn_tree_locals);
 
 /// `spawn_tree_locals`: made when it is first asked for.
+#[crate::entry]
 pub unsafe extern "C" fn get_locals(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -176,6 +187,7 @@ plain_field!(
 );
 
 /// The keyword arguments: made a dictionary when they are asked for.
+#[crate::entry]
 pub unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -191,6 +203,7 @@ pub unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn get_site(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -201,6 +214,7 @@ pub unsafe extern "C" fn get_site(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn get_made(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -211,6 +225,7 @@ pub unsafe extern "C" fn get_made(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn set_made(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: a `Greenlet`. The old site, with its frames, is dropped last.
     unsafe {

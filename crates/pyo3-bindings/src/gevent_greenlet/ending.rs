@@ -213,6 +213,7 @@ unsafe fn kill_before_start(slf: Obj, exception: Obj) -> Result<bool, ()> {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn maybe_kill_before_start(slf: Obj, exception: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -295,6 +296,7 @@ method!(
 );
 
 /// `throw(*exception)`: switches to it and raises there, unless it has not started: then it never will.
+#[crate::entry]
 pub unsafe extern "C" fn throw(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {

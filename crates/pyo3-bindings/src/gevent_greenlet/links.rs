@@ -13,6 +13,7 @@ use std::ptr::null_mut;
 
 type Obj = *mut PyObject;
 
+#[crate::entry]
 pub unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -32,6 +33,7 @@ pub unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn has_links(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).links.len()) }
@@ -41,6 +43,7 @@ pub unsafe extern "C" fn has_links(slf: Obj, _: Obj) -> Obj {
 ///
 /// # Safety
 /// A `Greenlet` and an object; the GIL is held.
+#[crate::entry]
 pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -67,6 +70,7 @@ pub unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
 ///
 /// # Safety
 /// A `Greenlet` and an object; the GIL is held.
+#[crate::entry]
 pub unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
     // SAFETY: a `Greenlet`. A comparison may run Python, so each callable is held over it and the list
     // is looked at anew.
@@ -97,6 +101,7 @@ pub unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn unlink_all(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a `Greenlet`. Fibers that wait are no links of the user's: they stay.
     unsafe {
@@ -116,6 +121,7 @@ pub unsafe extern "C" fn unlink_all(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn tell_links(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {

@@ -214,6 +214,7 @@ unsafe fn throw_raw(g: *mut PyObject, args: &Args) -> *mut PyObject {
 }
 
 /// The body of a greenlet without one: does nothing.
+#[crate::entry]
 #[pyfunction]
 #[pyo3(signature = (*_args, **_kwargs))]
 fn _nothing(
@@ -253,6 +254,7 @@ struct StartEvent {
     pending: bool,
 }
 
+#[crate::entry]
 #[pymethods]
 impl StartEvent {
     #[getter]
@@ -317,6 +319,7 @@ unsafe fn raise_timeout(seconds: *mut PyObject) -> *mut PyObject {
 }
 
 /// Tells the native side which class is `gevent.Greenlet`.
+#[crate::entry]
 #[pyfunction]
 fn set_greenlet_class(class: &Bound<'_, pyo3::types::PyType>) {
     // Kept for ever, as the module that defines it is.
@@ -324,6 +327,7 @@ fn set_greenlet_class(class: &Bound<'_, pyo3::types::PyType>) {
 }
 
 /// Replaces the set of spawn callbacks; None or an empty one turns them off.
+#[crate::entry]
 #[pyfunction]
 fn set_spawn_callbacks(callbacks: Option<Bound<'_, PyAny>>) -> PyResult<()> {
     let new = match callbacks {
@@ -337,6 +341,7 @@ fn set_spawn_callbacks(callbacks: Option<Bound<'_, PyAny>>) -> PyResult<()> {
 }
 
 /// Turns the remembering of spawners on or off.
+#[crate::entry]
 #[pyfunction]
 fn set_tracking(on: bool) {
     TRACKING.store(on, Ordering::Relaxed);

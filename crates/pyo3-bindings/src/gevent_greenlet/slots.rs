@@ -21,6 +21,7 @@ fn cast(slf: Obj) -> *mut GreenletObject {
     slf.cast()
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn tp_new(ty: *mut ffi::PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: `ty` is this type or one below it.
     unsafe {
@@ -46,6 +47,7 @@ pub unsafe extern "C" fn tp_new(ty: *mut ffi::PyTypeObject, _args: Obj, _kwargs:
 }
 
 /// `Greenlet(run=None, *args, **kwargs)`.
+#[crate::entry]
 pub unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -193,6 +195,7 @@ unsafe fn stack_limit(me: *mut GreenletObject) -> Result<usize, ()> {
     }
 }
 
+#[crate::entry(silent)]
 pub unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -205,6 +208,7 @@ pub unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_v
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -225,11 +229,13 @@ unsafe fn drop_fields(slf: Obj) {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe { lifecycle::dealloc_with(slf, drop_fields) }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn truth(slf: Obj) -> c_int {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {

@@ -58,6 +58,7 @@ pub unsafe fn make(class: Obj, args: &Args, skip: usize) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn spawn(
     class: Obj,
     items: *const Obj,
@@ -86,6 +87,7 @@ pub unsafe extern "C" fn spawn(
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn spawn_later(
     class: Obj,
     items: *const Obj,
@@ -151,6 +153,7 @@ unsafe fn find_keyword(args: &Args, name: &std::ffi::CStr) -> Obj {
     null_mut()
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -162,6 +165,7 @@ pub unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn start_later(slf: Obj, seconds: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe {
@@ -206,6 +210,7 @@ pub unsafe extern "C" fn start_later(slf: Obj, seconds: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn run(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a `Greenlet`.
     unsafe { life::body(slf.cast()) }

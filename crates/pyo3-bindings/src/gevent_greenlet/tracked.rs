@@ -120,6 +120,7 @@ pub unsafe fn own_locals(field: *mut *mut PyObject) -> Result<*mut PyObject, ()>
 }
 
 /// `tp_new`: the fields are null, the parent the running greenlet.
+#[crate::entry]
 pub unsafe extern "C" fn tp_new(
     ty: *mut ffi::PyTypeObject,
     args: *mut PyObject,
@@ -139,6 +140,7 @@ pub unsafe extern "C" fn tp_new(
 }
 
 /// `tp_init(run, parent)`: as greenlet's, and remembers the spawner.
+#[crate::entry]
 pub unsafe extern "C" fn tp_init(
     slf: *mut PyObject,
     args: *mut PyObject,
@@ -188,6 +190,7 @@ unsafe fn rename_function(kwargs: *mut PyObject) -> *mut PyObject {
     }
 }
 
+#[crate::entry(silent)]
 pub unsafe extern "C" fn traverse(
     slf: *mut PyObject,
     visit: ffi::visitproc,
@@ -224,6 +227,7 @@ pub unsafe fn drop_fields(slf: *mut PyObject) {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -232,12 +236,14 @@ pub unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the slot's contract.
     unsafe { lifecycle::dealloc_with(slf, drop_fields) }
 }
 
 /// `spawn_raw(function, *args, **kwargs)`.
+#[crate::entry]
 pub unsafe extern "C" fn spawn_raw(
     _module: *mut PyObject,
     items: *const *mut PyObject,
@@ -328,6 +334,7 @@ unsafe fn bind(args: &Args) -> *mut PyObject {
 macro_rules! field_access {
     ($get:ident, $set:ident, $field:ident, $name:literal) => {
         /// The attribute's value; AttributeError when it was never set.
+        #[crate::entry]
         pub unsafe extern "C" fn $get(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
             // SAFETY: a tracked greenlet.
             unsafe {
@@ -341,6 +348,7 @@ macro_rules! field_access {
         }
 
         /// Sets or deletes it.
+        #[crate::entry]
         pub unsafe extern "C" fn $set(
             slf: *mut PyObject,
             value: *mut PyObject,
@@ -370,6 +378,7 @@ field_access!(
 );
 
 /// `spawn_tree_locals`: made when it is first asked for.
+#[crate::entry]
 pub unsafe extern "C" fn get_locals(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: as the C API calls it, on a tracked greenlet.
     unsafe {

@@ -38,6 +38,7 @@ unsafe fn not_dead(g: &PyGreenlet) -> bool {
     g.active() || !g.started()
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_dead(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe { ffi::PyBool_FromLong((!not_dead(&*slf.cast())).into()) }
@@ -47,6 +48,7 @@ unsafe extern "C" fn get_dead(slf: *mut PyObject, _: *mut c_void) -> *mut PyObje
 ///
 /// # Safety
 /// As any `nb_bool`, on a greenlet.
+#[crate::entry]
 pub unsafe extern "C" fn truth(slf: *mut PyObject) -> c_int {
     // SAFETY: the slot's contract.
     unsafe { (*slf.cast::<PyGreenlet>()).active().into() }
@@ -54,6 +56,7 @@ pub unsafe extern "C" fn truth(slf: *mut PyObject) -> c_int {
 
 // ---- run and parent --------------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn get_run(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -77,6 +80,7 @@ unsafe extern "C" fn get_run(slf: *mut PyObject, _: *mut c_void) -> *mut PyObjec
 ///
 /// # Safety
 /// As any setter, on a greenlet.
+#[crate::entry]
 pub unsafe extern "C" fn set_run(slf: *mut PyObject, run: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
@@ -96,6 +100,7 @@ pub unsafe extern "C" fn set_run(slf: *mut PyObject, run: *mut PyObject, _: *mut
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_parent(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe { or_none((*slf.cast::<PyGreenlet>()).parent.get().cast()) }
@@ -105,6 +110,7 @@ unsafe extern "C" fn get_parent(slf: *mut PyObject, _: *mut c_void) -> *mut PyOb
 ///
 /// # Safety
 /// As any setter, on a greenlet.
+#[crate::entry]
 pub unsafe extern "C" fn set_parent(
     slf: *mut PyObject,
     parent: *mut PyObject,
@@ -154,6 +160,7 @@ pub unsafe extern "C" fn set_parent(
 
 // ---- what it was doing -----------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn get_frame(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: a getter's contract. A parked greenlet's frames lie on its own stack and stay valid;
     // whoever runs Python has its own state installed, so the one asked for is saved in the object;
@@ -173,6 +180,7 @@ unsafe extern "C" fn get_frame(slf: *mut PyObject, _: *mut c_void) -> *mut PyObj
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_context(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -190,6 +198,7 @@ unsafe extern "C" fn get_context(slf: *mut PyObject, _: *mut c_void) -> *mut PyO
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_context(
     slf: *mut PyObject,
     context: *mut PyObject,
@@ -225,6 +234,7 @@ unsafe extern "C" fn set_context(
 }
 
 /// Bytes of C stack that a parked greenlet has in use.
+#[crate::entry]
 unsafe extern "C" fn get_stack_saved(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -261,6 +271,7 @@ fn thread_stack_top() -> usize {
 
 // ---- __dict__ --------------------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn get_dict(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: a getter's contract; the new dictionary is set only if no other was made meanwhile.
     unsafe {
@@ -280,6 +291,7 @@ unsafe extern "C" fn get_dict(slf: *mut PyObject, _: *mut c_void) -> *mut PyObje
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_dict(slf: *mut PyObject, dict: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -300,6 +312,7 @@ unsafe extern "C" fn set_dict(slf: *mut PyObject, dict: *mut PyObject, _: *mut c
 ///
 /// # Safety
 /// As any `tp_repr`, on a greenlet.
+#[crate::entry]
 pub unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: the slot's contract.
     unsafe {
@@ -344,6 +357,7 @@ fn failure(closure: *mut c_void) -> Flags {
     Flags(closure as usize as u8)
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_failure(slf: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -352,6 +366,7 @@ unsafe extern "C" fn get_failure(slf: *mut PyObject, closure: *mut c_void) -> *m
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_failure(
     slf: *mut PyObject,
     value: *mut PyObject,

@@ -34,6 +34,7 @@ unsafe fn checked(g: *mut PyGreenlet) -> bool {
     true
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_new(run: *mut PyObject, parent: *mut PyGreenlet) -> *mut PyGreenlet {
     // SAFETY: the interface's contract: the GIL is held, the arguments are objects or null.
     unsafe {
@@ -55,11 +56,13 @@ unsafe extern "C" fn api_new(run: *mut PyObject, parent: *mut PyGreenlet) -> *mu
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_getcurrent() -> *mut PyGreenlet {
     // SAFETY: the GIL is held.
     unsafe { super::module::current_or_error() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_throw(
     g: *mut PyGreenlet,
     ty: *mut PyObject,
@@ -80,6 +83,7 @@ unsafe extern "C" fn api_throw(
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_switch(
     g: *mut PyGreenlet,
     args: *mut PyObject,
@@ -111,11 +115,13 @@ unsafe extern "C" fn api_switch(
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_setparent(g: *mut PyGreenlet, parent: *mut PyGreenlet) -> c_int {
     // SAFETY: the interface's contract.
     unsafe { attributes::set_parent(g.cast(), parent.cast(), null_mut()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_main(g: *mut PyGreenlet) -> c_int {
     // SAFETY: the interface's contract.
     unsafe {
@@ -127,6 +133,7 @@ unsafe extern "C" fn api_main(g: *mut PyGreenlet) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_started(g: *mut PyGreenlet) -> c_int {
     // SAFETY: the interface's contract.
     unsafe {
@@ -138,11 +145,13 @@ unsafe extern "C" fn api_started(g: *mut PyGreenlet) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_active(g: *mut PyGreenlet) -> c_int {
     // SAFETY: the interface's contract.
     unsafe { if checked(g) { (*g).active().into() } else { -1 } }
 }
 
+#[crate::entry]
 unsafe extern "C" fn api_getparent(g: *mut PyGreenlet) -> *mut PyGreenlet {
     // SAFETY: the interface's contract.
     unsafe {

@@ -27,7 +27,7 @@ unsafe fn body(fiber: &Fiber) -> *const Fiber {
         let result = match catch_unwind(AssertUnwindSafe(|| begin(td, me))) {
             Ok(result) => result,
             Err(panic) => {
-                set_panic_error(&*panic);
+                crate::entry::raise(&*panic);
                 null_mut()
             }
         };
@@ -38,22 +38,6 @@ unsafe fn body(fiber: &Fiber) -> *const Fiber {
             ),
         }
     }
-}
-
-/// Turns a Rust panic into a pending SystemError.
-///
-/// # Safety
-/// The GIL is held.
-unsafe fn set_panic_error(panic: &(dyn std::any::Any + Send)) {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    let text = std::ffi::CString::new(format!("a panic ended the greenlet: {text}"))
-        .unwrap_or_else(|_| c"a panic ended the greenlet".to_owned());
-    // SAFETY: the GIL is held again once a panic has come here.
-    unsafe { ffi::PyErr_SetString(ffi::PyExc_SystemError, text.as_ptr()) };
 }
 
 /// The first switch arrives: calls `run`. Returns its result, or null with an error set.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 ///
 /// # Safety
 /// As any `tp_traverse`.
+#[crate::entry(silent)]
 pub unsafe extern "C" fn traverse(
     slf: *mut PyObject,
     visit: ffi::visitproc,
@@ -58,6 +59,7 @@ pub unsafe extern "C" fn traverse(
 ///
 /// # Safety
 /// As any `tp_is_gc`, on a greenlet.
+#[crate::entry(silent)]
 pub unsafe extern "C" fn is_gc(slf: *mut PyObject) -> c_int {
     // SAFETY: as the C API calls it, on a greenlet.
     let g = unsafe { &*slf.cast::<PyGreenlet>() };
@@ -68,6 +70,7 @@ pub unsafe extern "C" fn is_gc(slf: *mut PyObject) -> c_int {
 ///
 /// # Safety
 /// As any `tp_clear`.
+#[crate::entry]
 pub unsafe extern "C" fn tp_clear(slf: *mut PyObject) -> c_int {
     // SAFETY: a greenlet; each slot is emptied before its object is dropped.
     unsafe {
@@ -148,6 +151,7 @@ pub unsafe fn dealloc_with(slf: *mut PyObject, drop_fields: unsafe fn(*mut PyObj
 ///
 /// # Safety
 /// As any `tp_dealloc`.
+#[crate::entry]
 pub unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     /// # Safety
     /// None: it is there for its type.

@@ -30,11 +30,13 @@ pub unsafe fn current_or_error() -> *mut PyGreenlet {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn getcurrent(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe { current_or_error().cast() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn settrace(_: *mut PyObject, tracer: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -50,6 +52,7 @@ unsafe extern "C" fn settrace(_: *mut PyObject, tracer: *mut PyObject) -> *mut P
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn gettrace(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe { shown_tracer(ThreadData::get()) }
@@ -74,6 +77,7 @@ unsafe fn shown_tracer(td: &ThreadData) -> *mut PyObject {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_thread_local(
     _: *mut PyObject,
     args: *mut *mut PyObject,
@@ -93,16 +97,19 @@ unsafe extern "C" fn set_thread_local(
 }
 
 /// Greenlets of ended threads are cleaned up when the thread ends: nothing is ever pending.
+#[crate::entry]
 unsafe extern "C" fn pending_cleanups(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe { ffi::PyLong_FromLong(0) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn total_mains(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe { ffi::PyLong_FromSsize_t(ThreadData::main_greenlets()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn cleanup_clocks(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -113,6 +120,7 @@ unsafe extern "C" fn cleanup_clocks(_: *mut PyObject, _: *mut PyObject) -> *mut 
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn enable_cleanup(_: *mut PyObject, flag: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -125,6 +133,7 @@ unsafe extern "C" fn enable_cleanup(_: *mut PyObject, flag: *mut PyObject) -> *m
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn trash_nesting(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it.
     unsafe {

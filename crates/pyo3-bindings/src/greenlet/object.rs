@@ -219,11 +219,10 @@ impl PyGreenlet {
     /// # Safety
     /// The GIL is held and `ty` is such a type.
     pub unsafe fn alloc(ty: *mut PyTypeObject, fiber: Fiber) -> *mut PyGreenlet {
-        // SAFETY: `tp_alloc` is set in every ready type; it zeroes, which is a valid `PyGreenlet` but
+        // SAFETY: `tp_alloc` zeroes, which is a valid `PyGreenlet` but
         // for the fiber.
         unsafe {
-            let alloc = (*ty).tp_alloc.unwrap_unchecked();
-            let g = alloc(ty, 0).cast::<PyGreenlet>();
+            let g = crate::tstate::tp_alloc(ty).cast::<PyGreenlet>();
             if !g.is_null() {
                 ptr::write(&raw mut (*g).fiber, fiber);
                 (*g).pimpl.set(g.cast());

@@ -19,6 +19,7 @@ unsafe fn refuse() -> *mut PyObject {
     null_mut()
 }
 
+#[crate::entry]
 unsafe extern "C" fn refuse_call(
     _: *mut PyObject,
     _: *mut PyObject,
@@ -28,6 +29,7 @@ unsafe extern "C" fn refuse_call(
     unsafe { refuse() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn refuse_new(
     _: *mut ffi::PyTypeObject,
     _: *mut PyObject,
@@ -38,6 +40,7 @@ unsafe extern "C" fn refuse_new(
 }
 
 /// Takes the place of `PyGreenlet_New`, `_Switch` and `_Throw` in the rival's table.
+#[crate::entry]
 unsafe extern "C" fn refuse_from_c() -> *mut PyObject {
     // SAFETY: as `refuse`.
     unsafe { refuse() }

@@ -32,6 +32,7 @@ pub fn guarded<R>(failed: R, body: impl FnOnce() -> R) -> R {
 ///
 /// # Safety
 /// As any `tp_new`; what follows the `PyGreenlet` in the object may be all zeros.
+#[crate::entry]
 pub unsafe extern "C" fn new(
     ty: *mut PyTypeObject,
     _args: *mut PyObject,
@@ -56,7 +57,7 @@ pub unsafe fn make(ty: *mut PyTypeObject) -> *mut PyGreenlet {
         if (*ty).tp_flags & ffi::Py_TPFLAGS_IS_ABSTRACT != 0 {
             // It names the missing methods in its error.
             let object = ffi::PyBaseObject_Type.tp_new.unwrap_unchecked();
-            return object(ty, globals().empty_tuple, null_mut()).cast();
+            return crate::tstate::tp_new(object, ty, globals().empty_tuple, null_mut()).cast();
         }
         let g = PyGreenlet::alloc(ty, Fiber::new());
         if !g.is_null() {
@@ -71,6 +72,7 @@ pub unsafe fn make(ty: *mut PyTypeObject) -> *mut PyGreenlet {
 ///
 /// # Safety
 /// As any `tp_init`.
+#[crate::entry]
 pub unsafe extern "C" fn init(
     slf: *mut PyObject,
     args: *mut PyObject,
@@ -104,6 +106,7 @@ pub unsafe extern "C" fn init(
 
 /// `greenlet(...)` itself, without a tuple and the two calls of `type.__call__`. Subclasses do not
 /// inherit it.
+#[crate::entry]
 unsafe extern "C" fn call_type(
     ty: *mut PyObject,
     args: *const *mut PyObject,
@@ -199,6 +202,7 @@ unsafe fn pack_call(
 ///
 /// # Safety
 /// As any method with `METH_FASTCALL | METH_KEYWORDS`, on a greenlet.
+#[crate::entry]
 pub unsafe extern "C" fn method_switch(
     slf: *mut PyObject,
     args: *const *mut PyObject,
@@ -306,6 +310,7 @@ pub unsafe fn throw_into(td: &ThreadData, g: *mut PyGreenlet, exc: *mut PyObject
 }
 
 /// `greenlet.throw(typ=GreenletExit, val=None, tb=None)`.
+#[crate::entry]
 unsafe extern "C" fn method_throw(
     slf: *mut PyObject,
     args: *mut *mut PyObject,
@@ -339,6 +344,7 @@ unsafe extern "C" fn method_throw(
     })
 }
 
+#[crate::entry]
 unsafe extern "C" fn method_getstate(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: the slot's contract.
     unsafe {

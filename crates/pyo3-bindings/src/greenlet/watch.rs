@@ -22,6 +22,7 @@ impl SwitchWatch {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl SwitchWatch {
     #[new]

@@ -219,6 +219,7 @@ unsafe fn is_native_switch(ty: *mut PyTypeObject) -> bool {
 
 // ---- the type --------------------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(
     slf: *mut PyObject,
     args: *mut PyObject,
@@ -237,6 +238,7 @@ unsafe extern "C" fn tp_init(
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(
     ty: *mut PyTypeObject,
     args: *mut PyObject,
@@ -247,7 +249,7 @@ unsafe extern "C" fn tp_new(
         let Some(new) = (*tracked_type()).tp_new else {
             return null_mut();
         };
-        let hub = new(ty, args, kwargs);
+        let hub = crate::tstate::tp_new(new, ty, args, kwargs);
         if !hub.is_null() {
             (&raw mut (*hub.cast::<HubObject>()).core).write(None);
         }
@@ -262,6 +264,7 @@ unsafe fn tracked_slot(slot: c_int) -> *mut c_void {
     unsafe { ffi::PyType_GetSlot(tracked_type(), slot) }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(
     slf: *mut PyObject,
     visit: ffi::visitproc,
@@ -274,6 +277,7 @@ unsafe extern "C" fn traverse(
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
     // SAFETY: the slot of the base has this type.
     unsafe {
@@ -300,12 +304,14 @@ unsafe fn drop_fields(slf: *mut PyObject) {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the slot's contract.
     unsafe { crate::greenlet::lifecycle::dealloc_with(slf, drop_fields) }
 }
 
 /// As any object's; a `switch` of the instance's own is noted, since each block has to call it.
+#[crate::entry]
 unsafe extern "C" fn set_attribute(
     slf: *mut PyObject,
     name: *mut PyObject,
@@ -354,6 +360,7 @@ unsafe fn unhook(me: *mut HubObject) {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn attach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it, on a hub object.
     unsafe {
@@ -407,6 +414,7 @@ unsafe fn thread_ends(td: &ThreadData, mine: bool) {
     Loop::destroy(&loop_);
 }
 
+#[crate::entry]
 unsafe extern "C" fn detach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it, on a hub object.
     unsafe {
@@ -415,6 +423,7 @@ unsafe extern "C" fn detach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn stopping(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it, on a hub object.
     unsafe {
@@ -424,6 +433,7 @@ unsafe extern "C" fn stopping(slf: *mut PyObject, _: *mut PyObject) -> *mut PyOb
 }
 
 /// `switch()`: the running greenlet gives way to the hub, and gets what it is switched back with.
+#[crate::entry]
 unsafe extern "C" fn switch(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: a hub object; the running greenlet is another one, or its `switch_out` raises.
     unsafe {
@@ -442,6 +452,7 @@ unsafe extern "C" fn switch(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn py_switch_out(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     raise_blocking();
     null_mut()

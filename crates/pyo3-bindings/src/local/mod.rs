@@ -154,6 +154,7 @@ unsafe fn item(dict: Obj, key: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn getattro(slf: Obj, name: Obj) -> Obj {
     // SAFETY: the slot's contract; what is used over a call is held.
     unsafe {
@@ -205,7 +206,9 @@ unsafe fn get_from_class(slf: Obj, name: Obj, found: Obj) -> Obj {
         ffi::Py_DECREF(values);
         if result.is_null() && ffi::PyErr_Occurred().is_null() {
             match get {
-                Some(get) => result = get(found, slf, ffi::Py_TYPE(slf).cast()),
+                Some(get) => {
+                    result = crate::tstate::tp_descr_get(get, found, slf, ffi::Py_TYPE(slf).cast());
+                }
                 None => return found,
             }
         }
@@ -231,6 +234,7 @@ unsafe fn has_method(descriptor: Obj, value: Obj) -> bool {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn setattro(slf: Obj, name: Obj, value: Obj) -> c_int {
     // SAFETY: the slot's contract; what is used over a call is held. A null value deletes.
     unsafe {
@@ -302,6 +306,7 @@ unsafe fn read_only(slf: Obj, value: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
@@ -346,6 +351,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Ob
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -355,6 +361,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -368,10 +375,12 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
 }
 
 /// Cycles are broken where they are closed, in the state: methods need the state to the end.
+#[crate::entry]
 unsafe extern "C" fn clear(_: Obj) -> c_int {
     0
 }
 
+#[crate::entry]
 unsafe extern "C" fn copy(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a `local`; what is used over a call is held.
     unsafe {
@@ -405,6 +414,7 @@ unsafe extern "C" fn copy(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_state(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a `local`.
     unsafe { ffi::Py_NewRef((*slf.cast::<Local>()).state.cast()) }

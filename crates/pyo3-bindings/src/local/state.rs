@@ -362,6 +362,7 @@ impl State {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn ended_call(slf: Obj, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: an `Ended`. The state is alive while it has the entry, and held over what follows.
     unsafe {
@@ -386,6 +387,7 @@ unsafe extern "C" fn ended_call(slf: Obj, _args: Obj, _kwargs: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn ended_dealloc(slf: Obj) {
     // SAFETY: the slot's contract; it owns nothing.
     unsafe {
@@ -394,11 +396,13 @@ unsafe extern "C" fn ended_dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn ended_traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe { visit(ffi::Py_TYPE(slf).cast(), arg) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -416,6 +420,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol; nothing here runs Python.
     unsafe {
@@ -442,6 +447,7 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol. The arguments stay: finalizers may still use the `local`.
     unsafe {
@@ -450,11 +456,13 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_args(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a state.
     unsafe { or_none((*slf.cast::<State>()).args) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a state.
     unsafe {
@@ -465,11 +473,13 @@ unsafe extern "C" fn get_kwargs(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_key(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a state.
     unsafe { or_none((*slf.cast::<State>()).key) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_type_id(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a state.
     unsafe {
@@ -483,6 +493,7 @@ unsafe extern "C" fn get_type_id(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn values_of(slf: Obj, greenlet: Obj) -> Obj {
     // SAFETY: a state; the argument is only an address.
     unsafe {

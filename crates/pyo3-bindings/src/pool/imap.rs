@@ -54,6 +54,7 @@ fn cast(slf: Obj) -> *mut Sink {
 }
 
 /// `ImapSink(owner, queue, ordered)`.
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
@@ -86,6 +87,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, _kwargs: Obj) -> O
 }
 
 /// `expect(task, index)`: links this to a task.
+#[crate::entry]
 unsafe extern "C" fn expect(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kw: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -118,6 +120,7 @@ unsafe extern "C" fn expect(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kw:
 }
 
 /// A task has ended.
+#[crate::entry]
 unsafe extern "C" fn call(slf: Obj, args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: as the C API calls it; the caller holds the sink, and the sink the rest.
     unsafe {
@@ -205,6 +208,7 @@ unsafe fn put_slowly(me: *mut Sink, task: Obj, index: Option<isize>) -> Result<(
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_outstanding(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a sink.
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).outstanding) }

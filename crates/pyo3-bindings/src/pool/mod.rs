@@ -185,11 +185,13 @@ unsafe fn leave_members(slf: Obj, greenlet: Obj) -> Result<(), ()> {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn add(slf: Obj, greenlet: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe { answer(join_members(slf, greenlet)) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn discard(slf: Obj, greenlet: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe { answer(leave_members(slf, greenlet)) }
@@ -297,6 +299,7 @@ method!(
     }
 );
 
+#[crate::entry]
 unsafe extern "C" fn pool_discard(slf: Obj, greenlet: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -305,6 +308,7 @@ unsafe extern "C" fn pool_discard(slf: Obj, greenlet: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn start(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwnames: Obj) -> Obj {
     // SAFETY: as the C API calls it: before the arguments there is room for one more.
     unsafe {
@@ -338,6 +342,7 @@ unsafe extern "C" fn start(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwna
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn spawn(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, kwnames: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -386,11 +391,13 @@ unsafe impl Fields for Group {
 /// A getter and a setter of the field with this index.
 macro_rules! field {
     ($get:ident, $set:ident, $at:expr) => {
+        #[crate::entry]
         unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
             // SAFETY: a group.
             unsafe { or_none(*fields(cast(slf))[$at]) }
         }
 
+        #[crate::entry]
         unsafe extern "C" fn $set(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
             // SAFETY: a group; null deletes.
             unsafe {

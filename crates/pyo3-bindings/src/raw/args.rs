@@ -16,6 +16,7 @@ pub type Passed = (*const *mut PyObject, ffi::Py_ssize_t, *mut PyObject);
 /// by the caller. `slf` is of the type in whose table the function stands, or the class of a class method.
 macro_rules! method {
     ($run:ident: $function:ident, $name:literal, [$($parameter:literal),*], $body:expr) => {
+        #[crate::entry]
         pub(crate) unsafe extern "C" fn $function(
             slf: *mut ::pyo3::ffi::PyObject,
             items: *const *mut ::pyo3::ffi::PyObject,

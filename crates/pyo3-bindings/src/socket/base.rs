@@ -482,6 +482,7 @@ impl SocketBase {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl SocketBase {
     #[new]

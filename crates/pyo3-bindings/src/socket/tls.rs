@@ -50,6 +50,7 @@ fn known(py: Python<'_>) -> PyResult<&Known> {
 }
 
 /// `bind_tls(cls)`: notes which methods are `SSLSocket`'s own.
+#[crate::entry]
 #[pyfunction]
 fn bind_tls(cls: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = cls.py();

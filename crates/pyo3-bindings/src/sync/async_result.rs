@@ -124,17 +124,20 @@ unsafe fn outcome(slf: Obj) -> Obj {
 
 // ---- slots -----------------------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
     unsafe { Linkable::make(ty, Kind::Result).cast() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract.
     unsafe { takes_nothing(args, kwargs, c"AsyncResult() takes no arguments") }
 }
 
 /// `AsyncResult()` itself, and not a subclass, which inherits no vectorcall: no tuple for no arguments.
+#[crate::entry]
 unsafe extern "C" fn make(ty: Obj, _: *const Obj, nargs: usize, names: Obj) -> Obj {
     // SAFETY: vectorcall's contract.
     unsafe {
@@ -160,6 +163,7 @@ unsafe fn empty(me: *mut AsyncResult) {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -169,6 +173,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -181,6 +186,7 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -190,6 +196,7 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn str(slf: Obj) -> Obj {
     // SAFETY: a result; what is shown is held meanwhile.
     unsafe {
@@ -213,6 +220,7 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
 }
 
 /// `result(source)`: takes over the result of what it was linked to.
+#[crate::entry]
 unsafe extern "C" fn call(slf: Obj, args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -295,6 +303,7 @@ unsafe fn wait_for(slf: Obj, limit: Option<Limit>, timeout: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -317,6 +326,7 @@ unsafe extern "C" fn get(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names:
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_nowait(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe {
@@ -338,21 +348,25 @@ method!(parsed: result, c"result", [c"timeout"], |slf, [timeout]| {
     }
 });
 
+#[crate::entry]
 unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { boolean(is_ready(slf.cast())) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { boolean((*cast(slf)).outcome.value().is_some()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn no(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { boolean(false) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn raise_exception(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { call_python(HOME, c"_raise_exception", &[slf]) }
@@ -360,11 +374,13 @@ unsafe extern "C" fn raise_exception(slf: Obj, _: Obj) -> Obj {
 
 // ---- attributes ------------------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn get_value(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { value(slf) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a result; its `exc_info` is a tuple of three.
     unsafe {
@@ -377,6 +393,7 @@ unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe {
@@ -391,6 +408,7 @@ unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_dumped(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe {
@@ -403,11 +421,13 @@ unsafe extern "C" fn get_dumped(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_index(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).index) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_index(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a result.
     unsafe { set_or_empty(&raw mut (*cast(slf)).index, value) }

@@ -41,11 +41,13 @@ unsafe fn round(slf: Obj, hub: u64) {
     channel::round(&Held(cast(slf)), hub);
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
     unsafe { Exchange::make(ty, round).cast() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -55,11 +57,13 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe { Exchange::traverse(slf.cast(), visit, arg) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -158,6 +162,7 @@ method!(
     |slf, [item, block, timeout]| answer(put_item(cast(slf), item, block, timeout))
 );
 
+#[crate::entry]
 unsafe extern "C" fn put_nowait(slf: Obj, item: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe { answer(put_item(cast(slf), item, ffi::Py_False(), null_mut())) }
@@ -167,16 +172,19 @@ method!(parsed: get, c"get", [c"block", c"timeout"], |slf, [block, timeout]| {
     item_or_null(get_item(cast(slf), block, timeout))
 });
 
+#[crate::entry]
 unsafe extern "C" fn get_nowait(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe { item_or_null(get_item(cast(slf), ffi::Py_False(), null_mut())) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a channel.
     unsafe { super::queue::next_of(item_or_null(get_item(cast(slf), null_mut(), null_mut()))) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn balance(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a channel.
     unsafe {
@@ -186,11 +194,13 @@ unsafe extern "C" fn balance(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn nothing(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { ffi::PyLong_FromLong(0) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn yes(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { boolean(true) }

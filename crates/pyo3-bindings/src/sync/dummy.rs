@@ -45,11 +45,13 @@ pub unsafe fn is_plain(p: Obj) -> bool {
     TYPE.get() == Some(&unsafe { ffi::Py_TYPE(p) })
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract; all zeros is a good value.
     unsafe { alloc(ty) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; the argument is borrowed.
     unsafe {
@@ -66,26 +68,31 @@ unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn str(slf: Obj) -> Obj {
     // SAFETY: as the C API calls it, on an object.
     unsafe { text(|py| Ok(format!("<{}>", class_name(py, slf)?))) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn no(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { boolean(false) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn yes(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { boolean(true) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn nothing(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { none() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn exit(_: Obj, _: *const Obj, _: ffi::Py_ssize_t, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { none() }

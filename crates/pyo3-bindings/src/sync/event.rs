@@ -89,16 +89,19 @@ unsafe fn make(ty: *mut PyTypeObject, flag: bool) -> Obj {
 
 static TYPE: Immortal<*mut PyTypeObject> = Immortal::new();
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
     unsafe { make(ty, false) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(_slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract.
     unsafe { takes_nothing(args, kwargs, c"Event() takes no arguments") }
 }
 
+#[crate::entry]
 unsafe extern "C" fn str(slf: Obj) -> Obj {
     // SAFETY: as the C API calls it, on an event.
     unsafe {
@@ -121,11 +124,13 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn py_is_set(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on an event.
     unsafe { boolean((*cast(slf)).flag.is_raised()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn py_set(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on an event.
     unsafe {
@@ -134,6 +139,7 @@ unsafe extern "C" fn py_set(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn py_clear(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on an event.
     unsafe {
@@ -142,6 +148,7 @@ unsafe extern "C" fn py_clear(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn nothing(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { none() }

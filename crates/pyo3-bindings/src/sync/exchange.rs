@@ -252,16 +252,19 @@ unsafe fn shown(slf: Obj, line: Line) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on an exchange.
     unsafe { or_none((*slf.cast::<Exchange>()).hub) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_getters(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on an exchange.
     unsafe { shown(slf, Line::Getters) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_putters(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on an exchange.
     unsafe { shown(slf, Line::Putters) }

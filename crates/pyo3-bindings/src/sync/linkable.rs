@@ -387,6 +387,7 @@ pub unsafe fn notify_here(me: *mut Linkable) {
 ///
 /// # Safety
 /// The slot's contract.
+#[crate::entry]
 pub unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -399,6 +400,7 @@ pub unsafe extern "C" fn dealloc(slf: Obj) {
 ///
 /// # Safety
 /// The slot's contract.
+#[crate::entry(silent)]
 pub unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe { Linkable::traverse(slf.cast(), visit, arg) }
@@ -408,6 +410,7 @@ pub unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_v
 ///
 /// # Safety
 /// The slot's contract.
+#[crate::entry]
 pub unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {

@@ -10,21 +10,25 @@ use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
     unsafe { Linkable::make(ty, Kind::Plain).cast() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract.
     unsafe { linkable::init_with_hub(slf, args, kwargs, c"|O:AbstractLinkable") }
 }
 
+#[crate::entry]
 unsafe extern "C" fn linkcount(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe { ffi::PyLong_FromSize_t((*slf.cast::<Linkable>()).links.len()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn py_ready(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe {
@@ -37,6 +41,7 @@ unsafe extern "C" fn py_ready(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe {
@@ -49,11 +54,13 @@ unsafe extern "C" fn rawlink(slf: Obj, callback: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn unlink(slf: Obj, callback: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe { answer(linkable::unlink(slf.cast(), callback)) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn check(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe {
@@ -62,6 +69,7 @@ unsafe extern "C" fn check(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn notify_links(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe {
@@ -70,6 +78,7 @@ unsafe extern "C" fn notify_links(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe {
@@ -78,11 +87,13 @@ unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe { or_none((*slf.cast::<Linkable>()).hub) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_hub(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe {
@@ -92,6 +103,7 @@ unsafe extern "C" fn set_hub(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
 }
 
 /// The functions that are linked; a greenlet or thread that waits is shown as None.
+#[crate::entry]
 unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a linkable. Filling the list runs no Python that could change the links: it is not tracked
     // by the collector's allocation count until it is appended to, so the pointers are taken first.
@@ -116,6 +128,7 @@ unsafe extern "C" fn get_links(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_notifier(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a linkable.
     unsafe {

@@ -85,6 +85,7 @@ pub fn in_hub() -> bool {
 }
 
 /// Says that the calling thread is the main one: at the import of gevent, and in the child of a fork.
+#[crate::entry]
 #[pyfunction]
 fn set_main_thread() {
     MAIN.store(thread_mark(), Ordering::Relaxed);

@@ -31,12 +31,7 @@ pub const fn attribute(
 #[inline]
 pub unsafe fn alloc(ty: *mut ffi::PyTypeObject) -> Obj {
     // SAFETY: the caller's promise.
-    unsafe {
-        match (*ty).tp_alloc {
-            Some(alloc) => alloc(ty, 0),
-            None => ffi::PyType_GenericAlloc(ty, 0),
-        }
-    }
+    unsafe { crate::tstate::tp_alloc(ty) }
 }
 
 /// The end of a `tp_dealloc`: frees the memory.
@@ -100,6 +95,7 @@ pub unsafe trait Fields: Sized {
 ///
 /// # Safety
 /// The slot's contract.
+#[crate::entry]
 pub unsafe extern "C" fn dealloc<T: Fields>(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -114,6 +110,7 @@ pub unsafe extern "C" fn dealloc<T: Fields>(slf: Obj) {
 ///
 /// # Safety
 /// The slot's contract.
+#[crate::entry(silent)]
 pub unsafe extern "C" fn traverse<T: Fields>(
     slf: Obj,
     visit: ffi::visitproc,
@@ -131,6 +128,7 @@ pub unsafe extern "C" fn traverse<T: Fields>(
 ///
 /// # Safety
 /// The slot's contract.
+#[crate::entry]
 pub unsafe extern "C" fn clear<T: Fields>(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol; a field is empty before what it held is dropped.
     unsafe {

@@ -88,6 +88,7 @@ unsafe fn held_by(me: *mut RLock, owner: Option<NonNull<PyObject>>, count: usize
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -112,11 +113,13 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe { acquire(slf, std::ptr::null(), 0, null_mut()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe {
@@ -139,17 +142,20 @@ unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _names: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe { release(slf, null_mut()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe { boolean((*cast(slf)).held.depth() > 0) }
 }
 
 /// For `threading.Condition`: `(count, owner)`.
+#[crate::entry]
 unsafe extern "C" fn acquire_restore(slf: Obj, saved: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe {
@@ -171,6 +177,7 @@ unsafe extern "C" fn acquire_restore(slf: Obj, saved: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn release_save(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe {
@@ -188,6 +195,7 @@ unsafe extern "C" fn release_save(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn is_owned(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe { boolean((*cast(slf)).held.is(&running())) }
@@ -229,6 +237,7 @@ unsafe extern "C" fn copy(slf: Obj, _: Obj) -> Obj {
 }
 
 /// In the child of a fork it is free.
+#[crate::entry]
 unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe {
@@ -246,6 +255,7 @@ unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
 
 // ---- slots and attributes --------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
     unsafe {
@@ -263,11 +273,13 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe { linkable::init_with_hub((*cast(slf)).block.cast(), args, kwargs, c"|O:RLock") }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -280,6 +292,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -289,6 +302,7 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol. The semaphore stays, for whoever still holds the lock.
     unsafe {
@@ -297,6 +311,7 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn repr(slf: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe {
@@ -315,16 +330,19 @@ unsafe extern "C" fn repr(slf: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_block(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe { ffi::Py_NewRef((*cast(slf)).block.cast()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_owner(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe { or_none(owner(cast(slf))) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_count(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).held.depth()) }

@@ -176,11 +176,13 @@ pub unsafe fn put_back(me: *mut Semaphore) -> isize {
 
 // ---- slots -----------------------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract.
     unsafe { Linkable::make(ty, linkable::Kind::Semaphore).cast() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
@@ -214,6 +216,7 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn str(slf: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
@@ -231,6 +234,7 @@ unsafe extern "C" fn str(slf: Obj) -> Obj {
 
 // ---- methods ---------------------------------------------------------------------------------------
 
+#[crate::entry]
 unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -254,11 +258,13 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn release(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { ffi::PyLong_FromSsize_t(put_back(cast(slf))) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn release_bounded(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { give_back(cast(slf)).map_or(null_mut(), |counter| ffi::PyLong_FromSsize_t(counter)) }
@@ -292,6 +298,7 @@ unsafe fn give_back(me: *mut Semaphore) -> Result<isize, ()> {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
@@ -309,6 +316,7 @@ unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn exit(slf: Obj, _items: *const Obj, _n: ffi::Py_ssize_t, _names: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
@@ -342,16 +350,19 @@ method!(parsed: py_wait, c"wait", [c"timeout"], |slf, [timeout]| {
     ffi::PyLong_FromSsize_t((*cast(slf)).permits.free())
 });
 
+#[crate::entry]
 unsafe extern "C" fn locked(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { boolean(!(*cast(slf)).permits.is_free()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn ready(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { boolean((*cast(slf)).permits.is_free()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn start_notify(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
@@ -360,6 +371,7 @@ unsafe extern "C" fn start_notify(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe {
@@ -369,6 +381,7 @@ unsafe extern "C" fn at_fork_reinit(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_counter(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).permits.free()) }
@@ -413,16 +426,19 @@ unsafe fn set_number(value: Obj, put: impl FnOnce(isize)) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_counter(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { set_number(value, |n| (*cast(slf)).permits.set_free(n)) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_initial(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).permits.most()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_initial(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a semaphore.
     unsafe { set_number(value, |n| (*cast(slf)).permits.set_most(n)) }

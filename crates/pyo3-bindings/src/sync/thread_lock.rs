@@ -56,6 +56,7 @@ unsafe fn limit(slf: Obj, blocking: Obj, timeout: Obj) -> Result<Option<Limit>, 
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -86,6 +87,7 @@ unsafe extern "C" fn acquire(slf: Obj, items: *const Obj, n: ffi::Py_ssize_t, na
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe {
@@ -97,6 +99,7 @@ unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
@@ -108,6 +111,7 @@ unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn reinit(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock.
     unsafe {

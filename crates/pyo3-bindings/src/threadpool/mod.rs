@@ -82,6 +82,7 @@ pub unsafe fn settle() {
 }
 
 /// Sends what this thread has put off.
+#[crate::entry]
 #[pyfunction]
 fn flush_wakes() {
     flush();

@@ -36,6 +36,7 @@ fn cast(slf: Obj) -> *mut Queue {
     slf.cast()
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: zeroed memory, in which what is no plain value is written.
     unsafe {
@@ -47,6 +48,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> 
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract. Waiting threads have references.
     unsafe {
@@ -58,6 +60,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol; nothing here runs Python.
     unsafe {
@@ -67,6 +70,7 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol; items are dropped when the queue is empty.
     unsafe {
@@ -151,6 +155,7 @@ method!(parsed: get, c"get", [c"cookie", c"timeout"], |slf, [_cookie, timeout]| 
     }
 });
 
+#[crate::entry]
 unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -167,26 +172,31 @@ unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).jobs.len()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn empty(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { boolean((*cast(slf)).jobs.is_empty()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn full(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { boolean(false) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn allocate_cookie(_: Obj, _: Obj) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { none() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn kill(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue. The threads that waited are not in this process.
     unsafe {
@@ -197,6 +207,7 @@ unsafe extern "C" fn kill(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {

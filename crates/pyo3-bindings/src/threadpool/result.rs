@@ -83,6 +83,7 @@ unsafe fn take(field: *mut Obj) -> Obj {
     unsafe { std::mem::replace(&mut *field, null_mut()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Obj {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
@@ -352,11 +353,13 @@ pub unsafe fn finish_from_queue(p: Obj, report: impl FnOnce(&Bound<'_, PyAny>, P
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn py_on_async(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { answer(on_async(slf)) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn destroy(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe {
@@ -374,6 +377,7 @@ unsafe extern "C" fn destroy(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe {
@@ -384,6 +388,7 @@ unsafe extern "C" fn successful(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a result; the tuple has three items.
     unsafe {
@@ -394,6 +399,7 @@ unsafe extern "C" fn get_exception(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe {
@@ -405,6 +411,7 @@ unsafe extern "C" fn get_exc_info(slf: Obj, _: *mut c_void) -> Obj {
 }
 
 /// The receiver; when it has been told, a function that does nothing.
+#[crate::entry]
 unsafe extern "C" fn get_receiver(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe {
@@ -415,21 +422,25 @@ unsafe extern "C" fn get_receiver(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_watcher(_: Obj, _: *mut c_void) -> Obj {
     // SAFETY: the GIL is held.
     unsafe { none() }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_hub(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).hub) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_context(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).context) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_value(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a result.
     unsafe { or_none((*cast(slf)).value) }

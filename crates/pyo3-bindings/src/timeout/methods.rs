@@ -8,6 +8,7 @@ use crate::raw::{self, absent, boolean, method, none, parsed};
 use pyo3::ffi;
 use std::ptr::null_mut;
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {
@@ -19,6 +20,7 @@ pub(super) unsafe extern "C" fn start(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn close(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {
@@ -28,6 +30,7 @@ pub(super) unsafe extern "C" fn close(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn cancel(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {
@@ -170,6 +173,7 @@ method!(
     }
 );
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn reduce(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it; the module and its function are owned here.
     unsafe {
@@ -188,6 +192,7 @@ pub(super) unsafe extern "C" fn reduce(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {
@@ -198,6 +203,7 @@ pub(super) unsafe extern "C" fn enter(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn exit(
     slf: Obj,
     items: *const Obj,

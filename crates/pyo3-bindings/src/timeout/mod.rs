@@ -74,6 +74,7 @@ fn cast(slf: Obj) -> *mut TimeoutObject {
 #[pyclass(frozen, module = "gevent.timeout", name = "_FakeTimer")]
 struct Never;
 
+#[crate::entry]
 #[pymethods]
 impl Never {
     #[classattr]
@@ -127,6 +128,7 @@ impl Never {
 #[pyclass(frozen, module = "gevent.timeout", name = "_Timer")]
 struct TimerView(Py<PyAny>);
 
+#[crate::entry]
 #[pymethods]
 impl TimerView {
     #[getter]

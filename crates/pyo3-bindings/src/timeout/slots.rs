@@ -8,6 +8,7 @@ use pyo3::ffi::{self, PyTypeObject};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: the base's constructor allocates, zeroed, an object of `ty`.
     unsafe {
@@ -15,7 +16,7 @@ pub(super) unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwarg
         let Some(new) = (*base).tp_new else {
             return null_mut();
         };
-        let t = new(ty, crate::greenlet::globals().empty_tuple, null_mut());
+        let t = crate::tstate::tp_new(new, ty, crate::greenlet::globals().empty_tuple, null_mut());
         if !t.is_null() {
             let me = cast(t);
             (&raw mut (*me).id).write(None);
@@ -26,6 +27,7 @@ pub(super) unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwarg
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: the slot's contract; borrowed arguments.
     unsafe {
@@ -120,6 +122,7 @@ unsafe impl Fields for TimeoutObject {
     }
 }
 
+#[crate::entry(silent)]
 pub(super) unsafe extern "C" fn traverse(
     slf: Obj,
     visit: ffi::visitproc,
@@ -138,6 +141,7 @@ pub(super) unsafe extern "C" fn traverse(
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol.
     unsafe {
@@ -149,6 +153,7 @@ pub(super) unsafe extern "C" fn clear(slf: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract. A running timeout holds a reference to itself, so this one does not run.
     unsafe {
@@ -165,6 +170,7 @@ pub(super) unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn hash(slf: Obj) -> ffi::Py_hash_t {
     // SAFETY: `object.__hash__`.
     unsafe { ffi::PyBaseObject_Type.tp_hash.map_or(0, |f| f(slf)) }

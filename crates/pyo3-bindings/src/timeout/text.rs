@@ -9,11 +9,13 @@ use pyo3::prelude::*;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn get_pending(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe { boolean(is_pending(cast(slf))) }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn get_timer(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {
@@ -33,6 +35,7 @@ pub(super) unsafe extern "C" fn get_timer(slf: Obj, _: *mut c_void) -> Obj {
 
 macro_rules! attribute {
     ($get:ident, $set:ident, $field:ident) => {
+        #[crate::entry]
         pub(super) unsafe extern "C" fn $get(slf: Obj, _: *mut c_void) -> Obj {
             // SAFETY: a timeout.
             unsafe {
@@ -45,6 +48,7 @@ macro_rules! attribute {
             }
         }
 
+        #[crate::entry]
         pub(super) unsafe extern "C" fn $set(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
             // SAFETY: a timeout.
             unsafe {
@@ -85,6 +89,7 @@ pub(super) unsafe fn finish(py: Python<'_>, text: PyResult<String>) -> Obj {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn repr(slf: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {
@@ -111,6 +116,7 @@ pub(super) unsafe extern "C" fn repr(slf: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub(super) unsafe extern "C" fn str(slf: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a timeout.
     unsafe {
@@ -135,6 +141,7 @@ pub(super) unsafe extern "C" fn str(slf: Obj) -> Obj {
 }
 
 /// `<` compares seconds, with another timeout or a number; nothing else is ordered.
+#[crate::entry]
 pub(super) unsafe extern "C" fn compare(a: Obj, b: Obj, op: c_int) -> Obj {
     // SAFETY: a timeout and an object.
     unsafe {

@@ -37,6 +37,7 @@ impl WSGICore {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl WSGICore {
     #[new]

@@ -176,6 +176,7 @@ impl Exchange {
 }
 
 /// `start_response(status, headers, exc_info=None)`.
+#[crate::entry]
 unsafe extern "C" fn call(slf: Obj, args: *const Obj, nargsf: usize, names: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {
@@ -220,6 +221,7 @@ unsafe fn writer(slf: Obj) -> Obj {
     unsafe { ffi::PyCFunction_NewEx(DEF.0.get(), slf, null_mut()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn write(slf: Obj, data: Obj) -> Obj {
     // SAFETY: as the C API calls it; the caller holds both.
     unsafe {
@@ -245,6 +247,7 @@ unsafe extern "C" fn write(slf: Obj, data: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {

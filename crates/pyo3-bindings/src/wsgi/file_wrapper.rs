@@ -32,6 +32,7 @@ pub struct FileWrapper {
     touched: GilCell<bool>,
 }
 
+#[crate::entry]
 #[pymethods]
 impl FileWrapper {
     #[new]

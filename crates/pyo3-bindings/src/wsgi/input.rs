@@ -198,6 +198,7 @@ fn limit(size: Option<isize>) -> usize {
         .unwrap_or(usize::MAX)
 }
 
+#[crate::entry]
 #[pymethods]
 impl Input {
     /// read(length=None)

@@ -65,6 +65,7 @@ pub struct Head {
 ///
 /// Parse a whole request head, from the request line through the blank line, as strictly as `http` says
 /// (`WSGIServer.http`). Raises `HTTPError`.
+#[crate::entry]
 #[pyfunction]
 #[pyo3(signature = (data, *, max_headers=100, max_head=65536, max_line=8192, max_body=None, http="strict"))]
 fn parse_head(
@@ -100,6 +101,7 @@ fn parse_head(
     })
 }
 
+#[crate::entry]
 #[pymethods]
 impl Head {
     /// The method: `'GET'`.
@@ -234,6 +236,7 @@ pub struct BodyDecoder {
     decoder: Decoder,
 }
 
+#[crate::entry]
 #[pymethods]
 impl BodyDecoder {
     #[new]

@@ -53,6 +53,7 @@ impl Session {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -70,6 +71,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn run(slf: Obj, _: *const Obj, _: usize, _: Obj) -> Obj {
     // SAFETY: as the C API calls it.
     unsafe {

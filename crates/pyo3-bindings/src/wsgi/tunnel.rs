@@ -31,6 +31,7 @@ impl Tunnel {
     }
 }
 
+#[crate::entry]
 #[pymethods]
 impl Tunnel {
     /// What has come, or comes next; empty at the end.

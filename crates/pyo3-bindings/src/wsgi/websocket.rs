@@ -20,6 +20,7 @@ pub struct WebSocketCodec {
     extensions: Option<String>,
 }
 
+#[crate::entry]
 #[pymethods]
 impl WebSocketCodec {
     #[new]

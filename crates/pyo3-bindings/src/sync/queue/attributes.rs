@@ -28,6 +28,7 @@ unsafe fn number_of(value: Obj) -> Result<isize, ()> {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_maxsize(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -40,6 +41,7 @@ unsafe extern "C" fn get_maxsize(slf: Obj, _: *mut c_void) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_maxsize(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -52,16 +54,19 @@ unsafe extern "C" fn set_maxsize(slf: Obj, value: Obj, _: *mut c_void) -> c_int 
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_raw_maxsize(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: a queue. No limit is -1.
     unsafe { ffi::PyLong_FromSsize_t((*cast(slf)).ledger.capacity().cast_signed()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_unfinished(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { ffi::PyLong_FromSize_t((*cast(slf)).ledger.unfinished()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_unfinished(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -74,11 +79,13 @@ unsafe extern "C" fn set_unfinished(slf: Obj, value: Obj, _: *mut c_void) -> c_i
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_shut(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { boolean((*cast(slf)).ledger.is_closed()) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_shut(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -91,16 +98,19 @@ unsafe extern "C" fn set_shut(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_store(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { or_none((*cast(slf)).store) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn set_store(slf: Obj, value: Obj, _: *mut c_void) -> c_int {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { set_or_empty(&raw mut (*cast(slf)).store, value) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn get_cond(slf: Obj, _: *mut c_void) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { or_none((*cast(slf)).cond) }

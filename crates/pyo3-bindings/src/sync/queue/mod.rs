@@ -89,6 +89,7 @@ unsafe fn class_number(ty: *mut PyTypeObject, name: Obj) -> std::ffi::c_long {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, _args: Obj, _kwargs: Obj) -> Obj {
     // SAFETY: zeroed memory, in which what is no plain value is written.
     unsafe {
@@ -115,6 +116,7 @@ unsafe fn fields(me: *mut Queue) -> [*mut Obj; 2] {
     unsafe { [&raw mut (*me).store, &raw mut (*me).cond] }
 }
 
+#[crate::entry]
 unsafe extern "C" fn dealloc(slf: Obj) {
     // SAFETY: the slot's contract.
     unsafe {
@@ -128,6 +130,7 @@ unsafe extern "C" fn dealloc(slf: Obj) {
     }
 }
 
+#[crate::entry(silent)]
 unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: the collector's protocol; nothing here runs Python.
     unsafe {
@@ -138,6 +141,7 @@ unsafe extern "C" fn traverse(slf: Obj, visit: ffi::visitproc, arg: *mut c_void)
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn clear(slf: Obj) -> c_int {
     // SAFETY: the collector's protocol; fields are emptied before what they held is dropped.
     unsafe {
@@ -149,11 +153,13 @@ unsafe extern "C" fn clear(slf: Obj) -> c_int {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn slot_len(slf: Obj) -> ffi::Py_ssize_t {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { storage::len(cast(slf)).unwrap_or(-1) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn truth(_: Obj) -> c_int {
     1
 }
@@ -262,6 +268,7 @@ method!(parsed: get, c"get", [c"block", c"timeout"], |slf, args| get_by(slf, How
 
 method!(parsed: peek, c"peek", [c"block", c"timeout"], |slf, args| get_by(slf, How::Look, args));
 
+#[crate::entry]
 unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -272,11 +279,13 @@ unsafe extern "C" fn qsize(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn empty(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { answer_bool(storage::len(cast(slf)).map(|n| n == 0)) }
 }
 
+#[crate::entry]
 unsafe extern "C" fn full(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { answer_bool(storage::has_room(cast(slf)).map(|room| !room)) }
@@ -298,6 +307,7 @@ pub unsafe fn next_of(item: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn next(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { next_of(get_item(cast(slf), How::Remove, true, null_mut())) }

@@ -508,6 +508,7 @@ pub unsafe fn try_put(me: *mut Queue, item: Obj) -> Result<bool, ()> {
 
 // ---- the hooks as methods --------------------------------------------------------------------------
 
+#[crate::entry]
 pub unsafe extern "C" fn py_put(slf: Obj, item: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -518,16 +519,19 @@ pub unsafe extern "C" fn py_put(slf: Obj, item: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn py_get(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { raw_get(cast(slf)) }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn py_peek(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe { raw_peek(cast(slf)) }
 }
 
+#[crate::entry]
 pub unsafe extern "C" fn py_qsize(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {

@@ -12,6 +12,7 @@ use crate::sync::{Obj, event};
 use pyo3::ffi::{self, PyMethodDef};
 use std::ptr::null_mut;
 
+#[crate::entry]
 unsafe extern "C" fn did_put_task(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -20,6 +21,7 @@ unsafe extern "C" fn did_put_task(slf: Obj, _: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn task_done(slf: Obj, _: Obj) -> Obj {
     // SAFETY: a queue; the event is held over what may run Python.
     unsafe {
@@ -53,6 +55,7 @@ method!(parsed: join, c"join", [c"timeout"], |slf, [timeout]| {
 });
 
 /// `_start_tasks(n)`: how many tasks are unfinished at the beginning.
+#[crate::entry]
 unsafe extern "C" fn start_tasks(slf: Obj, n: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
@@ -71,6 +74,7 @@ unsafe extern "C" fn start_tasks(slf: Obj, n: Obj) -> Obj {
     }
 }
 
+#[crate::entry]
 unsafe extern "C" fn shut_waiters(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a queue.
     unsafe {
