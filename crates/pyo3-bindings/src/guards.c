@@ -173,6 +173,7 @@ GIVES(Obj, PyCMethod_New, (PyMethodDef *def, Obj self, Obj module, PyTypeObject 
 GIVES(Obj, PyDescr_NewMethod, (PyTypeObject *type, PyMethodDef *def), (type, def))
 GIVES(Obj, PyType_FromSpec, (PyType_Spec *spec), (spec))
 GIVES(Obj, PyType_FromSpecWithBases, (PyType_Spec *spec, Obj bases), (spec, bases))
+GIVES(int, PyType_Ready, (PyTypeObject *type), (type))
 GIVES_NOTHING(PyType_Modified, (PyTypeObject *type), (type))
 GIVES(Obj, PyModule_New, (const char *name), (name))
 GIVES(int, PyModule_AddFunctions, (Obj module, PyMethodDef *defs), (module, defs))

@@ -152,6 +152,7 @@ fn wants_calls(monitoring: &Bound<'_, PyAny>) -> bool {
     })
 }
 
+#[crate::entry]
 unsafe extern "C" fn call_when_resumed(_: *mut PyObject, function: *mut PyObject) -> *mut PyObject {
     // SAFETY: as the C API calls it; the old function is dropped after it was replaced.
     unsafe {
