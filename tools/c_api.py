@@ -1,8 +1,8 @@
-"""Whether each function that the built module imports from the interpreter is guarded, or known to need no guard.
+"""Whether each function of the interpreter that the built module imports is in one of two lists.
 
-guards.c says what a guard is; unguarded.toml says of the other functions why they need none. A function in
-neither, or in both, is an error, and so is an import that the linker did not put the guard in the place of.
-Runs after each build, and in `make lint` if there is a module.
+guards.c has those with a guard, and says what that is; unguarded.toml the others, each with the reason
+why it needs none. A function in neither, or in both, is an error. Runs after each build, and in
+`make lint` if there is a module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ REASON = re.compile(r'^(\w+) = "[^"]+"$', re.MULTILINE)
 
 
 def guarded() -> set[str]:
-    return {name for names in GUARD.findall((SOURCE / "guards.c").read_text()) for name in names if name}
+    found = GUARD.findall((SOURCE / "guards.c").read_text())
+    return {name for names in found for name in names if name}
 
 
 def unguarded() -> set[str]:
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     found = [f"{name} is both guarded and not" for name in sorted(known & free)]
     # Elsewhere no guard is linked, but the names of whatever is imported have to be known too.
     found += [
-        f"{name} is imported: give it a guard in guards.c, or say in unguarded.toml why it needs none"
+        f"{name} has no guard in guards.c, and unguarded.toml does not say why it needs none"
         for name in sorted(imported(path) - known - free)
     ]
     for text in found:

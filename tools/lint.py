@@ -36,7 +36,7 @@ PLACES = re.compile(
 UNSAFE_FN = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?unsafe fn (\w+)")
 ABOVE_A_FN = re.compile(r"\s*(?://|#\[|\)\]|\w+(?:::\w+)*,|reason = )")
 BLOCK = re.compile(r"(\s*)(?:pub(?:\([^)]*\))? )?(?:unsafe )?(impl|trait|mod|fn)\b(.*)")
-# A function that C calls: #[crate::entry] stands directly above it, so that no panic gets to the caller.
+# A function that C calls: #[crate::entry] is directly above it, so that no panic gets to C.
 C_FN = re.compile(r"\s*(?:pub(?:\([^)]*\))? )?(?:unsafe )?extern \"C\" fn ([$\w]+)")
 ENTRY = re.compile(r"\s*#\[crate::entry(?:\(silent\))?\]")
 METHODS = re.compile(r"\s*#\[pymethods\]")

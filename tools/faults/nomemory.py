@@ -1,11 +1,12 @@
-"""Lets the allocations of Python fail one at a time under every operation, each time in a forked child.
+"""Lets the allocations of Python fail one at a time under every operation, in forked children.
 
     tools/faults/nomemory.py --loop epoll --runs 1000
 
-A child runs the operation twice, lets its n-th allocation fail, and runs it twice more. MemoryError, any other
-error and no error at all are right; an end by a signal, a hang and an operation that fails afterwards are wrong if
-a frame of gevent's extension is on the stack. Crashes of the interpreter alone, and the end that Rust's own
-allocator makes, are counted apart. Prints the counts by kind and exits with 1 if something is wrong.
+A child runs the operation twice, lets its n-th allocation fail, and runs it twice more.
+MemoryError, any other error and no error at all are right. A crash with a frame of gevent's
+extension on the stack, a hang, and an operation that fails afterwards are wrong. Crashes of the
+interpreter alone, and the end that Rust's own allocator makes, are counted apart. Prints the
+counts by kind and exits with 1 if something is wrong.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ LIMIT = 30 * float(os.environ.get("TIME_SCALE", "1"))
 ENOUGH = 30
 
 FINE, MEMORY, OTHER, BROKEN = range(4)
-KINDS = {FINE: "survived", MEMORY: "MemoryError", OTHER: "another error", BROKEN: "broken afterwards"}
+KINDS = {FINE: "survived", MEMORY: "MemoryError", OTHER: "another error"}
+KINDS[BROKEN] = "broken afterwards"
 WRONG = ("broken afterwards", "crash with our frame", "hang")
 
 
 def frame_teller(folder: str):
-    """The function that makes a process tell its frames when a signal ends it; None without a compiler."""
+    """What makes a process tell its frames when a signal ends it; None without a compiler."""
     library = f"{folder}/frames.so"
     try:
         subprocess.run(
@@ -105,8 +107,8 @@ def main() -> int:
     parser.add_argument("--loop", default=os.environ.get("GEVENT_LOOP", "epoll"))
     parser.add_argument("--runs", type=int, default=1000, help="children over all operations")
     parser.add_argument("--only", help="the operations, by comma")
-    parser.add_argument("--from", dest="start", type=int, default=1, help="the first allocation that fails")
-    parser.add_argument("--on", action="store_true", help="all allocations fail from the n-th on")
+    parser.add_argument("--from", dest="start", type=int, default=1, help="the first that fails")
+    parser.add_argument("--stretch", type=int, default=1, help="how many in a row fail")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     os.environ["GEVENT_LOOP"] = options.loop
@@ -130,8 +132,7 @@ def main() -> int:
         tell = frame_teller(folder)
         while left and quiet:
             for operation, warm in list(quiet)[:left]:
-                last = 0 if options.on else n + 1
-                kind = run(operation, warm, n, last, tell, said)
+                kind = run(operation, warm, n, n + options.stretch, tell, said)
                 counts[kind] += 1
                 left -= 1
                 quiet[operation, warm] = quiet[operation, warm] + 1 if kind == "survived" else 0

@@ -1,7 +1,8 @@
-"""The operations whose allocations `nomemory.py` lets fail: each ends by itself and leaves nothing behind.
+"""The operations whose allocations `nomemory.py` lets fail: each ends and leaves nothing behind.
 
-`WORK` holds those that are run twice before, so that all is imported and in use; `FIRST` those whose first use
-in a thread or a process is the matter. None may run at the import: the parent has to be without a hub.
+`WORK` holds those that are run twice before, so that all is imported and in use; `FIRST` those
+whose first use in a process is the matter. None may run at the import: the parent has to be
+without a hub.
 """
 
 from __future__ import annotations
@@ -424,7 +425,7 @@ def http_request():
 def raw():
     import greenlet
 
-    g = greenlet.greenlet(lambda x: greenlet.getcurrent().parent.switch(x))
+    g = greenlet.greenlet(greenlet.getcurrent().parent.switch)
     g.switch(1)
     g.throw()
 
