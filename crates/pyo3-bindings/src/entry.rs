@@ -119,7 +119,7 @@ fn failed<T: Outcome>(panic: Box<dyn Any + Send>) -> T {
 }
 
 /// What a payload says, if it is a text.
-fn text(panic: &(dyn Any + Send)) -> Option<&str> {
+fn text_of(panic: &(dyn Any + Send)) -> Option<&str> {
     panic
         .downcast_ref::<&str>()
         .copied()
@@ -127,7 +127,7 @@ fn text(panic: &(dyn Any + Send)) -> Option<&str> {
 }
 
 fn is_memory(panic: &(dyn Any + Send)) -> bool {
-    panic.is::<NoMemory>() || text(panic).is_some_and(|said| NULL_OBJECT.contains(&said))
+    panic.is::<NoMemory>() || text_of(panic).is_some_and(|said| NULL_OBJECT.contains(&said))
 }
 
 /// Sets the error that a panic is to the caller. With the GIL, which every entry is called with.
@@ -168,7 +168,7 @@ fn hook(info: &PanicHookInfo<'_>) {
     if info.payload().is::<NoMemory>() {
         return;
     }
-    let said = info.payload_as_str().unwrap_or("a panic");
+    let said = text_of(info.payload()).unwrap_or("a panic");
     if NULL_OBJECT.contains(&said) {
         return;
     }
