@@ -1,8 +1,8 @@
 """Whether each function of the interpreter that the built module imports is in one of two lists.
 
 guards.c has those with a guard, and says what that is; unguarded.toml the others, each with the
-reason why it needs none. A function in neither, or in both, is an error. Runs after each build, and in
-`make lint` if there is a module.
+reason why it needs none. A function in neither, or in both, is an error. Runs after each build, and
+in `make lint` if there is a module.
 """
 
 from __future__ import annotations
