@@ -39,9 +39,9 @@ typedef PyObject *Obj;
 /* Calls. */
 GIVES(Obj, PyObject_Call, (Obj f, Obj args, Obj kwargs), (f, args, kwargs))
 GIVES(Obj, PyObject_CallNoArgs, (Obj f), (f))
-GIVES(Obj, PyObject_CallOneArg, (Obj f, Obj item), (f, item))
 GIVES(Obj, PyObject_CallObject, (Obj f, Obj args), (f, args))
 #if PY_VERSION_HEX >= 0x030b0000
+GIVES(Obj, PyObject_CallOneArg, (Obj f, Obj item), (f, item))
 GIVES(Obj, PyObject_Vectorcall, (Obj f, Obj const *args, size_t n, Obj names), (f, args, n, names))
 #else
 /* No function of the library, but inline everywhere: this is for those who call it by this name. */

@@ -202,6 +202,7 @@ unsafe extern "C" fn is_owned(slf: Obj, _: Obj) -> Obj {
 }
 
 /// Another lock of the same state, which shares the semaphore, as upstream's.
+#[crate::entry]
 unsafe extern "C" fn copy(slf: Obj, _: Obj) -> Obj {
     // SAFETY: as the C API calls it, on a lock; the new one is ours and of the same type.
     unsafe {

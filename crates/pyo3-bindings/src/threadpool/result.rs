@@ -112,6 +112,7 @@ unsafe extern "C" fn tp_new(ty: *mut PyTypeObject, args: Obj, kwargs: Obj) -> Ob
 }
 
 /// The type's own call: three arguments by position need no tuple.
+#[crate::entry]
 unsafe extern "C" fn construct(ty: Obj, args: *const Obj, nargsf: usize, names: Obj) -> Obj {
     // SAFETY: the vectorcall protocol, on the type; what is made here is dropped here.
     unsafe {
