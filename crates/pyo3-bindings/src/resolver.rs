@@ -1,6 +1,6 @@
 //! `_core.Resolver`: names looked up on the hub, for `gevent.resolver.native`.
 
-use crate::hub::{HubCore, Parked, get_core, unexpected_switch};
+use crate::hub::{HubCore, HubRef, Parked, get_core, unexpected_switch};
 use gevent_net::dns::{Error, Family, Query, Resolver as Dns, Settings};
 use gevent_net::raw;
 use pyo3::exceptions::PyValueError;
@@ -84,7 +84,7 @@ fn outcome<T>(py: Python<'_>, hub: &HubCore, found: Result<T, Error>) -> PyResul
 }
 
 /// The thread's hub, on which the running greenlet may wait.
-fn hub(py: Python<'_>) -> PyResult<&'static HubCore> {
+fn hub(py: Python<'_>) -> PyResult<HubRef> {
     // SAFETY: the GIL is held.
     match get_core().and_then(|hub| unsafe { hub.may_block() }.map(|()| hub)) {
         Ok(hub) => Ok(hub),
@@ -169,7 +169,7 @@ impl Resolver {
             sorted,
         };
         let hub = hub(py)?;
-        match outcome(py, hub, self.0.lookup(host, &query))? {
+        match outcome(py, &hub, self.0.lookup(host, &query))? {
             Ok(found) => {
                 let addresses = found.addresses.iter().map(IpAddr::to_string);
                 let addresses = PyList::new(py, addresses.collect::<Vec<_>>())?;
@@ -187,7 +187,7 @@ impl Resolver {
             .parse()
             .map_err(|_| PyValueError::new_err("not an address"))?;
         let hub = hub(py)?;
-        match outcome(py, hub, self.0.reverse(address))? {
+        match outcome(py, &hub, self.0.reverse(address))? {
             Ok(names) => Ok(PyList::new(py, names)?.into_any()),
             Err(number) => Ok(PyInt::new(py, number).into_any()),
         }

@@ -162,7 +162,7 @@ unsafe fn put(ts: *mut PyThreadState, running: Running) {
 /// # Safety
 /// The GIL is held; `g` is a greenlet that is alive, or null.
 unsafe fn owner(mut g: *mut PyGreenlet) -> *mut PyGreenlet {
-    let hub = HubCore::current().map_or(null_mut(), HubCore::greenlet);
+    let hub = HubCore::current_greenlet();
     // SAFETY: parents are owned references of greenlets that are alive.
     unsafe {
         while g != hub {

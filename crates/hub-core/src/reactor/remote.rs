@@ -6,7 +6,7 @@ use super::{Entry, Reactor, Revents, WatcherId};
 use crate::event_loop;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 struct Node {
     entry: Entry,
@@ -19,7 +19,68 @@ pub struct Remote {
     closed: AtomicBool,
     /// An [`AsyncHandle`] was used.
     asyncs: AtomicBool,
-    waker: Arc<dyn event_loop::Wake>,
+    waker: Doorbell,
+}
+
+/// A waker that is given up when its reactor goes, and with it the descriptor that it writes to, though threads that
+/// still have the [`Remote`] may just be using it.
+///
+/// It takes no lock: a signal may interrupt a wake, and a fork come in the middle of one.
+struct Doorbell {
+    /// Twice the number of threads in [`ring`](Self::ring), and 1 when it was given up.
+    state: AtomicUsize,
+    waker: AtomicPtr<Arc<dyn event_loop::Wake>>,
+}
+
+const GIVEN_UP: usize = 1;
+const USER: usize = 2;
+
+impl Doorbell {
+    fn new(waker: Arc<dyn event_loop::Wake>) -> Self {
+        Doorbell {
+            state: AtomicUsize::new(0),
+            waker: AtomicPtr::new(Box::into_raw(Box::new(waker))),
+        }
+    }
+
+    /// Calls `f` with the waker, unless it was given up.
+    fn with<R>(&self, f: impl FnOnce(&Arc<dyn event_loop::Wake>) -> R) -> Option<R> {
+        let before = self.state.fetch_add(USER, Ordering::SeqCst);
+        let result = (before & GIVEN_UP == 0).then(|| {
+            // SAFETY: a user that came before it was given up is counted, and it is freed by the last one.
+            f(unsafe { &*self.waker.load(Ordering::SeqCst) })
+        });
+        if self.state.fetch_sub(USER, Ordering::SeqCst) == GIVEN_UP | USER {
+            self.free();
+        }
+        result
+    }
+
+    fn ring(&self) {
+        self.with(|waker| waker.wake());
+    }
+
+    fn give_up(&self) {
+        if self.state.fetch_or(GIVEN_UP, Ordering::SeqCst) == 0 {
+            self.free();
+        }
+    }
+
+    /// Once it was given up, and nobody who came before that is left.
+    #[cold]
+    fn free(&self) {
+        let waker = self.waker.swap(ptr::null_mut(), Ordering::SeqCst);
+        if !waker.is_null() {
+            // SAFETY: the box of `new`, taken out once.
+            drop(unsafe { Box::from_raw(waker) });
+        }
+    }
+}
+
+impl Drop for Doorbell {
+    fn drop(&mut self) {
+        self.free();
+    }
 }
 
 impl Remote {
@@ -28,7 +89,7 @@ impl Remote {
             head: AtomicPtr::new(ptr::null_mut()),
             closed: AtomicBool::new(false),
             asyncs: AtomicBool::new(false),
-            waker,
+            waker: Doorbell::new(waker),
         }
     }
 
@@ -54,14 +115,14 @@ impl Remote {
                 Err(now) => head = now,
             }
         }
-        self.waker.wake();
+        self.waker.ring();
         true
     }
 
     /// Wakes the reactor if it sleeps.
     pub fn wake(&self) {
         if !self.closed.load(Ordering::SeqCst) {
-            self.waker.wake();
+            self.waker.ring();
         }
     }
 
@@ -70,8 +131,9 @@ impl Remote {
         self.closed.load(Ordering::SeqCst)
     }
 
-    pub(super) fn waker(&self) -> Arc<dyn event_loop::Wake> {
-        self.waker.clone()
+    /// `None` when the reactor is gone.
+    pub(super) fn waker(&self) -> Option<Arc<dyn event_loop::Wake>> {
+        self.waker.with(Arc::clone)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -93,6 +155,7 @@ impl Remote {
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.waker.give_up();
         drop(self.drain());
     }
 }

@@ -79,11 +79,7 @@ impl Signals {
         }
     }
 
-    fn claim(
-        &mut self,
-        signum: i32,
-        waker: impl FnOnce() -> Arc<dyn event_loop::Wake>,
-    ) -> io::Result<()> {
+    fn claim(&mut self, signum: i32, waker: Arc<dyn event_loop::Wake>) -> io::Result<()> {
         if !(1..=SIGNALS as i32).contains(&signum) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
@@ -94,7 +90,7 @@ impl Signals {
         let target = self.target.get_or_insert_with(|| {
             Arc::new(Target {
                 pending: AtomicU64::new(0),
-                waker: waker(),
+                waker,
             })
         });
         let owner = &OWNERS[signum as usize - 1];
@@ -204,8 +200,9 @@ impl Reactor {
     }
 
     pub(super) fn claim_signal(&self, signum: i32) -> io::Result<()> {
-        self.signals
-            .with(|s| s.claim(signum, || self.remote.waker()))
+        let waker = self.remote.waker();
+        let waker = waker.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        self.signals.with(|s| s.claim(signum, waker))
     }
 
     pub(super) fn release_signal(&self, signum: i32) {

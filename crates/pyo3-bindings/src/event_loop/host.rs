@@ -30,7 +30,7 @@ impl<'a, 'py> LoopHost<'a, 'py> {
     /// Of the backend.
     pub fn run(&self, reactor: &Reactor, mode: RunMode) -> io::Result<bool> {
         let result = match self.loop_.get().hub() {
-            // The clone keeps the hub while the run lasts, should a callback destroy it.
+            // This keeps the hub while the run lasts, should a callback destroy it.
             Some(hub) => reactor.run(hub.core(), mode),
             None => reactor.run(self, mode),
         };

@@ -9,14 +9,15 @@ use super::payload::Owner;
 use super::{Callback, LoopHost, Payload, nanos};
 use crate::cells::{Born, GilCell, PyCellOpt};
 use crate::errors::io_error;
-use crate::hub::HubCore;
+use crate::hub::{HubCore, HubRef};
+use crate::thread_data::ThreadData;
 use gevent_hub_core::event_loop::Loop as Backend;
 use gevent_hub_core::reactor::{Entry, Nanos, Reactor, Remote, RunMode, WatcherId};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use std::cell::UnsafeCell;
-use std::rc::Rc;
+use std::cell::{RefCell, UnsafeCell};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 thread_local! {
@@ -24,8 +25,29 @@ thread_local! {
 }
 
 /// A number that differs between living threads.
-fn thread_mark() -> usize {
+pub fn thread_mark() -> usize {
     THREAD.with(|t| std::ptr::from_ref(t) as usize)
+}
+
+thread_local! {
+    /// The reactors that this thread made.
+    static REACTORS: RefCell<Vec<Weak<Reactor>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn note(reactor: &Rc<Reactor>) {
+    REACTORS.with_borrow_mut(|all| {
+        all.retain(|r| r.strong_count() > 0);
+        all.push(Rc::downgrade(reactor));
+    });
+}
+
+/// The thread ends: nothing will run its loops any more, whoever still refers to them. Their kernel objects are freed.
+pub fn thread_ends() {
+    for reactor in REACTORS.take() {
+        if let Some(reactor) = reactor.upgrade() {
+            reactor.destroy();
+        }
+    }
 }
 
 /// An event loop. `gevent.core.loop` is its public subclass.
@@ -227,9 +249,9 @@ impl Loop {
     }
 
     /// The hub that parks fibers on it.
-    pub fn hub(&self) -> Option<Rc<HubCore>> {
+    pub fn hub(&self) -> Option<HubRef> {
         // SAFETY: only the loop's thread gets here, with the GIL held.
-        unsafe { (*self.hub.get()).clone() }
+        unsafe { (*self.hub.get()).as_ref() }.map(|hub| HubRef::new(hub))
     }
 
     /// Attaches or detaches the hub.
@@ -291,6 +313,11 @@ impl Loop {
     #[pyo3(signature = (names, default = false))]
     fn new(names: Vec<String>, default: bool) -> PyResult<Self> {
         let reactor = Reactor::new(backend(&names)?).map_err(|e| io_error(&e))?;
+        note(&reactor);
+        // SAFETY: the GIL is held.
+        unsafe { ThreadData::get() }
+            .on_exit
+            .set(Some(crate::hub::thread_ends));
         let remote = reactor.remote();
         Ok(Loop {
             reactor: UnsafeCell::new(Some(reactor)),

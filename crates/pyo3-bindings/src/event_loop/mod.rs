@@ -13,7 +13,7 @@ mod watcher;
 
 pub use callback::Callback;
 pub use host::{LoopHost, release_gil, take_gil};
-pub use looper::Loop;
+pub use looper::{Loop, thread_ends, thread_mark};
 pub use payload::{Owner, Payload};
 pub use watcher::Watcher;
 

@@ -5,7 +5,7 @@
 //! and goes, and what the kernel will not let go of yet stays behind with the loop, which frees it.
 
 use crate::event_loop::Payload;
-use crate::hub::{HubCore, Parked, unexpected_switch};
+use crate::hub::{HubCore, HubRef, Parked, unexpected_switch};
 use gevent_hub_core::event_loop::{Cancel, How, Op};
 use gevent_hub_core::reactor::{Entry, OpId, Reactor, Started};
 use pyo3::ffi::{self, PyObject};
@@ -58,7 +58,7 @@ pub enum Performed {
 
 /// The hub of the running thread, if its loop reads and writes files by itself and the running greenlet may
 /// wait for it.
-pub fn native_hub() -> Option<&'static HubCore> {
+pub fn native_hub() -> Option<HubRef> {
     let hub = HubCore::current()?;
     let waits = hub.td().current.get() != hub.greenlet();
     (waits && hub.reactor().caps().file == How::Native).then_some(hub)

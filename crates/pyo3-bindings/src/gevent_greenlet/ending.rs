@@ -44,7 +44,7 @@ unsafe fn wait_for_end(
             return Joined::Failed;
         }
         let away = is_away(me);
-        if !away && (*me).base.parent.get() != hub.greenlet() && !same_thread(me, hub) {
+        if !away && (*me).base.parent.get() != hub.greenlet() && !same_thread(me, &hub) {
             // Of another thread, without a hub that could tell: greenlet's own error says so.
             let r = ffi::PyObject_CallMethodNoArgs(
                 (*me).base.parent.get().cast(),
@@ -58,7 +58,7 @@ unsafe fn wait_for_end(
             };
         }
         let park = hub.core().prepare();
-        let token = Waiter::new(hub, park.token());
+        let token = Waiter::new(&hub, park.token());
         (*me).links.push_back(Link::Fiber(token));
         let outcome = if away {
             hub.park_for_others(park, deadline)
@@ -103,8 +103,7 @@ pub unsafe fn is_away(me: *mut GreenletObject) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
         let parent = (*me).base.parent.get();
-        HubCore::current().is_none_or(|hub| hub.greenlet() != parent)
-            && matches!(home_of(parent), Home::Away(_))
+        HubCore::current_greenlet() != parent && matches!(home_of(parent), Home::Away(_))
     }
 }
 
@@ -263,7 +262,7 @@ method!(
             return null_mut();
         }
         let park = hub.core().prepare();
-        if super::kill::queue(slf, exception, Some(Waiter::new(hub, park.token()))).is_err() {
+        if super::kill::queue(slf, exception, Some(Waiter::new(&hub, park.token()))).is_err() {
             return null_mut();
         }
         let outcome = if is_away(cast(slf)) {

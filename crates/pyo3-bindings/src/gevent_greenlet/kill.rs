@@ -53,7 +53,7 @@ pub unsafe fn queue(
     let job: Box<dyn FnOnce()> = Box::new(move || {
         if let Some(hub) = HubCore::current() {
             // SAFETY: run by the hub, with its state installed.
-            unsafe { throw_and_report(hub, kill.greenlet, kill.exception) };
+            unsafe { throw_and_report(&hub, kill.greenlet, kill.exception) };
         }
         let then = kill.then.take();
         drop(kill);
@@ -171,7 +171,7 @@ method!(
             let ok = match is_dead(g) {
                 Ok(true) => true,
                 Ok(false) => {
-                    throw_and_report(hub, g, exception);
+                    throw_and_report(&hub, g, exception);
                     match is_dead(g) {
                         Ok(true) => true,
                         Ok(false) => ffi::PyList_Append(alive, g) == 0,

@@ -73,7 +73,7 @@ unsafe fn wait_for(
             enter(&group, item(i).cast());
         }
         let away = (0..total).any(|i| super::ending::is_away(item(i).cast()));
-        let parked = park(&group, hub, deadline, away);
+        let parked = park(&group, &hub, deadline, away);
         let ended = std::mem::take(&mut *group.ended.borrow_mut());
         if parked.is_err() || ended.len() < total {
             // Those that have not ended forget it.

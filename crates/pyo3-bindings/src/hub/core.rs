@@ -4,7 +4,8 @@
 //! on with parked greenlets by native transfers, which leave the Python states alone. Whoever comes back
 //! to Python installs its own state first.
 
-use crate::event_loop::{Loop, LoopHost, Payload};
+use super::reference::{HubRef, Users};
+use crate::event_loop::{Loop, LoopHost, Payload, thread_mark};
 use crate::gevent_greenlet::TrackedObject;
 use crate::greenlet::{
     Carry, Flags, PyGreenlet, arrive, globals, has_delivery, native_transfer, switch_to,
@@ -26,6 +27,8 @@ pub struct HubCore {
     hub: Hub,
     face: Rc<Face>,
     remote: Arc<Remote>,
+    users: Users,
+    thread: usize,
 }
 
 impl Drop for HubCore {
@@ -99,7 +102,13 @@ impl HubCore {
         });
         let remote = reactor.remote();
         let hub = Hub::new(reactor, Box::new(Served(face.clone())));
-        Rc::new(HubCore { hub, face, remote })
+        Rc::new(HubCore {
+            hub,
+            face,
+            remote,
+            users: Users::default(),
+            thread: thread_mark(),
+        })
     }
 
     /// The way to it for other threads.
@@ -107,21 +116,44 @@ impl HubCore {
         &self.remote
     }
 
-    /// Lets go of a hub that has ended. Greenlets that are still parked on it may be thrown into later, and
-    /// then look at their park: for them it stays in memory.
-    pub fn release(self: Rc<Self>) {
-        if self.hub.parked() > 0 {
-            std::mem::forget(self);
-        }
+    /// Whether it is the running thread's.
+    pub fn on_thread(&self) -> bool {
+        self.thread == thread_mark()
+    }
+
+    /// Who uses it.
+    #[inline]
+    pub(super) fn users(&self) -> &Users {
+        &self.users
     }
 
     /// The hub of the running thread, if it has one that is attached.
     #[inline]
-    pub fn current() -> Option<&'static HubCore> {
-        let p = CURRENT.get();
-        // SAFETY: `detach` resets it before the hub goes. Callers use it before they return to Python,
-        // or hold an `Rc`.
-        unsafe { p.as_ref() }
+    pub fn current() -> Option<HubRef> {
+        // SAFETY: `detach` resets it before the hub goes.
+        unsafe { CURRENT.get().as_ref() }.map(HubRef::new)
+    }
+
+    /// The number of the running thread's hub; 0 if it has none.
+    #[inline]
+    pub fn current_id() -> u64 {
+        // SAFETY: as `current`; nothing runs meanwhile.
+        unsafe { CURRENT.get().as_ref() }.map_or(0, |hub| hub.hub.id())
+    }
+
+    /// The greenlet of the running thread's hub, borrowed; null if it has none.
+    #[inline]
+    pub fn current_greenlet() -> *mut PyGreenlet {
+        // SAFETY: as `current`; nothing runs meanwhile.
+        unsafe { CURRENT.get().as_ref() }.map_or(null_mut(), |hub| hub.face.greenlet)
+    }
+
+    /// Whether the running greenlet is the thread's hub.
+    #[inline]
+    pub fn is_running() -> bool {
+        // SAFETY: as `current`; nothing runs meanwhile.
+        unsafe { CURRENT.get().as_ref() }
+            .is_some_and(|hub| hub.face.td.current.get() == hub.face.greenlet)
     }
 
     /// Makes it the running thread's hub.

@@ -1,6 +1,6 @@
 //! Where a greenlet belongs: the hub that it will fall back to, which may be another thread's.
 
-use super::{HubCore, HubObject, hub_type};
+use super::{HubCore, HubObject, HubRef, hub_type};
 use crate::greenlet::PyGreenlet;
 use gevent_hub_core::reactor::Remote;
 use pyo3::ffi;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// The hub of a greenlet.
 pub enum Home {
     /// The running thread's.
-    Here(&'static HubCore),
+    Here(HubRef),
     /// Another thread's, and the way to it.
     Away(Arc<Remote>),
     /// None, or one that has ended.
@@ -21,13 +21,13 @@ pub enum Home {
 /// # Safety
 /// The GIL is held; null or a greenlet.
 pub unsafe fn home_of(parent: *mut PyGreenlet) -> Home {
-    let here = HubCore::current();
+    let here = HubCore::current_greenlet();
     let mut at = parent;
     // SAFETY: parents form a chain without cycles, and each keeps the next one alive.
     unsafe {
         while !at.is_null() {
-            if let Some(hub) = here
-                && at == hub.greenlet()
+            if at == here
+                && let Some(hub) = HubCore::current()
             {
                 return Home::Here(hub);
             }

@@ -2,11 +2,13 @@
 
 mod core;
 mod home;
+mod reference;
 mod wait;
 mod waiter;
 
 pub use core::{HubCore, Parked};
 pub use home::{Home, home_of};
+pub use reference::HubRef;
 pub use waiter::Waiter;
 
 use crate::event_loop::Loop;
@@ -110,7 +112,7 @@ pub fn set_os_error(error: &std::io::Error) {
 
 /// The native hub of the running thread, which is made if there is none. `Err` with an error set.
 #[inline]
-pub fn get_core() -> Result<&'static HubCore, ()> {
+pub fn get_core() -> Result<HubRef, ()> {
     match HubCore::current() {
         Some(hub) => Ok(hub),
         None => make_hub(),
@@ -133,7 +135,7 @@ fn hub_is_being_made(now: bool) -> bool {
 }
 
 #[cold]
-fn make_hub() -> Result<&'static HubCore, ()> {
+fn make_hub() -> Result<HubRef, ()> {
     // SAFETY: callers hold the GIL.
     let py = unsafe { Python::assume_attached() };
     let made = py
@@ -351,8 +353,8 @@ unsafe fn unhook(me: *mut HubObject) {
         {
             l.get().set_hub(None);
         }
-        if std::ptr::eq(core.td(), ThreadData::get()) {
-            core.release();
+        if core.on_thread() {
+            reference::let_go(core);
         } else {
             // Another thread's parks and reactor: they are left alone.
             std::mem::forget(core);
@@ -384,7 +386,6 @@ unsafe extern "C" fn attach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
             }
         };
         let core = HubCore::new(reactor, slf.cast(), loop_);
-        core.td().on_exit.set(Some(thread_ends));
         core.attach();
         l.get().set_hub(Some(core.clone()));
         (*me).core = Some(core);
@@ -397,21 +398,24 @@ unsafe extern "C" fn attach(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
 ///
 /// # Safety
 /// Called by the thread's data as it goes, with the GIL held.
-unsafe fn thread_ends(td: &ThreadData, mine: bool) {
-    let Some(core) = HubCore::current() else {
-        return;
-    };
+pub unsafe fn thread_ends(td: &ThreadData, mine: bool) {
     // Whoever clears another thread's state is in a forked child, or ends the interpreter.
-    if !mine || !std::ptr::eq(core.td(), td) {
+    if !mine {
         return;
     }
-    // SAFETY: the GIL is held; the clone keeps the loop while what it owned is dropped.
-    let loop_ = unsafe {
-        let py = Python::assume_attached();
-        Bound::from_borrowed_ptr(py, core.loop_object()).cast_into_unchecked::<Loop>()
-    };
-    core.detach();
-    Loop::destroy(&loop_);
+    let hub = HubCore::current().filter(|hub| std::ptr::eq(hub.td(), td));
+    if let Some(hub) = &hub {
+        // SAFETY: the GIL is held; the clone keeps the loop while what it owned is dropped.
+        let loop_ = unsafe {
+            let py = Python::assume_attached();
+            Bound::from_borrowed_ptr(py, hub.loop_object()).cast_into_unchecked::<Loop>()
+        };
+        hub.detach();
+        Loop::destroy(&loop_);
+    }
+    crate::event_loop::thread_ends();
+    // SAFETY: the GIL is held, in the thread that ends.
+    unsafe { reference::thread_ends(hub, td) };
 }
 
 #[crate::entry]

@@ -79,7 +79,7 @@ impl Place {
         let Some(hub) = HubCore::current() else {
             return true;
         };
-        self.here(hub)
+        self.here(&hub)
             .is_none_or(|s| hub.reactor().source_may_read(s))
     }
 
@@ -89,7 +89,7 @@ impl Place {
         let Some(hub) = HubCore::current() else {
             return;
         };
-        if let Some(s) = self.here(hub) {
+        if let Some(s) = self.here(&hub) {
             hub.reactor().source_was_read(s, kind, got, asked);
         }
     }
@@ -207,9 +207,9 @@ impl SocketBase {
             return Err(Raised);
         }
         let reactor = hub.reactor();
-        let source = match me.place().here(hub) {
+        let source = match me.place().here(&hub) {
             Some(s) => s,
-            None => me.place().settle(py, hub, fd),
+            None => me.place().settle(py, &hub, fd),
         };
         if clear {
             reactor.source_clear(source, want);
@@ -224,7 +224,7 @@ impl SocketBase {
                 return Err(Raised);
             }
         }
-        slot.set(Some(Waiter::new(hub, token)));
+        slot.set(Some(Waiter::new(&hub, token)));
         // SAFETY: the GIL is held with the running greenlet's state in, which is not the hub's.
         let outcome = unsafe { hub.park(park, deadline) };
         slot.set(None);

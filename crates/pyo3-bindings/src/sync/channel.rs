@@ -107,7 +107,7 @@ unsafe fn put_item(me: *mut Channel, item: Obj, block: Obj, timeout: Obj) -> Res
         (*me).head.users.saw();
         let limit = limit(block, timeout)?;
         let put = if let Some(hub) = hub_for_waiting()? {
-            let parking = Exchange::parking(me.cast(), hub, None, c"a channel")?;
+            let parking = Exchange::parking(me.cast(), &hub, None, c"a channel")?;
             channel::put(&channel, &mut Limited(parking, limit), owned())
         } else {
             channel::put(&channel, &mut parking_in_thread(limit)?, owned())
@@ -130,7 +130,7 @@ unsafe fn get_item(me: *mut Channel, block: Obj, timeout: Obj) -> Result<Obj, ()
         (*me).head.users.saw();
         let limit = limit(block, timeout)?;
         let got = if let Some(hub) = hub_for_waiting()? {
-            let parking = Exchange::parking(me.cast(), hub, None, c"a channel")?;
+            let parking = Exchange::parking(me.cast(), &hub, None, c"a channel")?;
             channel::get(&channel, &mut Limited(parking, limit))
         } else {
             channel::get(&channel, &mut parking_in_thread(limit)?)

@@ -146,7 +146,7 @@ impl<T: Headed> Owner for Held<T> {
 
     #[inline]
     fn here(&self) -> u64 {
-        HubCore::current().map_or(0, |h| h.core().id())
+        HubCore::current_id()
     }
 
     fn exists(&self, hub: u64) -> bool {

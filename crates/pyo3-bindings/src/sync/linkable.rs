@@ -277,7 +277,7 @@ pub unsafe fn notify_from_queue(p: Obj) {
 pub unsafe fn reinit(me: *mut Linkable) {
     // SAFETY: the caller's promise; what is dropped is dropped last.
     unsafe {
-        let here = HubCore::current().map_or(0, |h| h.core().id());
+        let here = HubCore::current_id();
         (*me).users = Users::default();
         let stays = |l: &Link<Who>| !links::Who::is_thread(&l.who) && (l.hub == 0 || l.hub == here);
         // What is queued in this thread's hub still is.

@@ -81,7 +81,7 @@ impl Users {
 /// Whether the running greenlet is the hub, which cannot wait.
 #[inline]
 pub fn in_hub() -> bool {
-    HubCore::current().is_some_and(|hub| hub.td().current.get() == hub.greenlet())
+    HubCore::is_running()
 }
 
 /// Says that the calling thread is the main one: at the import of gevent, and in the child of a fork.

@@ -134,10 +134,10 @@ pub unsafe fn acquire_waiting(me: *mut Semaphore, limit: Limit) -> Result<bool, 
     unsafe {
         let ended = match hub_for_waiting()? {
             Some(hub) => {
-                begin(&raw mut (*me).base.hub, hub)?;
+                begin(&raw mut (*me).base.hub, &hub)?;
                 limited(limit, |deadline| {
                     let mut parking = InHub {
-                        hub,
+                        hub: &hub,
                         shared: (*me).base.users.may_include_others(),
                         deadline,
                         what: c"Semaphore.acquire()",

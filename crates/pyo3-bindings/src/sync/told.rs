@@ -39,7 +39,7 @@ impl Told {
     pub unsafe fn new(me: *mut Linkable) -> Self {
         Told {
             me,
-            here: HubCore::current().map_or(0, |h| h.core().id()),
+            here: HubCore::current_id(),
             later: None,
         }
     }

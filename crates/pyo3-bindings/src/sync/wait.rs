@@ -8,7 +8,7 @@ use super::parker::wait_after;
 use super::told::Told;
 use super::{Obj, async_result, in_main_thread, others};
 use crate::errors::ErrorClass;
-use crate::hub::{self, HubCore, Parked, get_core, unexpected_switch};
+use crate::hub::{self, HubCore, HubRef, Parked, get_core, unexpected_switch};
 use crate::raw::{answer_bool, method, parsed};
 use crate::tstate;
 use gevent_hub_core::reactor::{Nanos, Wake};
@@ -255,7 +255,7 @@ pub unsafe fn limited(limit: Limit, mut wait: impl FnMut(Option<Nanos>) -> Ended
 /// # Safety
 /// The GIL is held.
 #[inline]
-pub unsafe fn hub_for_waiting() -> Result<Option<&'static HubCore>, ()> {
+pub unsafe fn hub_for_waiting() -> Result<Option<HubRef>, ()> {
     match HubCore::current() {
         Some(hub) => Ok(Some(hub)),
         None if in_main_thread() && !hub::is_being_made() => get_core().map(Some),
@@ -289,7 +289,7 @@ pub unsafe fn wait_core(me: *mut Linkable, limit: Limit) -> Ended {
     unsafe {
         match hub_for_waiting() {
             Err(()) => Ended::Interrupted,
-            Ok(Some(hub)) => wait_in_hub(me, hub, limit, false),
+            Ok(Some(hub)) => wait_in_hub(me, &hub, limit, false),
             Ok(None) => match limit.without_hub() {
                 Ok(deadline) => links::wait(&Told::new(me), &mut InThread::new(deadline), false),
                 Err(()) => Ended::Interrupted,
@@ -338,7 +338,7 @@ pub unsafe fn wait(me: *mut Linkable, limit: Limit) -> Result<bool, ()> {
         if let Some(hub) = HubCore::current()
             && (*me).links.notifies(hub.core().id())
             && hub.td().current.get() != hub.greenlet()
-            && wait_in_hub(me, hub, Limit::Never, true) == Ended::Interrupted
+            && wait_in_hub(me, &hub, Limit::Never, true) == Ended::Interrupted
         {
             return Err(());
         }

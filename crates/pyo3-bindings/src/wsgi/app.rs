@@ -34,6 +34,8 @@ impl Parker for Greenlets {
         let Some(hub) = HubCore::current() else {
             return Err(NOTHING);
         };
+        // Dropped before the hub is let go of, if `switch_out` raises.
+        let park = park;
         // SAFETY: a fiber of Python's that runs holds the GIL.
         unsafe {
             hub.may_block().map_err(|()| NOTHING)?;

@@ -99,7 +99,8 @@ impl<A: Application> Connection<A> {
         }
         Hub::with(|hub| {
             let hub = hub.ok_or(Error::Closed)?;
-            let reactor = hub.reactor();
+            // The embedder may let go of the hub while this waits.
+            let reactor = hub.reactor().clone();
             let park = hub.prepare();
             let token = park.token();
             let source = self.source();

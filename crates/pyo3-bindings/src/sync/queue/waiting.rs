@@ -148,7 +148,7 @@ pub unsafe fn wait_to_get(me: *mut Queue, how: How, limit: Limit) -> Obj {
         match hub_for_waiting() {
             Err(()) => return null_mut(),
             Ok(Some(hub)) => {
-                let Ok(mut parking) = Exchange::parking(me.cast(), hub, None, c"a queue") else {
+                let Ok(mut parking) = Exchange::parking(me.cast(), &hub, None, c"a queue") else {
                     return null_mut();
                 };
                 let ended = limited(limit, |deadline| {
@@ -216,7 +216,7 @@ pub unsafe fn wait_to_put(me: *mut Queue, item: Obj, limit: Limit) -> Result<(),
         let queue = Held(me);
         let mut put = Put::Failed;
         if let Some(hub) = hub_for_waiting()? {
-            let mut parking = Exchange::parking(me.cast(), hub, None, c"a queue")?;
+            let mut parking = Exchange::parking(me.cast(), &hub, None, c"a queue")?;
             let ended = limited(limit, |deadline| {
                 parking.deadline = deadline;
                 // The waiter gets its own reference.
