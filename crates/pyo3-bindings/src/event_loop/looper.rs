@@ -353,6 +353,7 @@ impl Loop {
 
     /// Rebuilds it in a forked child.
     fn reinit(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_thread()?;
         if let Some(reactor) = self.reactor_ref() {
             let reactor = reactor.clone();
             reactor.after_fork().map_err(|e| io_error(&e))?;
@@ -446,6 +447,7 @@ impl Loop {
     }
 
     fn update_now(&self) -> PyResult<()> {
+        self.check_thread()?;
         self.reactor()?.update_now();
         self.epoch.set(wall_offset());
         Ok(())
@@ -575,6 +577,8 @@ impl Loop {
     /// Counts since the loop was made.
     #[getter]
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        // The backend's counts are its own while it waits.
+        self.check_thread()?;
         let s = self.reactor()?.statistics();
         let d = PyDict::new(py);
         d.set_item("iterations", s.iterations)?;
