@@ -228,13 +228,24 @@ _fork_hooks = _ForkHooks()
 
 
 def _gevent_will_monkey_patch(native_module, items, warn):
-    """Called by `gevent.monkey` before it patches: make the main thread the main greenlet's."""
-    main = main_native_thread()
-    if __threading__.current_thread() != main:
+    """Called by `gevent.monkey` before it patches, unless somebody objects."""
+    if __threading__.current_thread() != main_native_thread():
         warn(
             "Monkey-patching outside the main native thread. Some APIs "
             "will not be available. Expect a KeyError to be printed at shutdown."
         )
+
+
+def _gevent_do_monkey_patch(patch_request):
+    """Called by `gevent.monkey` to patch."""
+    _adopt_main_thread()
+    patch_request.default_patch_items()
+
+
+def _adopt_main_thread():
+    """Make the main thread the main greenlet's."""
+    main = main_native_thread()
+    if __threading__.current_thread() != main:
         return
     active = __threading__._active
     if get_ident() not in active:

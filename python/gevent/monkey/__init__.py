@@ -351,6 +351,12 @@ def patch_all(
             patch_selectors(aggressive=aggressive)
     if due("ssl"):
         patch_ssl(_warnings=_warnings, _first_time=first_time)
+        objected = wanted["socket"] and not is_module_patched("socket")
+        if objected and is_module_patched("ssl"):
+            raise RuntimeError(
+                "A subscriber to gevent's patch events objects to patching socket, but not to ssl, "
+                "which needs it: TLS would block for ever. It has to object to ssl as well."
+            )
     if due("subprocess"):
         patch_subprocess()
     if due("builtins"):

@@ -7,9 +7,10 @@ left to :mod:`._patch_thread_lt313` and :mod:`._patch_thread_gte313`.
 
 import sys
 
+from gevent.events import DoNotPatch
 from gevent.exceptions import LoopExit
 
-from ._state import is_module_patched, is_object_patched
+from ._state import is_module_patched, is_object_patched, saved
 from ._util import _notify_patch, _patch_module, _queue_warning
 
 
@@ -140,6 +141,10 @@ class BasePatcher:
 
     def patch_threading(self):
         modules = _patch_module("threading", _warnings=self.warnings, _notify_did_subscribers=False)
+        if not is_module_patched("threading"):
+            if is_module_patched("_thread"):
+                self.refuse_half()
+            raise DoNotPatch
         if self.Event:
             self.patch_event()
         if self.existing_locks:
@@ -148,6 +153,18 @@ class BasePatcher:
         if self.logging and "logging" in sys.modules:
             self.patch_logging()
         return modules
+
+    def refuse_half(self):
+        """A subscriber has objected to threading: undo _thread, and say that it is one or none."""
+        import _thread
+
+        for name, original in saved.pop("_thread", {}).items():
+            setattr(_thread, name, original)
+        raise RuntimeError(
+            "A subscriber to gevent's patch events objects to patching threading, but not to "
+            "_thread. Native locks in greenlets would block for ever: it has to object to _thread "
+            "as well."
+        )
 
     def patch_event(self):
         from gevent.event import Event
