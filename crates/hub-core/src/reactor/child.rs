@@ -72,6 +72,33 @@ fn is_child(pid: i32) -> bool {
     }
 }
 
+/// The wait status of a child that has ended, where a sandbox refuses the call behind waitpid(2). What nobody
+/// may ask for is no success: then it is that of `exit(255)`.
+fn reap_by_waitid(pid: i32) -> i32 {
+    const UNKNOWN: i32 = 255 << 8;
+    #[cfg(target_os = "linux")]
+    // SAFETY: `info` outlives the call, and what is read of it belongs to a child's end.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG;
+        if libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) != 0
+            || info.si_pid() != pid
+        {
+            return UNKNOWN;
+        }
+        match info.si_code {
+            libc::CLD_EXITED => (info.si_status() & 0xff) << 8,
+            libc::CLD_DUMPED => info.si_status() | 0x80,
+            _ => info.si_status(),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        UNKNOWN
+    }
+}
+
 impl Reactor {
     /// The process that the last event of a child watcher is of, and its wait status; zeros before.
     pub fn child_status(&self, id: WatcherId) -> (i32, i32) {
@@ -163,16 +190,18 @@ impl Reactor {
         };
         let mut status = 0;
         // A kqueue may tell of the end a moment before the status can be had, and tells once: so this waits.
-        let reaped = loop {
+        let (reaped, errno) = loop {
             // SAFETY: `status` outlives the call.
             let p = unsafe { libc::waitpid(pid, &mut status, flags) };
-            if p != -1 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                break p;
+            let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+            if p != -1 || errno != libc::EINTR {
+                break (p, errno);
             }
         };
         match reaped {
             0 => {}
             p if p == pid => self.child_changed(pid, status),
+            -1 if errno != libc::ECHILD => self.child_changed(pid, reap_by_waitid(pid)),
             // Somebody else has reaped it, or SIGCHLD is ignored: as in the standard library's subprocess,
             // the status is taken for 0.
             _ => self.child_changed(pid, 0),
