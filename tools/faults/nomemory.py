@@ -29,9 +29,12 @@ LIMIT = 30 * float(os.environ.get("TIME_SCALE", "1"))
 ENOUGH = 30
 
 FINE, MEMORY, OTHER, BROKEN = range(4)
+# What a child ends with that did not come to the failing allocation.
+UNTRIED = 100
 KINDS = {FINE: "survived", MEMORY: "MemoryError", OTHER: "another error"}
 KINDS[BROKEN] = "broken afterwards"
-WRONG = ("broken afterwards", "crash with our frame", "hang")
+KINDS[UNTRIED] = "broken before"
+WRONG = ("broken before", "broken afterwards", "crash with our frame", "hang")
 
 
 def frame_teller(folder: str):
@@ -81,10 +84,12 @@ def run(operation, warm: bool, n: int, last: int, tell, said) -> str:
     said.truncate()
     pid = os.fork()
     if not pid:
-        code = 100
+        code = UNTRIED
         try:
             os.dup2(said.fileno(), 2)
             code = child(operation, warm, n, last, tell)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -425,7 +425,7 @@ def http_request():
 def raw():
     import greenlet
 
-    g = greenlet.greenlet(greenlet.getcurrent().parent.switch)
+    g = greenlet.greenlet(greenlet.getcurrent().switch)
     g.switch(1)
     g.throw()
 
