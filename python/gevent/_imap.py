@@ -1,6 +1,6 @@
 """The iterators behind ``imap`` and ``imap_unordered`` of groups and pools."""
 
-from gevent import Greenlet
+from gevent import Greenlet, GreenletExit
 from gevent._core import ImapSink
 from gevent.lock import Semaphore
 from gevent.queue import UnboundQueue
@@ -84,6 +84,15 @@ class IMapUnordered(Greenlet):
             raise
         finally:
             self.spawn = self.func = self.iterable = self._result_semaphore = None
+
+    def _report_error(self, exc_info):
+        super()._report_error(exc_info)
+        if not self.finished:
+            # It ended before it ran, and nothing was spawned.
+            if isinstance(exc_info[1], GreenletExit):
+                self._finish(self._iqueue_value_for_self_finished())
+            else:
+                self._finish(self._iqueue_value_for_self_failure(exc_info[1]))
 
     def _on_result(self, greenlet):
         """In the hub: a task has ended, otherwise than with a value, or it is no plain greenlet."""

@@ -9,6 +9,7 @@ import sys
 
 import _socket
 
+from gevent._core import had_no_stack
 from gevent.event import Event
 from gevent.greenlet import Greenlet
 from gevent.hub import get_hub, spawn_raw
@@ -318,7 +319,10 @@ class BaseServer:
             self._stop_event.wait()
         finally:
             # In its own greenlet, so that whatever ends this one does not cut it short.
-            Greenlet.spawn(self.stop, timeout=stop_timeout).join()
+            stopping = Greenlet.spawn(self.stop, timeout=stop_timeout)
+            stopping.join()
+            if had_no_stack(stopping):
+                self.stop(timeout=stop_timeout)
 
     def is_fatal_error(self, ex):
         return isinstance(ex, OSError) and ex.args[0] in self.fatal_errors

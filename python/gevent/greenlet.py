@@ -34,7 +34,15 @@ class SpawnedLink(StandIn):
         super().__init__(callback)
 
     def __call__(self, source):
-        greenlet(self.callback, get_hub()).switch(source)
+        caller = greenlet(self.callback, get_hub())
+        try:
+            caller.switch(source)
+        except MemoryError:
+            if not _core.had_no_stack(caller):
+                raise
+            # There is no memory for its stack. Whoever is linked has to be told all the same: here,
+            # where the link must not block.
+            self.callback(source)
 
 
 class SuccessSpawnedLink(SpawnedLink):

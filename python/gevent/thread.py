@@ -5,6 +5,7 @@ import sys
 from time import monotonic
 from weakref import ref
 
+from gevent import _core
 from gevent._core import LockType
 from gevent._hub_local import get_hub_if_exists
 from gevent._util import copy_globals
@@ -55,6 +56,9 @@ def get_ident(gr=None):
 
 
 def _start_new_greenlet(function, args=(), kwargs=None):
+    if not _core.has_stack():
+        # As where the system gives no thread: `threading` waits for one that has begun.
+        raise error("can't start new thread")
     return Greenlet.spawn(function, *args, **({} if kwargs is None else kwargs))
 
 

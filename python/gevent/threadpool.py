@@ -11,7 +11,7 @@ from concurrent.futures import _base as cfb
 
 from greenlet import greenlet as RawGreenlet
 
-from gevent import monkey
+from gevent import _core, monkey
 from gevent._core import ThreadResult, flush_wakes, helper_thread_begins
 from gevent._hub_local import get_hub_if_exists
 from gevent._threading import (
@@ -114,7 +114,13 @@ class _WorkerGreenlet(RawGreenlet):
             self._unregister_worker(self)
             raise
 
-    def _begin(self, _get_c=getcurrent, _get_ti=get_thread_ident, _begins=helper_thread_begins):
+    def _begin(
+        self,
+        _get_c=getcurrent,
+        _get_ti=get_thread_ident,
+        _begins=helper_thread_begins,
+        _had_no_stack=_core.had_no_stack,
+    ):
         self.parent = _get_c()
         self.parent.greenlet_tree_is_ignored = True
         self._thread_ident = _get_ti()
@@ -122,7 +128,9 @@ class _WorkerGreenlet(RawGreenlet):
         try:
             self.switch()
         except:  # noqa: E722 (run() has printed what could be printed)
-            pass
+            if _had_no_stack(self):
+                # A worker needs no stack but the thread's.
+                self.run()
 
     def _before_block(self, hub):
         """A task has made *hub* in this thread: it must not be reported as blocked while idle."""

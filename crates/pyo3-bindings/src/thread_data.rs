@@ -321,6 +321,16 @@ impl ThreadData {
         unsafe { (*self.drops.get()).push(obj) };
     }
 
+    /// [`drop_later`](Self::drop_later) in any case, seen to at the next call of a greenlet function.
+    ///
+    /// # Safety
+    /// As [`drop_later`](Self::drop_later).
+    pub unsafe fn hold(&self, obj: *mut PyObject) {
+        // SAFETY: the caller's promise.
+        unsafe { self.drop_later(obj) };
+        self.attention.set(true);
+    }
+
     /// [`drop_later`](Self::drop_later), seen to at the next call of a greenlet function.
     ///
     /// # Safety

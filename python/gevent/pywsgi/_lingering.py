@@ -8,7 +8,8 @@ takes no place in the server's pool. How long is bounded, as a client may never 
 import time
 from _socket import SHUT_WR
 
-from gevent.hub import sleep, spawn_raw
+from gevent.greenlet import Greenlet
+from gevent.hub import sleep
 from gevent.socket import socket
 
 __all__ = ["limit", "linger"]
@@ -46,7 +47,9 @@ def linger(server, sock):
     lingering = getattr(server, "_lingering", None)
     if lingering is not None:
         lingering.add(taken)
-    spawn_raw(_listen, server, taken)
+    listener = Greenlet.spawn(_listen, server, taken)
+    # It may get no stack, and then has closed nothing.
+    listener.rawlink(lambda _: _let_go(server, taken))
 
 
 def _say_goodbye(sock):
@@ -70,10 +73,14 @@ def _listen(server, sock):
         # The client is gone, or the server has closed it.
         pass
     finally:
-        lingering = getattr(server, "_lingering", None)
-        if lingering is not None:
-            lingering.discard(sock)
-        sock.close()
+        _let_go(server, sock)
+
+
+def _let_go(server, sock):
+    lingering = getattr(server, "_lingering", None)
+    if lingering is not None:
+        lingering.discard(sock)
+    sock.close()
 
 
 def _stretch(sock, until):

@@ -12,9 +12,9 @@ import sys
 from datetime import datetime
 
 from gevent._config import word_of
-from gevent._core import WSGICore
+from gevent._core import WSGICore, had_no_stack
 from gevent.greenlet import Greenlet
-from gevent.hub import GreenletExit, spawn_raw
+from gevent.hub import GreenletExit
 from gevent.pool import Pool
 from gevent.pywsgi._errors import _InvalidClientInput
 from gevent.pywsgi._handler import WSGIHandler
@@ -313,9 +313,16 @@ def tunnel(server, tunnel, address, data, here):
     """As :func:`take_over` for a connection under our TLS: the handler gets one end of a pair of
     sockets, and two greenlets carry between the other end and the connection."""
     ours, theirs = socketpair()
-    spawn_raw(_carry_in, tunnel, ours)
-    spawn_raw(_carry_out, tunnel, ours)
+    for carry in (_carry_in, _carry_out):
+        carrier = Greenlet.spawn(carry, tunnel, ours)
+        # Without a stack one does nothing, and the other would carry for nobody.
+        carrier.rawlink(lambda g: had_no_stack(g) and _break(tunnel, ours))
     take_over(server, theirs.detach(), address, data, here)
+
+
+def _break(tunnel, sock):
+    tunnel.close()
+    sock.close()
 
 
 def _carry_in(tunnel, sock):
@@ -335,8 +342,7 @@ def _carry_out(tunnel, sock):
     except OSError:
         pass
     finally:
-        tunnel.close()
-        sock.close()
+        _break(tunnel, sock)
 
 
 def _handle(server, sock, address, data):

@@ -6,6 +6,7 @@ greenlet for each call.
 
 from _socket import gaierror, herror
 
+from gevent._core import had_no_stack
 from gevent.greenlet import Greenlet
 from gevent.resolver.native import Resolver as _Resolver
 
@@ -88,9 +89,14 @@ class channel:
                 result = Result(exception=ex)
             callback(result)
 
+        def ended(greenlet):
+            self._asking.discard(greenlet)
+            if had_no_stack(greenlet):
+                callback(Result(exception=greenlet.exception))
+
         greenlet = Greenlet.spawn(ask)
         self._asking.add(greenlet)
-        greenlet.rawlink(self._asking.discard)
+        greenlet.rawlink(ended)
 
     def getaddrinfo(self, callback, name, service, family=0, type=0, proto=0, flags=0):
         self._ask(callback, lambda r: r.getaddrinfo, name, service, family, type, proto, flags)

@@ -155,6 +155,34 @@ pub unsafe fn body(g: *mut PyGreenlet) -> *mut PyObject {
     }
 }
 
+/// Its end if it gets no stack to run on: the MemoryError that is set is reported as if `run` had raised
+/// it. Returns what its parent gets: a new reference, or null with an error set.
+///
+/// # Safety
+/// As the module says; `g` is a `Greenlet` that is dead and has not run, and an error is set.
+#[cold]
+pub unsafe fn end_unrun(g: *mut PyGreenlet) -> *mut PyObject {
+    let me = g.cast::<GreenletObject>();
+    // SAFETY: the caller's promise. The error is put by while other code may run.
+    unsafe {
+        let error = crate::tstate::take_raised();
+        cancel_start(me);
+        (*me).start = StartState::Done;
+        crate::tstate::set_raised(error);
+        let result = failed(me);
+        let error = if result.is_null() {
+            crate::tstate::take_raised()
+        } else {
+            null_mut()
+        };
+        free(me);
+        if result.is_null() {
+            crate::tstate::set_raised(error);
+        }
+        result
+    }
+}
+
 enum Runner {
     /// `_run` was not given.
     Nothing,
@@ -262,11 +290,20 @@ unsafe fn failed(me: *mut GreenletObject) -> *mut PyObject {
         ffi::Py_XDECREF(t);
         ffi::Py_XDECREF(v);
         ffi::Py_XDECREF(tb);
-        if info.is_null() {
-            return null_mut();
+        let r = if info.is_null() {
+            info
+        } else {
+            let r = ffi::PyObject_CallMethodOneArg(me.cast(), types().str_report_error, info);
+            ffi::Py_DECREF(info);
+            r
+        };
+        if r.is_null() && (*me).exc_info.is_null() {
+            // Not even the report could be made, for want of memory most likely. It is over all the same.
+            let error = crate::tstate::take_raised();
+            set(&raw mut (*me).exc_info, ffi::Py_NewRef(types().no_memory));
+            tell_links(me);
+            crate::tstate::set_raised(error);
         }
-        let r = ffi::PyObject_CallMethodOneArg(me.cast(), types().str_report_error, info);
-        ffi::Py_DECREF(info);
         r
     }
 }

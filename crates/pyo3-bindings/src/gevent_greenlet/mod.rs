@@ -19,15 +19,15 @@ mod wait;
 
 pub use kill::throw as throw_exception;
 pub use life::{
-    PyObject_IsGevent as is_gevent, forget_notice, leave_links, leave_running_links, loop_gone,
-    notify_from_queue, spawn_now, start_from_queue, start_from_timer,
+    PyObject_IsGevent as is_gevent, end_unrun, forget_notice, leave_links, leave_running_links,
+    loop_gone, notify_from_queue, spawn_now, start_from_queue, start_from_timer,
 };
 pub use links::{rawlink as link, unlink};
 pub use starting::make as make_greenlet;
 pub use tracked::TrackedObject;
 pub use types::tracked_type;
 
-use crate::greenlet::{globals, make_exception, throw_into};
+use crate::greenlet::{Flags, PyGreenlet, globals, make_exception, throw_into};
 use crate::raw::{self, Args};
 use crate::thread_data::ThreadData;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
@@ -318,6 +318,28 @@ unsafe fn raise_timeout(seconds: *mut PyObject) -> *mut PyObject {
     unsafe { crate::timeout::raise_new(seconds) }
 }
 
+#[crate::entry]
+unsafe extern "C" fn had_no_stack(_: *mut PyObject, g: *mut PyObject) -> *mut PyObject {
+    // SAFETY: as the C API calls it.
+    unsafe {
+        raw::boolean(
+            PyGreenlet::check(g)
+                && (*g.cast::<PyGreenlet>())
+                    .flags
+                    .get()
+                    .has(Flags::HAD_NO_STACK),
+        )
+    }
+}
+
+#[crate::entry]
+unsafe extern "C" fn has_stack(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // It goes back to the pool, where the next greenlet finds it.
+    let one = gevent_hub_core::stack::acquire();
+    // SAFETY: the GIL is held.
+    unsafe { raw::boolean(one.is_ok()) }
+}
+
 /// Tells the native side which class is `gevent.Greenlet`.
 #[crate::entry]
 #[pyfunction]
@@ -366,6 +388,16 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
                 tracked::spawn_raw,
                 0,
                 c"spawn_raw(function, *args, **kwargs) -> greenlet\n\nSchedule a raw greenlet, which has no methods of gevent's.",
+            ),
+            raw::one(
+                c"had_no_stack",
+                had_no_stack,
+                c"had_no_stack(greenlet) -> bool\n\nWhether it ended without having run, as there was no memory for its stack.",
+            ),
+            raw::noargs(
+                c"has_stack",
+                has_stack,
+                c"has_stack() -> bool\n\nWhether there is a stack for one more greenlet of this thread.",
             ),
             raw::fast(
                 c"wait_greenlets",

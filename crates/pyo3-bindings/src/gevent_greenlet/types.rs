@@ -25,6 +25,8 @@ pub struct Types {
     pub switch_method: *mut PyObject,
     /// `(None, None, None)`.
     pub success: *mut PyObject,
+    /// `(MemoryError, MemoryError(), None)`, for an end that there is no memory to report.
+    pub no_memory: *mut PyObject,
     /// `functools.partial`.
     pub partial: *mut PyObject,
     /// `"_run"`.
@@ -229,6 +231,11 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
             run_method: crate::raw::_PyType_Lookup(greenlet, globals().str_run),
             switch_method: crate::raw::_PyType_Lookup(greenlet, globals().str_switch),
             success: ffi::PyTuple_Pack(3, none, none, none),
+            no_memory: {
+                let kind = ffi::PyExc_MemoryError;
+                let error = ffi::PyObject_CallNoArgs(kind);
+                ffi::PyTuple_Pack(3, kind, error, none)
+            },
             partial: py
                 .import("functools")?
                 .getattr("partial")?

@@ -152,7 +152,7 @@ unsafe fn end(td: &ThreadData, me: *mut PyGreenlet, result: *mut PyObject) -> *c
 ///
 /// # Safety
 /// The GIL is held; `result` is owned, or null with an error set.
-unsafe fn take_outcome(result: *mut PyObject) -> Carry {
+pub(super) unsafe fn take_outcome(result: *mut PyObject) -> Carry {
     if !result.is_null() {
         return Carry::Value(result);
     }

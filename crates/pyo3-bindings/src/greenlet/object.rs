@@ -58,6 +58,8 @@ impl Flags {
     pub const OWN_SWITCH: Flags = Flags(64);
     /// It is parked natively and kept the reference that `ThreadData::current` had to it.
     pub const PARKED_NATIVELY: Flags = Flags(32);
+    /// It has ended without having run, as there was no memory for its stack.
+    pub const HAD_NO_STACK: Flags = Flags(128);
 
     /// Whether any bit of `other` is set.
     #[inline]

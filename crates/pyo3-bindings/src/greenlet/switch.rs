@@ -8,8 +8,8 @@
 //! it, and returns or raises. A native transfer leaves the Python states as they are, and the values
 //! empty; [`ThreadData::install`] makes good for it when Python is to run.
 
-use super::life::KIND;
-use super::object::{Flags, PyGreenlet, Raised, Status, globals, new_ref, replace};
+use super::life::{KIND, take_outcome};
+use super::object::{Flags, PyGreenlet, Raised, Status, clear, globals, new_ref, replace};
 use super::trace;
 use crate::thread_data::ThreadData;
 use crate::tstate;
@@ -188,6 +188,10 @@ pub(super) unsafe fn select(
                 Status::New => match start(td, target, carry) {
                     Started::Yes(carry) => return Ok((target, carry)),
                     Started::Meanwhile(back) => carry = back,
+                    Started::NoStack(back) => {
+                        // It is dead now, and its parent gets what it ended with.
+                        carry = refuse(td, target, back);
+                    }
                     Started::Failed => return Err(Raised),
                 },
                 Status::Dead => {
@@ -242,13 +246,57 @@ unsafe fn discard_keeping_error(carry: Carry) {
     }
 }
 
+/// There is no memory for a stack.
+struct NoStack;
+
 enum Started {
     /// It has a stack and a state; departing for it runs its body.
     Yes(Carry),
     /// Somebody started it while its `run` was looked up: here is the carry again.
     Meanwhile(Carry),
+    /// There is no memory for its stack: here is the carry again. No error is set.
+    NoStack(Carry),
     /// An error is set and the carry is dropped.
     Failed,
+}
+
+/// Ends a new greenlet that gets no stack, as if it had begun and failed: an exception that was thrown
+/// into it is what it ends with, else it is a MemoryError of its own. Returns what its parent gets. It
+/// may run Python code.
+///
+/// # Safety
+/// As [`select`]; `target` is new.
+#[cold]
+#[inline(never)]
+unsafe fn refuse(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> Carry {
+    // SAFETY: the drop list holds the target, and by it its parent, over what runs here and beyond.
+    unsafe {
+        let g = &*target;
+        td.hold(new_ref(target.cast()));
+        replace(&g.main, new_ref(td.main));
+        g.status.set(Status::Dead);
+        g.bound.set(null_mut());
+        g.add_flag(Flags::HAD_NO_STACK);
+        let result = match carry {
+            Carry::Raise(exc) => {
+                tstate::set_raised(exc);
+                null_mut()
+            }
+            unused => {
+                unused.discard();
+                let text = c"no memory for the stack of a greenlet";
+                ffi::PyErr_SetString(ffi::PyExc_MemoryError, text.as_ptr());
+                if crate::gevent_greenlet::is_gevent(target.cast()) {
+                    crate::gevent_greenlet::end_unrun(target)
+                } else {
+                    null_mut()
+                }
+            }
+        };
+        let outcome = take_outcome(result);
+        clear(&g.run);
+        outcome
+    }
 }
 
 /// Gives a new greenlet what it needs to run. It looks `run` up, which may run any code.
@@ -314,6 +362,15 @@ unsafe fn start(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> Start
         }
         if equip(td, g).is_err() {
             ffi::Py_XDECREF(run);
+            if g.started() {
+                // Dropping the callable has run code that started it.
+                return Started::Meanwhile(carry);
+            }
+            if !g.flags.get().has(Flags::DROPS_RESULTS) {
+                return Started::NoStack(carry);
+            }
+            // A hub serves its thread for ever: whoever wanted it is told, and may try again.
+            ffi::PyErr_NoMemory();
             discard_keeping_error(carry);
             return Started::Failed;
         }
@@ -331,19 +388,17 @@ unsafe fn start(td: &ThreadData, target: *mut PyGreenlet, carry: Carry) -> Start
 }
 
 /// Gives a new greenlet a stack and a Python state in this thread, and marks it started: a transfer to
-/// it runs its body. Runs no Python. `Err` with MemoryError set.
+/// it runs its body. Runs no Python. `Err`, without an error set, if there is no memory for a stack.
 ///
 /// # Safety
 /// The GIL is held; `g` is new.
-pub(crate) unsafe fn equip(td: &ThreadData, g: &PyGreenlet) -> Result<(), Raised> {
+unsafe fn equip(td: &ThreadData, g: &PyGreenlet) -> Result<(), NoStack> {
     let stack = match g.stack_size.get() {
         0 => stack::acquire(),
         size => stack::acquire_sized(size),
     };
     let Ok(stack) = stack else {
-        // SAFETY: the GIL is held.
-        unsafe { ffi::PyErr_NoMemory() };
-        return Err(Raised);
+        return Err(NoStack);
     };
     // SAFETY: the stack and its annex are the greenlet's until it is reaped; the object does not move,
     // and it is not freed while it is live (its deallocator finishes or abandons it first).
@@ -478,7 +533,7 @@ unsafe fn arrive_slowly(
 /// [`ThreadData::install`] comes before any Python.
 ///
 /// # Safety
-/// The GIL is held; `to` is live in this thread, or new and given its stack by `equip`.
+/// The GIL is held; `to` is live in this thread.
 #[inline]
 pub unsafe fn native_transfer(td: &ThreadData, to: *mut PyGreenlet) {
     let me = td.current.get();
