@@ -255,7 +255,8 @@ pool.kill()
 SERVERS = {
     "stream": "StreamServer(address, lambda sock, _: sock.sendall(b'answer'), spawn={spawn})",
     "wsgi": "WSGIServer(address, app, log=None, error_log=None, spawn={spawn})",
-    "handlers": "WSGIServer(address, app, handler_class=Handler, log=None, error_log=None, spawn={spawn})",
+    "handlers": "WSGIServer(address, app, handler_class=Handler, log=None, error_log=None, "
+    "spawn={spawn})",
 }
 
 
