@@ -171,34 +171,3 @@ def test_a_thread_that_ends_leaves_no_descriptor(leaves, end):
         """
     )
     assert lines == ["0"]
-
-
-@pytest.mark.ours
-def test_another_thread_gets_an_error_of_a_sleeping_loop():
-    lines = lines_of(
-        """
-        import threading
-        import gevent
-
-        loop = gevent.get_hub().loop
-        over = gevent.get_hub().loop.async_()
-
-        def look():
-            for name in ("statistics", "reinit", "update_now"):
-                try:
-                    value = getattr(loop, name)
-                    if callable(value):
-                        value()
-                    print(name, "done")
-                except RuntimeError as error:
-                    print(name, "run_callback_threadsafe" in str(error))
-            over.send()
-
-        from gevent.event import Event
-        waiter = Event()
-        over.start(waiter.set)
-        threading.Thread(target=look).start()
-        waiter.wait()
-        """
-    )
-    assert lines == ["statistics True", "reinit True", "update_now True"]

@@ -191,3 +191,12 @@ def test_a_filter_forbids_the_ring(number, call):
     assert "Operation not permitted" in alone.stderr
     assert run("uring,epoll", show).stdout == "epoll\n"
     assert run("auto", show).stdout == "epoll\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="seccomp is Linux's")
+@pytest.mark.parametrize("errno", [1, 22, 38])
+def test_a_wait_that_the_machine_does_not_know(errno):
+    # epoll_pwait2, as sandboxes and emulated kernels refuse it.
+    sleep = f"import gevent; forbid(441, {errno}); gevent.sleep(0.0015); print('slept')"
+    outcome = run("epoll", FORBID + sleep)
+    assert (outcome.stdout, outcome.stderr) == ("slept\n", "")

@@ -125,8 +125,8 @@ impl Epoll {
                 return Ok(n as u32);
             }
             let e = io::Error::last_os_error();
-            // EPERM: a sandbox that does not know the call.
-            if !matches!(errno(&e), libc::ENOSYS | libc::EPERM) {
+            // EPERM, EINVAL: a sandbox or an emulated kernel that does not know the call.
+            if !matches!(errno(&e), libc::ENOSYS | libc::EPERM | libc::EINVAL) {
                 return Err(e);
             }
             self.nanos = false;

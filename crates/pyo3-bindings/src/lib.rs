@@ -49,12 +49,30 @@ pub mod wsgi;
 pub(crate) use gevent_entry::entry;
 use pyo3::prelude::*;
 
+/// What threads and types share here exists once in a process, so one interpreter alone can have it.
+fn refuse_subinterpreter() -> PyResult<()> {
+    // SAFETY: both only read, with the GIL held.
+    let is_main = unsafe {
+        std::ptr::eq(
+            pyo3::ffi::PyInterpreterState_Get(),
+            pyo3::ffi::PyInterpreterState_Main(),
+        )
+    };
+    if is_main {
+        return Ok(());
+    }
+    Err(pyo3::exceptions::PyImportError::new_err(
+        "gevent works in the main interpreter only; it cannot be imported in a subinterpreter",
+    ))
+}
+
 #[pymodule]
 mod _core {
     use super::*;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        refuse_subinterpreter()?;
         gevent_hub_core::stack::check_environment()
             .map_err(pyo3::exceptions::PyValueError::new_err)?;
         entry::install();

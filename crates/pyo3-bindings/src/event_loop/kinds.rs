@@ -114,7 +114,7 @@ impl Io {
 
     #[setter]
     fn set_fd(slf: &Bound<'_, Self>, fd: i64) -> PyResult<()> {
-        let (reactor, id) = slf.as_super().get().parts(slf.py())?;
+        let (_, reactor, id) = slf.as_super().get().own_place(slf.py())?;
         if reactor.is_active(id) {
             return Err(read_only("fd"));
         }
@@ -132,7 +132,7 @@ impl Io {
 
     #[setter]
     fn set_events(slf: &Bound<'_, Self>, events: u32) -> PyResult<()> {
-        let (reactor, id) = slf.as_super().get().parts(slf.py())?;
+        let (_, reactor, id) = slf.as_super().get().own_place(slf.py())?;
         if reactor.is_active(id) {
             return Err(read_only("events"));
         }
@@ -208,7 +208,7 @@ impl Timer {
     #[getter]
     fn at(slf: &Bound<'_, Self>) -> PyResult<f64> {
         let base = slf.as_super().get();
-        let (l, reactor, id) = base.place(slf.py())?;
+        let (l, reactor, id) = base.own_place(slf.py())?;
         let at = reactor.now().saturating_add(reactor.remaining(id));
         Ok(l.get().wall_seconds(at))
     }
@@ -223,7 +223,7 @@ impl Timer {
         again: bool,
     ) -> PyResult<()> {
         let base = slf.as_super();
-        let (reactor, _) = base.get().parts(slf.py())?;
+        let (_, reactor, _) = base.get().own_place(slf.py())?;
         if update.unwrap_or_else(|| reactor.in_queue()) {
             reactor.update_now();
         }

@@ -425,11 +425,13 @@ impl Loop {
     }
 
     fn r#ref(&self) -> PyResult<()> {
+        self.check_thread()?;
         self.reactor()?.reference();
         Ok(())
     }
 
     fn unref(&self) -> PyResult<()> {
+        self.check_thread()?;
         self.reactor()?.unreference();
         Ok(())
     }
@@ -437,13 +439,21 @@ impl Loop {
     /// Ends the innermost run (1) or all (2).
     #[pyo3(signature = (how = 1))]
     fn break_(&self, how: i32) -> PyResult<()> {
+        self.check_thread()?;
         self.reactor()?.break_(how == 2);
         Ok(())
     }
 
-    /// The loop's idea of the time, in seconds since the epoch.
+    /// The loop's idea of the time, in seconds since the epoch. On another thread it is that of the clock:
+    /// the loop writes its own also while it sleeps, without the GIL.
     fn now(&self) -> PyResult<f64> {
-        Ok(self.wall_seconds(self.reactor()?.now()))
+        let reactor = self.reactor()?;
+        let at = if self.on_thread() {
+            reactor.now()
+        } else {
+            reactor.clock_now()
+        };
+        Ok(self.wall_seconds(at))
     }
 
     fn update_now(&self) -> PyResult<()> {
@@ -474,7 +484,7 @@ impl Loop {
     }
 
     /// Tells the loop that `fd` is about to be closed: its watchers become pending.
-    /// Any thread may.
+    /// Any thread may: it marks watchers, which the loop does not touch while it sleeps, and wakes it.
     fn closing_fd(&self, fd: i32) -> bool {
         let Some(reactor) = self.reactor_ref() else {
             return false;
@@ -570,6 +580,7 @@ impl Loop {
 
     /// Bounds how long callbacks run before descriptors are looked at, in seconds.
     fn set_switch_interval(&self, seconds: f64) -> PyResult<()> {
+        self.check_thread()?;
         self.reactor()?.set_switch_interval(nanos(seconds));
         Ok(())
     }

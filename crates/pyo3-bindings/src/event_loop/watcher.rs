@@ -86,6 +86,20 @@ impl Watcher {
         Ok((l, reactor, id))
     }
 
+    /// The same, for what changes the watcher.
+    ///
+    /// # Errors
+    /// Also `RuntimeError` on a thread that does not own the loop.
+    #[inline]
+    pub fn own_place<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, Loop>, Rc<Reactor>, WatcherId)> {
+        let place = self.place(py)?;
+        place.0.get().check_thread()?;
+        Ok(place)
+    }
+
     /// Whether `close` was called.
     pub fn is_closed(&self) -> bool {
         self.id.get().is_none()
@@ -134,8 +148,7 @@ impl Watcher {
     ) -> PyResult<()> {
         let py = slf.py();
         let me = slf.get();
-        let (l, reactor, id) = me.place(py)?;
-        l.get().check_thread()?;
+        let (_, reactor, id) = me.own_place(py)?;
         me.set_call(callback, args.into_any().unbind())?;
         me.started.set(me.started.get().wrapping_add(1));
         reactor.set_data(id, Owner::Watcher(slf.as_ptr()).into_word());
@@ -309,7 +322,7 @@ impl Watcher {
         args: Bound<'_, PyTuple>,
     ) -> PyResult<()> {
         let me = slf.get();
-        let (reactor, id) = me.parts(slf.py())?;
+        let (_, reactor, id) = me.own_place(slf.py())?;
         me.set_call(callback, args.into_any().unbind())?;
         reactor.set_data(id, Owner::Watcher(slf.as_ptr()).into_word());
         Self::keep(slf);
@@ -380,7 +393,7 @@ impl Watcher {
         py: Python<'_>,
         #[pyo3(from_py_with = super::truth)] value: bool,
     ) -> PyResult<()> {
-        let (reactor, id) = self.parts(py)?;
+        let (_, reactor, id) = self.own_place(py)?;
         self.want_ref.set(value);
         reactor.set_ref(id, value);
         Ok(())
@@ -394,7 +407,7 @@ impl Watcher {
 
     #[setter(priority)]
     fn set_priority(&self, py: Python<'_>, priority: i32) -> PyResult<()> {
-        let (reactor, id) = self.parts(py)?;
+        let (_, reactor, id) = self.own_place(py)?;
         if reactor.is_active(id) {
             return Err(PyAttributeError::new_err(
                 "Cannot set priority of an active watcher",

@@ -51,6 +51,12 @@ pub unsafe extern "C" fn tp_new(ty: *mut ffi::PyTypeObject, _args: Obj, _kwargs:
 pub unsafe extern "C" fn tp_init(slf: Obj, args: Obj, kwargs: Obj) -> c_int {
     // SAFETY: as the C API calls it.
     unsafe {
+        if (*cast(slf)).base.started() {
+            // A second time, which would take the arguments and the parent from under it.
+            let text = c"run cannot be set after the start of the greenlet";
+            ffi::PyErr_SetString(ffi::PyExc_AttributeError, text.as_ptr());
+            return -1;
+        }
         let n = ffi::PyTuple_GET_SIZE(args);
         let mut run = if n > 0 {
             ffi::PyTuple_GET_ITEM(args, 0)

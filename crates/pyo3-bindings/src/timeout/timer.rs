@@ -3,7 +3,7 @@
 use super::{Obj, STATICS, TimeoutObject, cast};
 use crate::event_loop::{LoopHost, Owner, nanos};
 use crate::gevent_greenlet::throw_exception;
-use crate::hub::{HubCore, set_os_error};
+use crate::hub::{get_core, set_os_error};
 use crate::raw::{self, absent};
 use crate::sync::object::set;
 use crate::thread_data::ThreadData;
@@ -83,6 +83,8 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
         if after == -1.0 && !ffi::PyErr_Occurred().is_null() {
             return Err(());
         }
+        // As the constructor does: a thread that got the timeout from another one may have no hub yet.
+        let hub = get_core()?;
         if is_pending(me) {
             // That Python has started it.
             let text = c"%R is already started; to restart it, cancel it first";
@@ -90,9 +92,7 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
             return Err(());
         }
         let after = nanos(after);
-        if let Some(hub) = HubCore::current()
-            && (*me).loop_ != hub.loop_object()
-        {
+        if (*me).loop_ != hub.loop_object() {
             // Made in another thread, or before the thread's loop was replaced.
             set(&raw mut (*me).loop_, ffi::Py_NewRef(hub.loop_object()));
         }
@@ -113,10 +113,7 @@ pub(super) unsafe fn begin(me: *mut TimeoutObject) -> Result<(), ()> {
         set(&raw mut (*me).throws, throws);
         let current = ThreadData::get().current.get();
         set(&raw mut (*me).greenlet, ffi::Py_NewRef(current.cast()));
-        match HubCore::current() {
-            Some(hub) => hub.update_now()?,
-            None => r.update_now(),
-        }
+        hub.update_now()?;
         let id = r.add(
             WatcherKind::Timer { after, repeat: 0 },
             Owner::Timeout(me.cast()).into_word(),
