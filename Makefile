@@ -6,6 +6,7 @@
 #   conformance              every loop by one law  matrix  build and test on every CPython found
 #   bench fuzz soak          longer runs            stubs   check the .pyi files against the modules
 #   wheel                    a wheel into dist/     oracle  our Python tests on upstream gevent
+#   faults                   system calls, memory, clients and signals that go wrong on purpose
 #   sdist                    a source distribution into dist/, installed and used from there
 #   cross                    type-check all below the binding for macOS and the BSDs
 
@@ -28,7 +29,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name '*.c' -o -name '*.h' -
 SERVERS := redis-server pg_ctlcluster:postgresql mariadbd:mariadb-server nginx:nginx-light ab:apache2-utils
 WHEEL_DATA := $(shell find python/wheel-data -type f 2>/dev/null)
 
-.PHONY: all build lint test programs conformance bench fuzz soak matrix demo stubs wheel sdist oracle cross venv format clean
+.PHONY: all build lint test programs conformance bench fuzz soak matrix demo stubs wheel sdist oracle cross faults venv format clean
 
 all: build
 
@@ -97,6 +98,10 @@ bench: build
 
 fuzz: build
 	$(PY) tools/fuzz.py
+
+faults: build
+	@tools/setup.sh cc:gcc python3-dbg
+	$(PY) tools/faults/run.py $(if $(LOOPS),--loops $(LOOPS)) $(PARTS)
 
 soak: build
 	$(PY) tools/soak.py

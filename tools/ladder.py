@@ -1,7 +1,7 @@
 """The test ladder: Rust, then on every loop our Python tests and upstream's suite, and greenlet's.
 
     ladder.py [--jobs N] [rust] [conformance] [models] [python] [upstream] [greenlet] [programs]
-              [sdist]
+              [sdist] [faults]
 
 Without a step's name all but `conformance` (a part of `rust`) and `models` (what threads share,
 under the model checker) run, and upstream's suite is left out on a loop that is an emulation here
@@ -26,9 +26,20 @@ FILE_LIMIT = 240
 UPSTREAM_LIMIT = 1500
 GREENLET_LIMIT = 900
 PROGRAMS_LIMIT = 1200
+FAULTS_LIMIT = 1500
 SDIST_LIMIT = 1800
 
-STEPS = ["rust", "conformance", "models", "python", "upstream", "greenlet", "programs", "sdist"]
+STEPS = [
+    "rust",
+    "conformance",
+    "models",
+    "python",
+    "upstream",
+    "greenlet",
+    "programs",
+    "sdist",
+    "faults",
+]
 
 
 def rust(extra: tuple[str, ...] = ("--workspace",), name: str = "rust") -> runs.Count:
@@ -120,6 +131,11 @@ def greenlet() -> runs.Count:
     return counted("greenlet", ["tests/greenlet_suite.py"], GREENLET_LIMIT, r" s  ok$")
 
 
+def faults() -> runs.Count:
+    """The short form of `make faults`."""
+    return counted("faults", ["tools/faults/run.py", "--quick"], FAULTS_LIMIT, "^$")
+
+
 def sdist() -> runs.Count:
     return counted("sdist", ["tools/sdist.py"], SDIST_LIMIT, "^$")
 
@@ -134,6 +150,7 @@ def main() -> int:
         "greenlet",
         "programs",
         "sdist",
+        "faults",
         "python",
         "upstream",
     ]
@@ -160,6 +177,8 @@ def main() -> int:
         step("conformance", rust, ("-p", "gevent-conformance"), "conformance")
     if "programs" in steps:
         step("programs", programs, options.jobs)
+    if "faults" in steps:
+        step("faults", faults)
     if "sdist" in steps:
         step("sdist", sdist)
     emulated = [] if "kqueue" in loops else ["kqueue"]

@@ -16,8 +16,6 @@ import runs
 from gevent import monkey
 
 FINE, EXPLAINED, WRONG = 0, 1, 2
-#: What Rust's own allocator says before it ends the process.
-RUST_ALLOCATOR = ("memory allocation of", "out of memory")
 
 
 _PR_SET_PDEATHSIG = 1
@@ -68,7 +66,3 @@ def verdict(code: int | None, said: str) -> str | None:
         return None
     how = runs.Done(code, "", 0).ending() if code is not None else "hang"
     return how + "\n" + "\n".join("    | " + line for line in said.splitlines()[-25:])
-
-
-def by_rust_allocator(code: int | None, said: str) -> bool:
-    return code == -signal.SIGABRT and any(words in said for words in RUST_ALLOCATOR)
