@@ -217,8 +217,7 @@ def compare(options, peers) -> int:
             others = [
                 best[which, other][0]
                 for other, kind, python, _ in peers
-                if (which, other) in best
-                and (kind != "gevent" or python != sys.executable)
+                if (which, other) in best and (kind != "gevent" or python != sys.executable)
                 and other not in (name, "floor")
             ]
             ratio = got[0] / max(others) if others else 0
@@ -283,10 +282,8 @@ def slow(options, peers) -> int:
             if not alone:
                 print(f"{name:<14} failed")
                 continue
-            print(
-                f"{name:<14} alone {alone:.0f}, beside {options.slow} slow {beside:.0f}: "
-                f"{beside / alone:.2f}"
-            )
+            print(f"{name:<14} alone {alone:.0f}, beside {options.slow} slow {beside:.0f}: "
+                  f"{beside / alone:.2f}")
     return 0
 
 

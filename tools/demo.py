@@ -57,7 +57,9 @@ def compiled(name: str, folder: str) -> str:
 
 
 @contextlib.contextmanager
-def server(python: str, script: str, env: dict[str, str | None], *, before=(), pin: bool = True):
+def server(
+    python: str, script: str, env: dict[str, str | None], *, before=(), pin: bool = True
+):
     """A running example; yields its port. Its output is shown if it does not come up.
 
     `script` is in `examples`, or a whole path; `before` are its arguments before the port.

@@ -3,7 +3,7 @@
     limits.py [--loop NAME] [--quick]
 
 A round may fail with an error that says so, or wait until the limit is gone (a client whose server
-has no descriptor to accept it with); it may not crash, hang, or change data. When the limit is gone,
+has no descriptor to accept it with); it may not crash, hang, or change data. Without the limit,
 a round has to go well in the process. An end by Rust's own allocator, with its sentence, is counted
 as skipped: that is what it does when there is no memory.
 """

