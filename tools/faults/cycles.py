@@ -14,6 +14,7 @@ import os
 import pathlib
 import sys
 import time
+import urllib.parse
 
 import common
 import itertools
@@ -263,6 +264,8 @@ def settled() -> dict[str, int]:
 
     # As upstream, it keeps the statuses of children for a minute, for who may ask late.
     gevent.os._watched_children.clear()
+    # And urllib keeps the parts of every URL it has seen, with a new port each.
+    urllib.parse.clear_cache()
     for _ in range(3):
         gevent.sleep(0.001)
         gc.collect()
