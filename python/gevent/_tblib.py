@@ -60,17 +60,24 @@ def _single(filename, name, lineno, global_names):
         return ex.__traceback__.tb_next
 
 
+#: What stands for no traceback; nothing has to be imported for it.
+NO_TRACEBACK = b""
+
+
 def dump_traceback(tb):
     """Return the bytes for the traceback *tb*, which may be `None`."""
+    if tb is None:
+        return NO_TRACEBACK
     # Not imported above: pickle takes a while, and few programs keep an exception.
     from pickle import dumps
 
-    return dumps(None if tb is None else Traceback(tb).as_dict())
+    return dumps(Traceback(tb).as_dict())
 
 
 def load_traceback(s):
     """Return a traceback for the bytes *s* from `dump_traceback`, or `None`."""
+    if s == NO_TRACEBACK:
+        return None
     from pickle import loads
 
-    as_dict = loads(s)
-    return None if as_dict is None else Traceback.from_dict(as_dict).as_traceback()
+    return Traceback.from_dict(loads(s)).as_traceback()

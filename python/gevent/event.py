@@ -5,7 +5,7 @@ Both are native. What an `AsyncResult` does with exceptions and their tracebacks
 
 from gevent._compat import reraise
 from gevent._core import AsyncResult, Event
-from gevent._tblib import dump_traceback, load_traceback
+from gevent._tblib import NO_TRACEBACK, dump_traceback, load_traceback
 
 __all__ = [
     "AsyncResult",
@@ -17,7 +17,12 @@ def _dumped(exception, exc_info):
     """Return what an `AsyncResult` keeps of an exception."""
     kind, exception, traceback = exc_info or (type(exception), exception, None)
     # As bytes, or the frames and all their variables would live as long as the result.
-    return (kind, exception, dump_traceback(traceback))
+    try:
+        dumped = dump_traceback(traceback)
+    except Exception:
+        # No descriptor or memory for it is left. Who waits still has to hear of the exception.
+        dumped = NO_TRACEBACK
+    return (kind, exception, dumped)
 
 
 def _loaded(exc_info):

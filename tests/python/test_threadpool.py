@@ -4,6 +4,7 @@ import concurrent.futures
 import gc
 import io
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -325,3 +326,54 @@ def test_a_queue_that_was_killed():
     queue.put(1)
     queue.kill()
     assert queue.unfinished_tasks is None
+
+
+# Run in a process of its own, in which nothing that an error needs was imported before.
+WITHOUT_DESCRIPTORS = """
+import os, resource
+import gevent
+pool = gevent.get_hub().threadpool
+assert pool.apply(abs, (-1,)) == 1
+used = len(os.listdir("/proc/self/fd")) - 1
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (used, before[1]))
+results = [pool.spawn(os.listdir, "/nowhere"), pool.spawn(divmod, 1, 0)]
+greenlet = gevent.spawn(divmod, 1, 0)
+gevent.wait([*results, greenlet], timeout=20)
+resource.setrlimit(resource.RLIMIT_NOFILE, before)
+for result in [*results, greenlet]:
+    try:
+        result.get(timeout=20)
+    except (OSError, ZeroDivisionError) as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.ours
+def test_errors_arrive_where_no_descriptor_is_left():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, text=True, timeout=50
+    )
+    assert done.stdout.split() == ["OSError", "ZeroDivisionError", "ZeroDivisionError"], (
+        done.stdout + done.stderr
+    )
+
+
+@pytest.mark.ours
+def test_a_result_arrives_though_the_hub_fails_to_report_its_error(monkeypatch):
+    class Fails(Exception):
+        pass
+
+    reported = []
+
+    def handle_error(context, *exc_info):
+        reported.append(exc_info[0])
+        if exc_info[0] is ZeroDivisionError:
+            raise Fails
+
+    hub = gevent.get_hub()
+    monkeypatch.setattr(hub, "handle_error", handle_error)
+    with pytest.raises(ZeroDivisionError), gevent.Timeout(20):
+        hub.threadpool.spawn(divmod, 1, 0).get()
+    gevent.sleep(0)
+    assert reported == [ZeroDivisionError, Fails]

@@ -315,9 +315,27 @@ unsafe fn tell(slf: Obj) -> Result<(), ()> {
             ffi::Py_DECREF(when_ready);
             told?;
         }
-        if !(*me).exc_info.is_null() {
-            report(me)?;
+        // If the hub fails to report the error, whoever waits has to be told of it all the same.
+        let reported = match (*me).exc_info.is_null() || report(me).is_ok() {
+            true => null_mut(),
+            false => crate::tstate::take_raised(),
+        };
+        let told = tell_receiver(slf);
+        if !reported.is_null() {
+            ffi::PyErr_Clear();
+            crate::tstate::set_raised(reported);
+            return Err(());
         }
+        told
+    }
+}
+
+/// # Safety
+/// As [`on_async`]; no error is set.
+unsafe fn tell_receiver(slf: Obj) -> Result<(), ()> {
+    // SAFETY: as `on_async`.
+    unsafe {
+        let me = cast(slf);
         set(&raw mut (*me).context, null_mut());
         set(&raw mut (*me).hub, null_mut());
         let receiver = take(&raw mut (*me).receiver);
