@@ -1,8 +1,7 @@
 """Deep recursion in a greenlet ends in RecursionError, not in a crash.
 
 Each pattern recurses through a different part of the interpreter, and runs in a process of its own,
-in a greenlet with the default stack. Patterns whose levels take more C stack than the limit of 1000
-leaves room for get a larger one; without it they end with the sentence of the overflow handler.
+in a greenlet with the default stack.
 """
 
 import textwrap
@@ -113,7 +112,7 @@ PATTERNS = {
     ),
 }
 
-# Patterns of which one level takes kilobytes: they need a larger stack, or end in the sentence.
+# Patterns of which one level takes kilobytes: with a small stack they end in the sentence.
 HUNGRY = {
     "sorted": "def pattern(): sorted([1], key=lambda x: pattern())",
     "ctypes": (
@@ -122,7 +121,7 @@ HUNGRY = {
         "def inner():\n"
         " global depth\n"
         " depth += 1\n"
-        " return 0 if depth % 400 == 0 else T(inner)()\n"
+        " return 0 if depth % 900 == 0 else T(inner)()\n"
         "def pattern(): T(inner)(); raise RecursionError"
     ),
     "sqlite": (
@@ -150,8 +149,8 @@ def test_deep_recursion_is_an_error(name):
 
 
 @pytest.mark.parametrize("name", HUNGRY)
-def test_hungry_recursion_needs_a_larger_stack(name):
-    done = run(HUNGRY[name], GEVENT_STACK_SIZE="8M")
+def test_hungry_recursion_is_an_error(name):
+    done = run(HUNGRY[name])
     assert done.code == 0, done.err[-2000:]
     assert done.out.split() == ["RecursionError"] * 2
 

@@ -100,3 +100,43 @@ print(full, left)
     full, left = map(int, done.stdout.split())
     assert full > 20_000 * 4096, done.stderr
     assert left < full / 2
+
+
+SIZE = """
+import gevent
+from gevent.event import Event
+
+def parked(n):
+    jobs = [gevent.spawn(Event().wait) for _ in range(n)]
+    gevent.sleep(0)
+    assert not any(job.ready() for job in jobs)
+    return jobs
+
+def size():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) >> 10 for line in file if line.startswith("VmSize"))
+"""
+
+
+def mebibytes(code, before=""):
+    """What *code* adds to the address space, as it prints it."""
+    env = {k: v for k, v in os.environ.items() if k != "GEVENT_STACK_SIZE"}
+    code = before + SIZE + "gevent.sleep(0); begin = size()\n" + code + "print(size() - begin)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_address_space_is_ample_for_some_and_little_for_many():
+    some = mebibytes("jobs = parked(1000)\n")
+    assert 8 * 900 < some < 8 * 1500
+    # Beyond 8192 a stack has a megabyte.
+    many = mebibytes("jobs = parked(8192)\nbegin = size()\njobs += parked(20_000)\n")
+    assert 18_000 < many < 24_000
+
+
+def test_a_limit_of_address_space_is_not_used_up_by_stacks():
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+    assert mebibytes("jobs = parked(1000)\n", limit) < 1300

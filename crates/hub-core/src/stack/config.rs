@@ -2,8 +2,14 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Address space of a stack when nothing is configured.
-pub const DEFAULT_SIZE: usize = 1 << 20;
+/// Address space of a stack when nothing is configured: as much as the stack of a main thread has, so that
+/// recursion through C ends as it does there.
+pub const DEFAULT_SIZE: usize = 8 << 20;
+/// The same for the stacks beyond the [`MANY`] that a thread has in use, and for all where address space is
+/// limited. Two of them share a page table, which is a quarter of what a parked fiber needs.
+pub const CROWDED_SIZE: usize = 1 << 20;
+/// How many stacks of [`DEFAULT_SIZE`] a thread has in use at a time.
+pub const MANY: usize = 8192;
 /// The smallest stack.
 pub const MIN_SIZE: usize = 128 << 10;
 /// The largest stack.
@@ -57,37 +63,76 @@ impl Class {
         self.guard()
     }
 
-    /// Slots in one slab: 64, or as many as fit into 64 MiB of address space.
+    /// Slots in one slab: 64, or as many as fit into 256 MiB of address space.
     pub(super) fn slots(self) -> usize {
-        (MAX_SIZE / self.size()).min(64)
+        (4 * MAX_SIZE / self.size()).min(64)
     }
+
+    /// The class of [`CROWDED_SIZE`].
+    pub(super) const CROWDED: Class = Class((CROWDED_SIZE.trailing_zeros() - MIN_SHIFT) as u8);
+}
+
+/// Which stacks a thread takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Choice {
+    /// Those of this class, as somebody said so or address space is limited.
+    Only(Class),
+    /// Those of this class, and [`Class::CROWDED`] where there are many or no more.
+    First(Class),
 }
 
 /// Not read yet from the environment.
 const UNSET: u8 = u8::MAX;
+/// Nothing is configured: [`Choice::First`].
+const UNCONFIGURED: u8 = u8::MAX - 1;
 static DEFAULT: AtomicU8 = AtomicU8::new(UNSET);
 
-/// The class of [`default_size`].
+/// Which stacks are taken from now on.
 #[inline]
-pub(super) fn default_class() -> Class {
+pub(super) fn choice() -> Choice {
     match DEFAULT.load(Ordering::Relaxed) {
         UNSET => from_environment(),
-        c => Class(c),
+        set => choice_of(set),
+    }
+}
+
+#[inline]
+fn choice_of(set: u8) -> Choice {
+    match set {
+        UNCONFIGURED => Choice::First(Class::for_size(DEFAULT_SIZE)),
+        class => Choice::Only(Class(class)),
     }
 }
 
 #[cold]
-fn from_environment() -> Class {
-    let size = std::env::var("GEVENT_STACK_SIZE")
-        .ok()
-        .and_then(|s| parse_size(&s))
-        .unwrap_or(DEFAULT_SIZE);
-    let class = Class::for_size(size);
+fn from_environment() -> Choice {
+    let configured = std::env::var("GEVENT_STACK_SIZE").ok();
+    let first = match configured.and_then(|s| parse_size(&s)) {
+        Some(size) => Class::for_size(size).0,
+        None if address_space_is_limited() => Class::CROWDED.0,
+        None => UNCONFIGURED,
+    };
     // A size set meanwhile by the program goes before the environment's.
-    match DEFAULT.compare_exchange(UNSET, class.0, Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => class,
-        Err(set) => Class(set),
+    match DEFAULT.compare_exchange(UNSET, first, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => choice_of(first),
+        Err(set) => choice_of(set),
     }
+}
+
+/// Whether address space that is never touched is taken from a budget: by a limit of the process, or by the
+/// kernel's strict accounting.
+fn address_space_is_limited() -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: an out pointer that is valid for the call.
+    unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+    let strict = || {
+        let mode = std::fs::read("/proc/sys/vm/overcommit_memory");
+        mode.is_ok_and(|mode| mode.first() == Some(&b'2'))
+    };
+    limit.rlim_cur != libc::RLIM_INFINITY || strict()
 }
 
 /// What is wrong with `GEVENT_STACK_SIZE`, if anything is: a sentence that names it, its value and what it
@@ -112,9 +157,11 @@ pub fn check_environment() -> Result<(), String> {
 }
 
 /// Bytes of address space of a stack from [`acquire`](super::acquire): `GEVENT_STACK_SIZE`, or what
-/// [`set_default_size`] said last.
+/// [`set_default_size`] said last. Without either, stacks beyond the first [`MANY`] are smaller.
 pub fn default_size() -> usize {
-    default_class().size()
+    match choice() {
+        Choice::Only(class) | Choice::First(class) => class.size(),
+    }
 }
 
 /// Sets the size of stacks that are acquired from now on, by all threads. `bytes` is brought into

@@ -1,6 +1,7 @@
 //! Stacks for fibers: slabs of guarded stacks, pooled by thread and reused last in, first out.
 //!
-//! A stack is one *slot* of a slab, 1 MiB of address space unless configured otherwise:
+//! A stack is one *slot* of a slab, 8 MiB of address space unless configured otherwise (1 MiB where a thread
+//! has thousands in use, or address space is limited):
 //!
 //! ```text
 //! low                                                                             high
@@ -26,7 +27,8 @@ mod pool;
 mod slab;
 
 pub use config::{
-    DEFAULT_SIZE, MAX_SIZE, MIN_SIZE, check_environment, default_size, parse_size, set_default_size,
+    CROWDED_SIZE, DEFAULT_SIZE, MANY, MAX_SIZE, MIN_SIZE, check_environment, default_size,
+    parse_size, set_default_size,
 };
 pub use guard::GuardKind;
 pub use overflow::{Namer, guard_this_thread, install_guard_handler, set_fiber_namer};

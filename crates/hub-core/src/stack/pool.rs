@@ -5,7 +5,7 @@
 //! Neither taking nor giving back makes a system call, with two exceptions: an empty list maps a slab, and
 //! a stack that was used deeply gives up its lower pages at once.
 
-use super::config::{CLASSES, Class, PAGE, default_class};
+use super::config::{CLASSES, Choice, Class, MANY, PAGE, choice};
 use super::guard;
 use super::slab::{self, Slot};
 use super::{PooledStack, overflow};
@@ -215,7 +215,19 @@ fn adopt(class: Class, free: &mut Vec<Slot>) -> usize {
 /// `ENOMEM` when no more can be mapped.
 #[inline]
 pub fn acquire() -> io::Result<PooledStack> {
-    take(default_class())
+    match choice() {
+        Choice::Only(class) => take(class),
+        Choice::First(class) => {
+            let slot = POOL.try_with(|pool| {
+                let shelf = &mut pool.shelves.borrow_mut()[class.index()];
+                (shelf.live < MANY as isize).then(|| shelf.take(class))
+            });
+            match slot {
+                Ok(Some(Ok(slot))) => Ok(PooledStack(slot)),
+                _ => take(Class::CROWDED),
+            }
+        }
+    }
 }
 
 /// Takes a stack with at least `bytes` of address space, guard and annex included, within the limits

@@ -141,20 +141,21 @@ fn idle_trimming_gives_memory_back_and_later_the_address_space() {
         );
         assert_eq!(resident(&tops), tops.len());
         let mut time = 1;
-        while stats().warm > WARM_FLOOR {
+        // They are of two sizes, and each has a floor.
+        while stats().warm > 2 * WARM_FLOOR {
             time += WINDOW / 100;
             CLOCK.set(Some(time));
             assert!(trim_idle());
         }
         assert!(time >= WINDOW);
-        assert!(resident(&tops) <= WARM_FLOOR, "{}", resident(&tops));
+        assert!(resident(&tops) <= 2 * WARM_FLOOR, "{}", resident(&tops));
         for _ in 0..4 {
             time += WINDOW;
             CLOCK.set(Some(time));
             trim_idle();
         }
         let s = stats();
-        assert!(s.cold + s.warm < 20_000 / 8, "{s:?}");
+        assert!(s.cold + s.warm < 20_000 / 4, "{s:?}");
         assert!(!trim_idle(), "nothing is left to do");
         // What is left still works.
         let again: Vec<_> = (0..3000).map(|_| acquire().unwrap()).collect();

@@ -208,7 +208,7 @@ pub(super) fn find(addr: usize) -> Option<Hit> {
 pub(super) fn map(class: Class, mut each: impl FnMut(Slot)) -> io::Result<()> {
     let mut slots = class.slots();
     let lo = loop {
-        match reserve(slots * class.size()) {
+        match reserve(slots * class.size(), class) {
             Ok(lo) => break lo,
             // With strict accounting of memory (overcommit_memory=2) or a limit of address space (RLIMIT_AS)
             // a few more stacks may fit where a slab does not.
@@ -234,7 +234,29 @@ pub(super) fn map(class: Class, mut each: impl FnMut(Slot)) -> io::Result<()> {
     Ok(())
 }
 
-fn reserve(len: usize) -> io::Result<usize> {
+/// What one page of a page table maps.
+const TABLE_SPAN: usize = 512 * PAGE;
+
+/// Maps `len` bytes for stacks of `class`. Where a stack spans several page tables, a guard's end is at the
+/// start of what a table maps: the guard is then in the table of the top of the stack below it, and a fiber
+/// that is parked with a few frames needs one table rather than two.
+fn reserve(len: usize, class: Class) -> io::Result<usize> {
+    if class.size() < TABLE_SPAN {
+        return reserve_anywhere(len);
+    }
+    let from = reserve_anywhere(len + TABLE_SPAN)?;
+    let lo = (from + class.guard()).next_multiple_of(TABLE_SPAN) - class.guard();
+    let (before, after) = (lo - from, from + TABLE_SPAN - lo);
+    for (at, surplus) in [(from, before), (lo + len, after)] {
+        if surplus > 0 {
+            // SAFETY: a part of the mapping just made that is not used. If it stays, it costs addresses.
+            unsafe { libc::munmap(at as *mut c_void, surplus) };
+        }
+    }
+    Ok(lo)
+}
+
+fn reserve_anywhere(len: usize) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK;
     // SAFETY: a fresh anonymous mapping, anywhere.
     let lo = unsafe {
