@@ -86,6 +86,8 @@ GIVES(int, PyDict_SetItemString, (Obj dict, const char *key, Obj value), (dict, 
 GIVES(int, PyDict_DelItemString, (Obj dict, const char *key), (dict, key))
 #if PY_VERSION_HEX >= 0x030d0000
 GIVES(int, PyDict_GetItemRef, (Obj dict, Obj key, Obj *value), (dict, key, value))
+GIVES(int, PyObject_GetOptionalAttr, (Obj o, Obj name, Obj *value), (o, name, value))
+GIVES(Obj, PyType_GetModuleName, (PyTypeObject *type), (type))
 #endif
 GIVES(Obj, PyDict_Copy, (Obj dict), (dict))
 GIVES(Obj, PySys_GetObject, (const char *name), (name))
@@ -144,6 +146,7 @@ GIVES_NOTHING(PyErr_SetHandledException, (Obj e), (e))
 #endif
 #if PY_VERSION_HEX >= 0x030c0000
 GIVES_NOTHING(PyErr_SetRaisedException, (Obj e), (e))
+GIVES_NOTHING(PyErr_DisplayException, (Obj e), (e))
 #endif
 GIVES_NOTHING(PyErr_NormalizeException, (Obj *type, Obj *value, Obj *traceback), (type, value, traceback))
 GIVES_NOTHING(PyErr_Restore, (Obj type, Obj value, Obj traceback), (type, value, traceback))
@@ -159,6 +162,9 @@ GIVES(int, PyFile_WriteString, (const char *text, Obj file), (text, file))
 
 /* The end of objects and of what holds them, and beginnings that may start the collector. */
 GIVES_NOTHING(_Py_Dealloc, (Obj o), (o))
+#if PY_VERSION_HEX >= 0x030d0000
+GIVES_NOTHING(_PyTrash_thread_destroy_chain, (PyThreadState *ts), (ts))
+#endif
 GIVES_NOTHING(PyObject_ClearWeakRefs, (Obj o), (o))
 GIVES_NOTHING(PyDict_Clear, (Obj dict), (dict))
 GIVES(int, PyList_SetSlice, (Obj list, Py_ssize_t from, Py_ssize_t to, Obj items), (list, from, to, items))

@@ -14,6 +14,7 @@ use std::ptr::{self, null_mut};
 ///
 /// # Safety
 /// The GIL is held.
+#[inline]
 pub unsafe fn current_or_error() -> *mut PyGreenlet {
     // SAFETY: the caller's promise.
     unsafe {

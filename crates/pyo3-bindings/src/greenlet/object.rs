@@ -287,11 +287,13 @@ impl PyGreenlet {
     }
 
     /// Sets a rare property.
+    #[inline]
     pub fn add_flag(&self, flag: Flags) {
         self.flags.set(Flags(self.flags.get().0 | flag.0));
     }
 
     /// Unsets a rare property.
+    #[inline]
     pub fn remove_flag(&self, flag: Flags) {
         self.flags.set(Flags(self.flags.get().0 & !flag.0));
     }

@@ -31,6 +31,15 @@ impl Limit {
             if absent(timeout) {
                 return Ok(Limit::Never);
             }
+            Self::given(timeout)
+        }
+    }
+
+    /// # Safety
+    /// As [`new`](Self::new), with an object that is not None.
+    unsafe fn given(timeout: Obj) -> Result<Self, ()> {
+        // SAFETY: the caller's promise.
+        unsafe {
             if ffi::PyFloat_Check(timeout) == 0
                 && ffi::PyLong_Check(timeout) == 0
                 && is_timeout(timeout)

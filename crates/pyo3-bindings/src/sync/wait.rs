@@ -335,8 +335,9 @@ pub unsafe fn wait(me: *mut Linkable, limit: Limit) -> Result<bool, ()> {
                 Ended::Interrupted => Err(()),
             };
         }
-        if let Some(hub) = HubCore::current()
-            && (*me).links.notifies(hub.core().id())
+        // The look at the number comes first: mostly nobody is being woken, and then no hub needs to be held.
+        if (*me).links.notifies(HubCore::current_id())
+            && let Some(hub) = HubCore::current()
             && hub.td().current.get() != hub.greenlet()
             && wait_in_hub(me, &hub, Limit::Never, true) == Ended::Interrupted
         {
