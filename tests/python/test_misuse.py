@@ -65,34 +65,6 @@ def test_dead_greenlet():
 
 
 
-def test_a_constructor_called_again():
-    def inside():
-        gevent.getcurrent().__init__(nap)
-
-    def nap(*args):
-        gevent.sleep(0.001)
-        return args
-
-    late = "run cannot be set after the start of the greenlet"
-    running = gevent.spawn(nap, 1)
-    # Not started: it runs what came last.
-    running.__init__(nap, 2)
-    gevent.sleep(0)
-    for again in ((nap, 3), (), (5,)):
-        with pytest.raises(AttributeError, match=late):
-            running.__init__(*again)
-    assert (running.args, running.get(timeout=30)) == ((2,), (2,))
-    with pytest.raises(AttributeError, match=late):
-        running.__init__(nap, 4)
-    assert running.value == (2,)
-    with pytest.raises(AttributeError, match=late):
-        gevent.spawn(inside).get(timeout=30)
-    raw = gevent.spawn_raw(nap)
-    gevent.sleep(0)
-    with pytest.raises((AttributeError, TypeError)):
-        raw.__init__(nap)
-
-
 def test_kill_in_every_state():
     def nap():
         gevent.sleep(10)
