@@ -244,6 +244,8 @@ impl Reactor {
                 }
             }
             let mut sleeps = until != Until::Now;
+            // The look goes by the time of the last poll, as a turn without a sleep does.
+            let polled = self.now.get();
             if sleeps && !ended {
                 if until == Until::Forever {
                     // With a deadline, `until` has just asked the clock.
@@ -254,7 +256,7 @@ impl Reactor {
             }
             if sleeps
                 && std::mem::take(&mut may_look)
-                && let Some(wait) = self.looks.before_sleep(self.now.get())
+                && let Some(wait) = self.looks.before_sleep(polled)
             {
                 let result = self.with_backend(|b| b.poll(self.within(wait, until), &mut events));
                 self.looks.told(!events.is_empty());
