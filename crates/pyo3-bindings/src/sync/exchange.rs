@@ -103,6 +103,7 @@ impl Exchange {
     ///
     /// # Safety
     /// The GIL is held; the hub is this thread's.
+    #[inline]
     pub unsafe fn parking<'a>(
         me: *mut Self,
         hub: &'a HubCore,

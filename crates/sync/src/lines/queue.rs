@@ -13,6 +13,7 @@ pub trait Store: Owner {
     fn len(&self) -> usize;
 
     /// Whether there is none.
+    #[inline]
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
