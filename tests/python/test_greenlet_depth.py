@@ -4,6 +4,7 @@ Each pattern recurses through a different part of the interpreter, and runs in a
 in a greenlet with the default stack.
 """
 
+import sys
 import textwrap
 
 import pytest
@@ -151,6 +152,15 @@ def test_deep_recursion_is_an_error(name):
 @pytest.mark.parametrize("name", HUNGRY)
 def test_hungry_recursion_is_an_error(name):
     done = run(HUNGRY[name])
+    assert done.code == 0, done.err[-2000:]
+    assert done.out.split() == ["RecursionError"] * 2
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="C recursion is not counted there")
+@pytest.mark.parametrize("limit", [1000, 1_000_000])
+def test_c_recursion_ends_before_a_small_stack_does(limit):
+    source = f"sys.setrecursionlimit({limit})\n" + HUNGRY["sorted"]
+    done = run(source, GEVENT_STACK_SIZE="1M")
     assert done.code == 0, done.err[-2000:]
     assert done.out.split() == ["RecursionError"] * 2
 
