@@ -148,6 +148,8 @@ class Program:
         import gevent
 
         for attempt in range(100):
+            # Seconds pass where one stays: it goes on, and is no hang.
+            common.report(at="settling")
             gevent.sleep(0.001 * attempt)
             gc.collect()
             left = descriptors()
