@@ -263,8 +263,10 @@ def build(folder: str) -> str | None:
 
 
 #: No ordinary kernel says so of a socket that is ready. An edge-triggered connection may wait for
-#: good then, so the short form leaves it out.
-RARE = [errno.EAGAIN, ONE_BYTE]
+#: good then, so the short form leaves it out. The same for EBUSY of io_uring_enter, by which a
+#: server may hang if a third of all calls fail so: the kernel says it only where completions were
+#: not taken.
+RARE = [errno.EAGAIN, errno.EBUSY, ONE_BYTE]
 #: Of the short form: those in which most of the code is.
 QUICK = ["echo", "wsgi", "wsgi_handler", "processes", "tls"]
 
