@@ -6,6 +6,8 @@ import time
 from gevent._config import loop_preference
 from gevent.monkey.api import get_original
 
+__all__ = ["bind"]
+
 # A server may be made in the hub, which cannot wait cooperatively.
 _sleep = get_original("time", "sleep")
 

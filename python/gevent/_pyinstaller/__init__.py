@@ -6,6 +6,8 @@ and so no start-up hook there: what that does for ``import greenlet`` is done by
 
 import os
 
+__all__ = ["hook_dirs"]
+
 
 def hook_dirs():
     """The folders of hooks, as PyInstaller's documentation has them."""
