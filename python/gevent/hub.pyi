@@ -1,9 +1,16 @@
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TextIO, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TextIO, TypeVar
 
 from gevent import signal_handler as signal
-from gevent import sleep as sleep, spawn_raw as spawn_raw
+from gevent import (
+    idle as idle,
+    iwait as iwait,
+    reinit as reinit,
+    sleep as sleep,
+    spawn_raw as spawn_raw,
+    wait as wait,
+)
 from gevent._core import watcher as _watcher
 from gevent._loop import loop as _loop
 from gevent.exceptions import LoopExit as LoopExit
@@ -125,14 +132,3 @@ def kill(
     block: bool = False,
     timeout: float | None = None,
 ) -> None: ...
-def reinit(hub: Hub | None = None) -> None: ...
-def idle(priority: int = 0) -> None: ...
-@overload
-def wait(objects: None = None, timeout: float | None = None, count: int | None = None) -> bool: ...
-@overload
-def wait(
-    objects: Sequence[_T], timeout: float | None = None, count: int | None = None
-) -> list[_T]: ...
-def iwait(
-    objects: Sequence[_T], timeout: float | None = None, count: int | None = None
-) -> Iterable[_T]: ...
